@@ -1,0 +1,66 @@
+"""Results of stages, kept by the hash of everything they depend on: whole, verified, and made once."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from .files import file_digest, home, new_folder, read_json, write_json
+
+RECORD = "artifact.json"
+
+
+class Artifact(BaseModel):
+    """A stage's result: the folder of its files, how long they took to make, and whether they were there already."""
+
+    stage: str
+    key: str
+    folder: Path
+    seconds: float
+    cached: bool = False
+
+    def file(self, name: str) -> Path:
+        return self.folder / name
+
+
+def folder_of(stage: str, key: str) -> Path:
+    return home() / "cache" / stage / key
+
+
+def find(stage: str, key: str) -> Artifact | None:
+    """The artifact of a key, or None when it is absent or any of its files is missing or altered."""
+    folder = folder_of(stage, key)
+    try:
+        record = read_json(folder / RECORD)
+        if any(file_digest(folder / name) != digest for name, digest in record["files"].items()):
+            return None
+    except (OSError, ValueError, KeyError):
+        return None
+    return Artifact(stage=stage, key=key, folder=folder, seconds=record["seconds"], cached=True)
+
+
+def produce(stage: str, key: str, build: Callable[[Path], None]) -> Artifact:
+    """Return the artifact of a key, calling build(folder) to make its files when they are not there.
+
+    Two processes that want the same artifact make it once: the second waits for the first.
+    """
+    folder = folder_of(stage, key)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.parent / f".{key}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = find(stage, key)
+        if known is not None:
+            return known
+        began = time.perf_counter()
+        with new_folder(folder) as partial:
+            build(partial)
+            files = {p.relative_to(partial).as_posix(): file_digest(p) for p in sorted(partial.rglob("*")) if p.is_file()}
+            write_json(partial / RECORD, {"stage": stage, "key": key, "seconds": time.perf_counter() - began, "files": files})
+    made = find(stage, key)
+    if made is None:
+        raise RuntimeError(f"{stage}: {folder} was changed while it was written")
+    return made.model_copy(update={"cached": False})

@@ -1,0 +1,70 @@
+"""Prompt embeddings of a whole vocabulary, in one memory-mapped Arrow file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from diffusers import StableDiffusionPipeline
+
+from ..files import new_file
+from ..models.prompts import encode_batches
+
+Progress = Callable[[int, int], None]
+
+
+def write_embeddings(
+    path: Path, pipeline: StableDiffusionPipeline, words: list[str], metadata: dict[str, str],
+    batch_size: int = 256, progress: Progress = lambda done, total: None,
+) -> None:
+    """Encode `words` in batches and write (word, embedding [L, d], pooled [p]) as float16 fixed-shape tensors."""
+    with new_file(path) as partial:
+        writer, done = None, 0
+        for embedding, pooled in encode_batches(pipeline, words, batch_size):
+            columns = [
+                pa.array(words[done : done + len(embedding)], pa.string()),
+                pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(embedding.half().cpu().numpy())),
+                pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(pooled.half().cpu().numpy())),
+            ]
+            batch = pa.record_batch(columns, names=["word", "embedding", "pooled"])
+            if writer is None:
+                writer = pa.ipc.new_file(partial, batch.schema.with_metadata(metadata))
+            writer.write_batch(batch)
+            done += len(embedding)
+            progress(done, len(words))
+        writer.close()
+
+
+class EmbeddingTable:
+    """A memory-mapped embedding file: rows are read when asked for, not before."""
+
+    def __init__(self, path: Path):
+        self.file = pa.ipc.open_file(pa.memory_map(str(path)))
+        self.metadata = {k.decode(): v.decode() for k, v in (self.file.schema.metadata or {}).items()}
+        batches = [self.file.get_batch(i) for i in range(self.file.num_record_batches)]
+        self.words: list[str] = [word for batch in batches for word in batch.column("word").to_pylist()]
+        self.chunks = {name: [self.array(batch.column(name)) for batch in batches] for name in ("embedding", "pooled")}
+        self.starts = np.cumsum([0, *(len(chunk) for chunk in self.chunks["embedding"])])
+
+    @staticmethod
+    def array(column: pa.FixedShapeTensorArray) -> np.ndarray:
+        return column.to_numpy_ndarray()
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    @property
+    def bytes(self) -> int:
+        return sum(chunk.nbytes for chunk in self.chunks["embedding"])
+
+    def rows(self, indices: list[int]) -> torch.Tensor:
+        """Prompt embeddings float32 [len(indices), L, d]."""
+        found = [self.row(int(index)) for index in indices]
+        return torch.from_numpy(np.stack(found).astype(np.float32))
+
+    def row(self, index: int) -> np.ndarray:
+        chunk = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self.chunks["embedding"][chunk][index - self.starts[chunk]]

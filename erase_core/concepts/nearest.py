@@ -1,0 +1,85 @@
+"""The K words of a vocabulary nearest to an erased concept, found in chunks over the memory map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from ..files import new_file
+from .embeddings import EmbeddingTable
+
+SCHEMA = pa.schema(
+    [("concept", pa.string()), ("rank", pa.int32()), ("word", pa.string()), ("similarity", pa.float32()), ("row", pa.int32())]
+)
+CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A word near a concept; `row` is its row in the embedding file."""
+
+    word: str
+    similarity: float
+    row: int
+
+
+def similarities(table: EmbeddingTable, query: torch.Tensor, similarity: str, column: str = "embedding") -> np.ndarray:
+    """Similarity of every row to `query` ([L, d] or [p]): cosine, or minus the Euclidean distance; float32 [rows].
+
+    Memory is bounded by CHUNK rows whatever the vocabulary's size.
+    """
+    flat = query.detach().float().reshape(-1).cpu()
+    found = []
+    for chunk in table.chunks[column]:
+        for start in range(0, len(chunk), CHUNK):
+            rows = torch.from_numpy(chunk[start : start + CHUNK].astype(np.float32)).flatten(1)
+            if similarity == "cosine":
+                found.append(torch.cosine_similarity(rows, flat[None]))
+            else:
+                found.append(-torch.linalg.vector_norm(rows - flat[None], dim=1))
+    return torch.cat(found).numpy()
+
+
+def top_k(
+    table: EmbeddingTable, query: torch.Tensor, k: int, similarity: str, allowed: set[str], column: str = "embedding"
+) -> list[Neighbour]:
+    """The k nearest of the allowed words, nearest first; equal similarities keep the vocabulary's order."""
+    scores = similarities(table, query, similarity, column)
+    scores[[word not in allowed for word in table.words]] = -np.inf
+    order = np.argsort(-scores, kind="stable")[: min(k, len(allowed))]
+    return [Neighbour(table.words[row], float(scores[row]), int(row)) for row in order]
+
+
+def reduce_to_clusters(table: EmbeddingTable, found: list[Neighbour], clusters: int, seed: int) -> list[Neighbour]:
+    """One word for each of `clusters` k-means centres of the neighbours' embeddings: the one nearest to the centre."""
+    if clusters >= len(found):
+        return found
+    from sklearn.cluster import KMeans
+
+    points = table.rows([n.row for n in found]).flatten(1).numpy()
+    fitted = KMeans(clusters, n_init=4, random_state=seed).fit(points)
+    nearest = {int(np.argmin(np.linalg.norm(points - centre, axis=1))) for centre in fitted.cluster_centers_}
+    return [found[i] for i in sorted(nearest)]
+
+
+def write_neighbours(path: Path, neighbours: dict[str, list[Neighbour]]) -> None:
+    """Write the table (concept, rank, word, similarity, row) of every erased concept's neighbours."""
+    rows = [
+        {"concept": concept, "rank": rank, "word": n.word, "similarity": n.similarity, "row": n.row}
+        for concept, found in neighbours.items()
+        for rank, n in enumerate(found, 1)
+    ]
+    with new_file(path) as partial:
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
+
+
+def read_neighbours(path: Path) -> dict[str, list[Neighbour]]:
+    found: dict[str, list[Neighbour]] = {}
+    for row in pq.read_table(path).to_pylist():
+        found.setdefault(row["concept"], []).append(Neighbour(row["word"], row["similarity"], row["row"]))
+    return found

@@ -1,0 +1,224 @@
+"""Vocabulary sources, and the chain of named filters that curates them into the concept space."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..emoji_world import catalogue
+from ..files import new_file
+
+SOURCES = ("emoji-world", "clip-tokens", "english-3000")
+"""Built-in sources; anything else is a file."""
+
+SCHEMA = pa.schema(
+    [
+        ("word", pa.string()),
+        ("token_ids", pa.list_(pa.int32())),
+        ("source", pa.string()),
+        ("kept", pa.bool_()),
+        ("reason", pa.string()),
+    ]
+)
+WORD_COLUMNS = ("word", "concept", "words", "concepts")
+EMBEDDED_ANYWAY = ("", "erased", "excluded")
+"""Reasons that depend on what is erased. Such words are embedded with the rest, so that all runs share one embedding file."""
+LEAST_FREQUENCY = 3.0
+"""Zipf frequency (log10 of uses in a billion words) below which a token does not count as an English word."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A word before curation. `whole` is false for a token that only occurs inside words."""
+
+    word: str
+    source: str
+    whole: bool = True
+
+
+@dataclass(frozen=True)
+class Row:
+    """A word after curation: kept, or dropped by the filter named in `reason`."""
+
+    word: str
+    source: str
+    kept: bool
+    reason: str
+
+
+class VocabularyError(ValueError):
+    """A vocabulary that cannot be read or is too small; the message names the field and the fix."""
+
+
+def candidates(source: str, tokens: Callable[[], dict[str, int]] | None = None) -> list[Candidate]:
+    """The words of a source in its own order.
+
+    `tokens` gives the tokenizer's vocabulary, and is called for clip-tokens only. Raises VocabularyError for a file that
+    cannot be read.
+    """
+    if source == "emoji-world":
+        return [Candidate(word, source) for word in catalogue.words()]
+    if source == "clip-tokens":
+        if tokens is None:
+            raise VocabularyError("vocabulary.source: clip-tokens needs the model's tokenizer")
+        return [token_candidate(token) for token, _ in sorted(tokens().items(), key=lambda item: item[1])]
+    if source == "english-3000":
+        from wordfreq import top_n_list
+
+        return [Candidate(word, source) for word in top_n_list("en", 3000)]
+    return [Candidate(word, Path(source).name) for word in read_words(Path(source))]
+
+
+def token_candidate(token: str) -> Candidate:
+    """A byte-level BPE token as the text it stands for; not whole when it continues, or is not valid UTF-8."""
+    text = token.removesuffix("</w>")
+    try:
+        word = bytes(byte_of_character()[character] for character in text).decode("utf-8")
+    except (KeyError, UnicodeDecodeError):
+        return Candidate(text, "clip-tokens", whole=False)
+    return Candidate(word, "clip-tokens", whole=token.endswith("</w>"))
+
+
+@functools.cache
+def byte_of_character() -> dict[str, int]:
+    """The inverse of byte-level BPE's printable stand-ins for the 256 bytes."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+def read_words(path: Path) -> list[str]:
+    """Words of a text file (one a line), or of the word column of a CSV or Parquet file."""
+    if not path.is_file():
+        raise VocabularyError(
+            f"vocabulary.source: {str(path)!r} is neither one of {', '.join(SOURCES)} nor a file; name one of them"
+        )
+    try:
+        if path.suffix == ".parquet":
+            table = pq.read_table(path)
+            return [str(word) for word in table.column(word_column(table.column_names, path)).to_pylist() if word is not None]
+        if path.suffix == ".csv":
+            with open(path, encoding="utf-8-sig", newline="") as file:
+                rows = csv.DictReader(file)
+                column = word_column(rows.fieldnames or [], path)
+                return [row[column].strip() for row in rows if row[column] and row[column].strip()]
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (UnicodeDecodeError, pa.ArrowInvalid, csv.Error) as error:
+        raise VocabularyError(f"vocabulary.source: cannot read {path}: {error}; save it as UTF-8 text, CSV or Parquet") from None
+
+
+def word_column(names: Iterable[str], path: Path) -> str:
+    names = list(names)
+    for wanted in WORD_COLUMNS:
+        if wanted in names:
+            return wanted
+    if len(names) == 1:
+        return names[0]
+    raise VocabularyError(f"vocabulary.source: {path} has the columns {', '.join(names)}; name the column of words 'word'")
+
+
+@functools.cache
+def stop_words() -> frozenset[str]:
+    return frozenset((Path(__file__).parent / "stop_words.txt").read_text(encoding="utf-8").split())
+
+
+def singulars(word: str) -> list[str]:
+    """What a word may be the plural of, by the regular rules of English spelling."""
+    found = []
+    if word.endswith("ies") and len(word) > 4:
+        found.append(word[:-3] + "y")
+    if word.endswith(("ses", "xes", "zes", "ches", "shes", "oes")):
+        found.append(word[:-2])
+    if word.endswith("ves") and len(word) > 4:
+        found += [word[:-3] + "f", word[:-3] + "fe"]
+    if word.endswith("s") and not word.endswith("ss") and len(word) > 3:
+        found.append(word[:-1])
+    return found
+
+
+def is_english(candidate: Candidate) -> bool:
+    """Whether a token is in use as an English word. Other sources are lists of words already."""
+    if candidate.source != "clip-tokens":
+        return True
+    from wordfreq import zipf_frequency
+
+    return zipf_frequency(candidate.word, "en") >= LEAST_FREQUENCY
+
+
+def curate(words: Iterable[Candidate], erased: Iterable[str], exclude: Iterable[str]) -> list[Row]:
+    """Apply the filters in order; each word is kept or carries the name of the first filter that dropped it.
+
+    The filters: not-whole (a token that only continues a word, or does not decode), not-letters, length, not-english,
+    stop-word, duplicate (by case or plural), erased (an erased concept, a synonym, or the plural of one), excluded.
+    """
+    words = list(words)
+    forbidden = {name.casefold() for name in erased}
+    unwanted = {name.casefold() for name in exclude}
+    every = {candidate.word.casefold() for candidate in words if candidate.whole}
+    seen: set[str] = set()
+    rows = []
+    for candidate in words:
+        folded = candidate.word.casefold()
+        forms = [folded, *singulars(folded)]
+        if not candidate.whole:
+            reason = "not-whole"
+        elif not re.fullmatch(r"[^\W\d_]+(?:[ -][^\W\d_]+)*", candidate.word):
+            reason = "not-letters"
+        elif not (3 if candidate.source == "clip-tokens" else 2) <= len(folded) <= 40:
+            reason = "length"
+        elif not is_english(candidate):
+            reason = "not-english"
+        elif folded in stop_words():
+            reason = "stop-word"
+        elif folded in seen or any(form in every for form in forms[1:]):
+            reason = "duplicate"
+        elif any(form in forbidden for form in forms) or any(folded in (f, *singulars(f)) for f in forbidden):
+            reason = "erased"
+        elif folded in unwanted:
+            reason = "excluded"
+        else:
+            reason = ""
+        if reason in EMBEDDED_ANYWAY:
+            seen.add(folded)
+        rows.append(Row(candidate.word, candidate.source, not reason, reason))
+    return rows
+
+
+def counts(rows: Iterable[Row]) -> dict[str, int]:
+    """How many words were kept, and how many each filter dropped."""
+    return dict(Counter(row.reason or "kept" for row in rows))
+
+
+def require_top_k(rows: Iterable[Row], top_k: int) -> None:
+    """Raise VocabularyError when fewer than top_k words were kept."""
+    kept = sum(row.kept for row in rows)
+    if top_k > kept:
+        raise VocabularyError(
+            f"vocabulary.top_k: {top_k} is larger than the vocabulary, which keeps {kept} words; lower it or choose a larger source"
+        )
+
+
+def write_vocabulary(path: Path, rows: list[Row], token_ids: list[list[int]]) -> None:
+    """Write the vocabulary table (word, token_ids, source, kept, reason)."""
+    columns = [[row.word for row in rows], token_ids, *([getattr(row, name) for row in rows] for name in ("source", "kept", "reason"))]
+    table = pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA)], schema=SCHEMA)
+    with new_file(path) as partial:
+        pq.write_table(table, partial)
+
+
+def read_vocabulary(path: Path) -> list[Row]:
+    """The rows of a vocabulary table, in its order."""
+    return [Row(**row) for row in pq.read_table(path, columns=["word", "source", "kept", "reason"]).to_pylist()]
+
+
+def embedded_words(rows: Iterable[Row]) -> list[str]:
+    """The words that are embedded: the same for every run on one source, whatever it erases."""
+    return [row.word for row in rows if row.reason in EMBEDDED_ANYWAY]

@@ -1,0 +1,62 @@
+"""Which images a spec asks for, and the role of each concept in them."""
+
+from __future__ import annotations
+
+from ..emoji_world.catalogue import concepts, with_article
+from ..emoji_world.labels import labels_of
+from ..spec import Spec
+from .images import Wanted
+
+ERASED, PRESERVED = "erased", "preserved"
+
+
+class PlanError(ValueError):
+    """A spec whose images cannot be judged; the message names the field and the fix."""
+
+
+def roles(spec: Spec, nearest: list[str]) -> dict[str, str]:
+    """Role of every concept that is drawn: erased or preserved.
+
+    On the emoji world a word erases the concepts it covers ("weapon" covers the bomb, the sword, …) and all others are
+    preserved, in catalogue order, so that runs share the original model's images. Elsewhere the preserved concepts are
+    those given, or the `nearest` words.
+    """
+    erased = [concept.concept for concept in spec.concepts]
+    if not spec.embedded:
+        kept = spec.scoring.preserved or nearest
+        return dict.fromkeys(erased, ERASED) | dict.fromkeys(kept, PRESERVED)
+    covered = {label for name in spec.erased_names for label in labels_of(name)}
+    every = [c.word for c in concepts()]
+    kept = set(every if spec.scoring.preserved is None else spec.scoring.preserved)
+    both = sorted(covered & kept) if spec.scoring.preserved is not None else []
+    if both:
+        raise PlanError(f"concepts: {', '.join(both)} is also to be preserved; take it out of one of the two lists")
+    unknown = sorted(kept - set(every))
+    if unknown and "erasure" in spec.metrics:
+        raise PlanError(f"scoring.preserved: {', '.join(unknown)} is not a concept that the judge knows; see erase vocab list")
+    drawn = [word for word in every if word in covered or word in kept] + unknown
+    found = {word: ERASED if word in covered else PRESERVED for word in drawn}
+    return found | {word: ERASED for word in erased if word not in found}
+
+
+def wanted_images(spec: Spec, role_of: dict[str, str]) -> list[Wanted]:
+    """One image for every concept, prompt and seed, in a fixed order."""
+    own = {concept.concept: concept.prompts for concept in spec.concepts}
+    return [
+        Wanted(prompt, concept, seed)
+        for concept in role_of
+        for prompt in [*(with_article(t.replace("{concept}", concept)) for t in spec.generation.prompts), *own.get(concept, [])]
+        for seed in spec.generation.seeds
+    ]
+
+
+def check_judged(spec: Spec) -> None:
+    """Raise PlanError for an erased concept that the emoji world's judge does not know."""
+    if not spec.embedded or "erasure" not in spec.metrics or spec.scoring.judge:
+        return
+    for i, concept in enumerate(spec.concepts):
+        if not any(labels_of(name) for name in concept.names):
+            raise PlanError(
+                f"concepts.{i}.concept: {concept.concept!r} is not a concept that the emoji world's judge knows; choose one that "
+                "erase vocab list shows, or leave erasure out of scoring.metrics"
+            )

@@ -1,0 +1,70 @@
+"""Batched sampling over prompts and seeds: both guidance halves in one UNet call, decoding in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline, UniPCMultistepScheduler
+
+from ..models.prompts import encode
+from ..spec import Generation
+
+SAMPLERS = {
+    "ddim": (DDIMScheduler, {}),
+    "dpm-solver++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "solver_order": 2}),
+    "unipc": (UniPCMultistepScheduler, {}),
+}
+DECODE_CHUNK = 32
+
+
+def make_scheduler(pipeline: StableDiffusionPipeline, settings: Generation):
+    """A fresh scheduler of the wanted kind with the model's own noise schedule."""
+    kind, options = SAMPLERS[settings.sampler]
+    scheduler = kind.from_config(pipeline.scheduler.config, **options)
+    scheduler.set_timesteps(settings.steps)
+    return scheduler
+
+
+def start_noise(pipeline: StableDiffusionPipeline, seeds: list[int]) -> torch.Tensor:
+    """Noise [N, C, h, w], each image's from its own seed, as the stock pipeline draws it."""
+    side = pipeline.unet.config.sample_size
+    height, width = (side, side) if isinstance(side, int) else side
+    shape = (1, pipeline.unet.config.in_channels, height, width)
+    return torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+@torch.inference_mode()
+def sample(pipeline: StableDiffusionPipeline, prompts: list[str], seeds: list[int], settings: Generation) -> Iterator[np.ndarray]:
+    """Yield batches of images uint8 [B, H, W, 3], in order, for pairs of prompt and seed.
+
+    An image depends on its own prompt and seed alone, not on the batch it is sampled in.
+    """
+    unique = list(dict.fromkeys(prompts))
+    index = {prompt: i for i, prompt in enumerate(unique)}
+    embeddings = encode(pipeline, [*unique, ""])
+    guided = settings.guidance_scale > 1
+    device, dtype = pipeline.device, pipeline.unet.dtype
+    for start in range(0, len(prompts), settings.batch_size):
+        rows = slice(start, start + settings.batch_size)
+        scheduler = make_scheduler(pipeline, settings)
+        z = start_noise(pipeline, seeds[rows]).to(device, dtype) * scheduler.init_noise_sigma
+        condition = embeddings[[index[prompt] for prompt in prompts[rows]]]
+        if guided:
+            condition = torch.cat([embeddings[-1:].expand_as(condition), condition])
+        for t in scheduler.timesteps:
+            inputs = scheduler.scale_model_input(torch.cat([z, z]) if guided else z, t)
+            prediction = pipeline.unet(inputs, t, encoder_hidden_states=condition).sample
+            if guided:
+                unconditional, conditional = prediction.chunk(2)
+                prediction = unconditional + settings.guidance_scale * (conditional - unconditional)
+            z = scheduler.step(prediction, t, z).prev_sample
+        yield decode(pipeline, z)
+
+
+def decode(pipeline: StableDiffusionPipeline, latents: torch.Tensor) -> np.ndarray:
+    """Latents [B, C, h, w] → images uint8 [B, H, W, 3]."""
+    chunks = [pipeline.vae.decode(part / pipeline.vae.config.scaling_factor).sample for part in latents.split(DECODE_CHUNK)]
+    pixels = (torch.cat(chunks).float() / 2 + 0.5).clamp(0, 1) * 255
+    return pixels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,32 @@
+"""Adversarial preservation: preserve the concept that the erasure hurts most (Bui et al., NeurIPS 2024).
+
+    min_θ' max_{π ∈ simplex(R)} E_{c_e ∈ E} [ L1 + λ L2 ]
+
+    L1 = ‖ε_θ'(z_t, t, c_e) − (ε_θ(z_t, t, c_n) − η (ε_θ(z_t, t, c_e) − ε_θ(z_t, t, c_n)))‖²
+    L2 = ‖ε_θ'(z_t, t, G(π) ⊙ R) − ε_θ(z_t, t, G(π) ⊙ R)‖²
+
+Each step first ascends L2 in π with θ' fixed (search), then descends L1 + λ L2 in θ' with π fixed (update). G is the
+Gumbel-softmax; there is one π for each erased concept, over its own K nearest words.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from .losses import erasing_loss, preservation_loss
+from .settings import Finite, PreservingSettings
+
+__all__ = ["PRESERVES", "Settings", "erasing_loss", "preservation_loss"]
+
+PRESERVES = "gumbel"
+
+
+class Settings(PreservingSettings):
+    """Gumbel search over the vocabulary for the concept that the erasure hurts most."""
+
+    temperature: Finite = Field(2.0, gt=0, description="τ of the Gumbel-softmax.")
+    gumbel: Literal["hard", "soft"] = Field("hard", description="Straight-through one-hot, or the mixture of the words' embeddings.")
+    search_steps: int = Field(1, ge=0, description="Search steps before each update.")
+    search_learning_rate: Finite = Field(1e-2, gt=0, description="Adam's learning rate for π.")

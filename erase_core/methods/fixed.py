@@ -1,0 +1,20 @@
+"""Preserve given words: L1 + λ L2 with c_a drawn from `words` in every step."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from .losses import erasing_loss, preservation_loss
+from .settings import PreservingSettings
+
+__all__ = ["PRESERVES", "Settings", "erasing_loss", "preservation_loss"]
+
+PRESERVES = "fixed"
+
+
+class Settings(PreservingSettings):
+    """The given words are preserved."""
+
+    words: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(min_length=1, description="The words to preserve.")

@@ -1,0 +1,14 @@
+"""Preserve the neutral concept: L1 + λ ‖ε_θ'(z_t, t, c_n) − ε_θ(z_t, t, c_n)‖²."""
+
+from __future__ import annotations
+
+from .losses import erasing_loss, preservation_loss
+from .settings import PreservingSettings
+
+__all__ = ["PRESERVES", "Settings", "erasing_loss", "preservation_loss"]
+
+PRESERVES = "neutral"
+
+
+class Settings(PreservingSettings):
+    """The neutral concept is preserved."""

@@ -1,0 +1,14 @@
+"""Preserve a random word: L1 + λ L2 with c_a drawn evenly from the erased concept's K nearest words in every step."""
+
+from __future__ import annotations
+
+from .losses import erasing_loss, preservation_loss
+from .settings import PreservingSettings
+
+__all__ = ["PRESERVES", "Settings", "erasing_loss", "preservation_loss"]
+
+PRESERVES = "random"
+
+
+class Settings(PreservingSettings):
+    """A random one of the K nearest words is preserved in each step."""

@@ -1,0 +1,31 @@
+"""What the parameters of every method, and every other part of the spec, have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Part(BaseModel):
+    """A part of the spec: unknown keys are refused, values are not coerced from other types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ErasingSettings(Part):
+    """Parameters of every method that moves the concept's noise prediction towards the neutral concept's."""
+
+    neutral: str = Field("", description="The neutral concept c_n.")
+    negative_guidance: Finite = Field(1.0, ge=0, description="η: how far past the neutral prediction, away from the concept.")
+    weighting: Literal["epsilon", "clean"] = Field(
+        "epsilon", description="Compare noise predictions, or the clean latents z_0 that they imply."
+    )
+
+
+class PreservingSettings(ErasingSettings):
+    """Parameters of every erasing method that also preserves something."""
+
+    preservation_weight: Finite = Field(1.0, ge=0, description="λ: weight of the preservation loss.")

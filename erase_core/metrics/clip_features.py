@@ -1,0 +1,49 @@
+"""CLIP score of an image for its prompt, and the CLIP distance of two images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer, CLIPModel
+
+from .judge import preprocessing, to_pixels
+
+
+class ClipFeatures:
+    """Unit-length CLIP features of images and texts."""
+
+    def __init__(self, place: str | Path):
+        """place: a local folder or a hub id of a CLIPModel with its tokenizer."""
+        local = Path(place).is_dir()
+        self.model = CLIPModel.from_pretrained(str(place), use_safetensors=True, local_files_only=local, dtype=torch.float32).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=local)
+        self.side, self.mean, self.std = preprocessing(str(place))
+
+    @torch.inference_mode()
+    def images(self, images: np.ndarray) -> np.ndarray:
+        """Images uint8 [N, H, W, 3] → float32 [N, d]."""
+        pixels = to_pixels(images, self.side, self.mean, self.std)
+        parts = [self.model.get_image_features(pixel_values=part).pooler_output for part in pixels.split(128)]
+        return torch.nn.functional.normalize(torch.cat(parts), dim=1).numpy()
+
+    @torch.inference_mode()
+    def texts(self, texts: list[str]) -> np.ndarray:
+        """Texts → float32 [N, d]; each distinct text is encoded once."""
+        unique = list(dict.fromkeys(texts))
+        length = self.model.config.text_config.max_position_embeddings
+        tokens = self.tokenizer(unique, padding=True, truncation=True, max_length=length, return_tensors="pt")
+        features = self.model.get_text_features(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
+        row = {text: i for i, text in enumerate(unique)}
+        return torch.nn.functional.normalize(features, dim=1).numpy()[[row[text] for text in texts]]
+
+
+def clip_score(image_features: np.ndarray, text_features: np.ndarray) -> np.ndarray:
+    """100 · max(cos, 0) of matching unit-length rows [N, d]; float [N] (Hessel et al., EMNLP 2021, with weight 100)."""
+    return 100 * np.maximum((image_features * text_features).sum(1), 0)
+
+
+def clip_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """1 − cos of matching unit-length rows [N, d]; float [N], 0 for equal images."""
+    return 1 - (first * second).sum(1)

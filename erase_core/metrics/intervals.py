@@ -1,0 +1,26 @@
+"""Bootstrap confidence intervals of a mean."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def mean_interval(
+    values: np.ndarray, clusters: np.ndarray | None = None, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float, float]:
+    """The mean of values [N] and its percentile bootstrap interval.
+
+    With `clusters` [N] (the concept of each value) whole clusters are resampled, since images of one concept stand or fall
+    together; with a single cluster the values themselves are.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if len(values) == 0:
+        raise ValueError("a mean needs at least one value")
+    _, member = np.unique(clusters, return_inverse=True) if clusters is not None else (None, np.arange(len(values)))
+    if member.max() == 0:
+        member = np.arange(len(values))
+    sums, sizes = np.bincount(member, values), np.bincount(member)
+    draws = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
+    means = sums[draws].sum(1) / sizes[draws].sum(1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(values.mean()), float(low), float(high)

@@ -1,0 +1,105 @@
+"""The report: one self-contained HTML page that shows what an erasure did."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from ..files import new_file, read_json
+from ..generation.images import encode_png, grid, read_images
+from ..metrics.scores import ALL
+from . import plots
+
+SHOWN_PRESERVED = 24
+SEEDS_IN_GRID = 4
+
+
+def data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def load_pairs(original: Path, erased: Path, roles: dict[str, str]) -> pd.DataFrame:
+    """Every image of both models, one row a prompt and seed: prompt, concept, role, seed, before, after."""
+    rows = []
+    for (wanted, before), (_, after) in zip(read_images(original), read_images(erased), strict=True):
+        rows += [{**vars(w), "role": roles[w.concept], "before": b, "after": a} for w, b, a in zip(wanted, before, after)]
+    return pd.DataFrame(rows)
+
+
+def pair_strip(part: pd.DataFrame) -> bytes:
+    """Before above after, a column a seed."""
+    part = part.head(SEEDS_IN_GRID)
+    return encode_png(grid(np.stack([*part["before"], *part["after"]]), columns=len(part)))
+
+
+def hurt_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """How much each preserved concept lost: the drop of PSR-1 and of the CLIP score, where they were measured."""
+    own = scores[(scores["role"] == "preserved") & (scores["concept"] != ALL)]
+    wide = own.pivot(index="concept", columns="metric", values="value")
+    drops = pd.DataFrame(index=wide.index)
+    for name in ("psr_1", "clip_score"):
+        if name in wide:
+            drops[f"{name}_drop"] = wide[f"{name}_original"] - wide[name]
+    if "clip_distance" in wide:
+        drops["clip_distance"] = wide["clip_distance"]
+    return drops.sort_values(list(drops.columns), ascending=False).reset_index()
+
+
+def build_figures(trace: pd.DataFrame, scores: pd.DataFrame, concepts: list[str]) -> dict[str, bytes]:
+    """The run's plots as PNG, by file name."""
+    figures = {"losses": plots.to_png(plots.loss_curves(trace))} if len(trace) else {}
+    for i, concept in enumerate(concepts):
+        if trace["drawn"].map(len).any():
+            figures[f"preserved-{i}"] = plots.to_png(plots.search_trace(trace, concept))
+    hurt = hurt_table(scores)
+    for column, label in (("clip_score_drop", "CLIP score before − after"), ("psr_1_drop", "PSR-1 before − after")):
+        if column in hurt:
+            figures["most-hurt"] = plots.to_png(plots.most_hurt(hurt, column, label))
+            break
+    return figures
+
+
+def build_page(output: Path, original: Path, erased: Path) -> dict[str, bytes]:
+    """Write output/report.html from the tables of a run; returns the figures in it as PNG by name.
+
+    Reads summary.json, trace.parquet, scores.parquet and preserved.parquet in `output`, and the two image files.
+    """
+    summary = read_json(output / "summary.json")
+    trace = pq.read_table(output / "trace.parquet").to_pandas()
+    scores = pq.read_table(output / "scores.parquet").to_pandas()
+    pairs = load_pairs(original, erased, summary["roles"])
+    concepts = [c["concept"] for c in summary["spec"]["concepts"]]
+    figures = build_figures(trace, scores, concepts)
+    hurt = hurt_table(scores)
+
+    erased_strips = [
+        {"concept": concept, "prompt": part["prompt"].iloc[0], "png": data_uri(pair_strip(part))}
+        for concept, part in pairs[pairs["role"] == "erased"].groupby("concept", sort=False)
+    ]
+    preserved = pairs[pairs["role"] == "preserved"]
+    near = pq.read_table(output / "preserved.parquet").to_pandas().sort_values("rank")["word"] if len(trace) else pd.Series(dtype=str)
+    order = list(dict.fromkeys([*(w for w in near if w in set(preserved["concept"]))][: SHOWN_PRESERVED // 2] + list(hurt["concept"])))
+    preserved_strips = [
+        {"concept": concept, "png": data_uri(pair_strip(preserved[preserved["concept"] == concept]))}
+        for concept in order[:SHOWN_PRESERVED]
+    ]
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
+    html = environment.get_template("page.html").render(
+        summary=summary,
+        figures_of=[(name, data_uri(png)) for name, png in figures.items()],
+        figures={name: data_uri(png) for name, png in figures.items()},
+        concepts=concepts,
+        erased=erased_strips,
+        preserved=preserved_strips,
+        hurt=hurt.head(15).round(3).to_dict("records"),
+        hurt_columns=[c for c in hurt.columns if c != "concept"],
+        totals=scores[scores["concept"] == ALL].to_dict("records"),
+    )
+    with new_file(output / "report.html") as partial:
+        partial.write_text(html, encoding="utf-8")
+    return figures

@@ -1,0 +1,364 @@
+"""The spec: one YAML file that is the whole input of a run."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from . import methods
+from .methods.settings import Part, Finite
+
+LONGEST_CONCEPT = 200
+EMBEDDED_MODEL = "emoji-world"
+
+
+class SpecError(ValueError):
+    """A spec that cannot be run. The message names the field and the fix, one line a problem."""
+
+
+def clean_text(text: str) -> str:
+    """Refuse what cannot be a concept or a prompt, and trim the rest."""
+    text = unicodedata.normalize("NFC", text).strip()
+    if not text:
+        raise ValueError("is empty; write a word or a short phrase")
+    if len(text) > LONGEST_CONCEPT:
+        raise ValueError(f"has {len(text)} characters; use at most {LONGEST_CONCEPT}")
+    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co") for character in text):
+        raise ValueError("has control or invisible characters; remove them")
+    return text
+
+
+def clean_concept(text: str) -> str:
+    text = clean_text(text)
+    if "/" in text or "\\" in text:
+        raise ValueError("has a path separator; write the concept's words, not a path")
+    return text
+
+
+Text = Annotated[str, AfterValidator(clean_text)]
+Word = Annotated[str, AfterValidator(clean_concept)]
+
+
+
+
+class Concept(Part):
+    """A concept to erase."""
+
+    concept: Word = Field(description="The word or phrase to erase.")
+    synonyms: list[Word] = Field([], description="Other names of it; erased with it and never preserved.")
+    prompts: list[Text] = Field([], description="Prompts that show it, used beside the generation prompts when it is scored.")
+
+    @property
+    def names(self) -> list[str]:
+        """The concept and its synonyms."""
+        return [self.concept, *self.synonyms]
+
+
+class Method(Part):
+    """How to erase. Besides `name`, the keys are the method's own parameters."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    name: str = Field("adversarial", description="The method: " + ", ".join(methods.names()) + ".")
+
+    @model_validator(mode="before")
+    @classmethod
+    def accept_name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("name")
+    @classmethod
+    def known(cls, name: str) -> str:
+        if name not in methods.names():
+            raise ValueError(f"{name!r} is not a method; choose one of {', '.join(methods.names())}")
+        return name
+
+    @model_validator(mode="after")
+    def own_parameters(self) -> Method:
+        own = methods.load(self.name).Settings
+        try:
+            own(**(self.model_extra or {}))
+        except ValidationError as error:
+            known = ", ".join(["name", *own.model_fields])
+            lines = [
+                f"{problem['loc'][0]}: is not a parameter of {self.name}; its keys are {known}"
+                if problem["type"] == "extra_forbidden"
+                else describe(problem)
+                for problem in error.errors()
+            ]
+            raise ValueError("\n".join(lines)) from None
+        return self
+
+    @property
+    def settings(self) -> BaseModel:
+        """The method's own parameters with their defaults filled in."""
+        return methods.load(self.name).Settings(**(self.model_extra or {}))
+
+
+class Vocabulary(Part):
+    """Where the concepts that may be preserved come from."""
+
+    source: str | None = Field(
+        None,
+        description="emoji-world, clip-tokens (the tokenizer's whole vocabulary), english-3000, or a CSV, text or Parquet file. "
+        "Default: emoji-world for that model, else english-3000.",
+    )
+    top_k: int = Field(100, gt=0, description="How many nearest words of each erased concept the search may choose from.")
+    similarity: Literal["cosine", "l2"] = Field("cosine", description="What nearest means, between prompt embeddings.")
+    exclude: list[Word] = Field([], description="Words that are never preserved.")
+    clusters: int | None = Field(None, gt=1, description="Reduce the top-K to this many k-means centres' nearest words.")
+
+
+class Training(Part):
+    """The optimisation of the edited UNet."""
+
+    steps: int = Field(300, gt=0, description="Update steps.")
+    batch_size: int = Field(4, gt=0, description="Samples of the erased and of the preserved concept in each step.")
+    learning_rate: Finite = Field(1e-4, gt=0, description="Adam's learning rate for the UNet.")
+    trainable: Literal["xattn", "xattn-strict", "noxattn", "selfattn", "full"] = Field(
+        "xattn", description="Which weights are trained: cross-attention, its to_k and to_v only, all but it, self-attention, all."
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Arithmetic of the trained UNet.")
+    processes: int = Field(1, gt=0, description="Ranks on this machine.")
+    zero_stage: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed's ZeRO stage.")
+    latents: Literal["frozen-bank", "fresh"] = Field(
+        "frozen-bank", description="Latents from stored trajectories of the original model, or sampled anew from the edited one."
+    )
+    latent_steps: int = Field(20, gt=1, le=1000, description="DDIM steps of a latent's trajectory.")
+    latent_guidance: Finite = Field(3.0, ge=0, description="Guidance scale of a latent's trajectory.")
+    trajectories: int = Field(8, gt=0, description="Trajectories kept for each concept in the bank.")
+    checkpoint_every: int = Field(100, gt=0, description="Steps between checkpoints.")
+    divergence: Finite = Field(1e3, gt=0, description="Stop when a loss is this many times its first value, or not a number.")
+
+
+class Generation(Part):
+    """The images that are scored."""
+
+    prompts: list[Text] = Field(["a {concept}"], min_length=1, description="Templates; {concept} is replaced by each concept.")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0, 1, 2, 3], min_length=1, description="One image a prompt and seed.")
+    sampler: Literal["ddim", "dpm-solver++", "unipc"] = Field("ddim", description="The sampler.")
+    steps: int = Field(30, gt=0, le=1000, description="Sampling steps.")
+    guidance_scale: Finite = Field(5.0, ge=0, description="Classifier-free guidance; 1 or less turns it off.")
+    batch_size: int = Field(64, gt=0, description="Images sampled together.")
+
+    @field_validator("prompts")
+    @classmethod
+    def fillable(cls, prompts: list[str]) -> list[str]:
+        for prompt in prompts:
+            if "{concept}" not in prompt or prompt.replace("{concept}", "").count("{") or prompt.replace("{concept}", "").count("}"):
+                raise ValueError(f"{prompt!r} must hold {{concept}} and no other braces, as in 'a photo of a {{concept}}'")
+        return prompts
+
+
+Metric = Literal["erasure", "clip_score", "image_distance"]
+
+
+class Scoring(Part):
+    """How the result is judged."""
+
+    metrics: list[Metric] | None = Field(
+        None, min_length=1,
+        description="erasure: ESR and PSR by a judge. clip_score. image_distance: between both models' images of one prompt and "
+        "seed. Default: all that the judge and the CLIP at hand allow.",
+    )
+    preserved: list[Word] | None = Field(
+        None, description="Concepts scored as preserved. Default: every other concept of the emoji world, or the top-K words."
+    )
+    judge: str | None = Field(None, description="Folder or hub id of an image classifier. Default: the emoji world's own judges.")
+    clip: str | None = Field(None, description="Folder or hub id of a CLIP model. Default: the emoji world's own.")
+    resamples: int = Field(1000, ge=100, description="Bootstrap resamples behind the 95 % intervals.")
+
+
+class Spec(Part):
+    """The whole input of a run."""
+
+    name: str = Field(description="Names the run in MLflow and Prefect.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,99}$")
+    seed: int = Field(0, ge=0, lt=2**31, description="Every random choice comes from it.")
+    model: str = Field(EMBEDDED_MODEL, min_length=1, description="emoji-world, a hub id, or a local diffusers folder.")
+    concepts: list[Concept] = Field(min_length=1, description="What to erase: words, or {concept, synonyms, prompts}.")
+    method: Method = Field(Method(), description="How to erase.")
+    vocabulary: Vocabulary = Field(Vocabulary(), description="Where preserved concepts come from.")
+    training: Training = Field(Training(), description="The optimisation.")
+    generation: Generation = Field(Generation(), description="The images that are scored.")
+    scoring: Scoring = Field(Scoring(), description="How the result is judged.")
+    output: str = Field(min_length=1, description="The folder of the results.")
+
+    @field_validator("concepts", mode="before")
+    @classmethod
+    def accept_words(cls, value: Any) -> Any:
+        return [{"concept": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def consistent(self) -> Spec:
+        erased = [name.casefold() for concept in self.concepts for name in concept.names]
+        repeated = {name for name in erased if erased.count(name) > 1}
+        if repeated:
+            raise ValueError(f"concepts: {', '.join(sorted(repeated))} is given twice; name it once")
+        wanted = list(self.scoring.preserved or []) + list(getattr(self.method.settings, "words", []))
+        both = sorted({word for word in wanted if word.casefold() in erased})
+        if both:
+            raise ValueError(f"concepts: {', '.join(both)} is also to be preserved; take it out of one of the two lists")
+        return self
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the model is the emoji world, whose judges and vocabulary are at hand."""
+        return self.model == EMBEDDED_MODEL
+
+    @property
+    def vocabulary_source(self) -> str:
+        return self.vocabulary.source or (EMBEDDED_MODEL if self.embedded else "english-3000")
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics to compute."""
+        if self.scoring.metrics is not None:
+            return list(self.scoring.metrics)
+        judged, clip = self.embedded or self.scoring.judge, self.embedded or self.scoring.clip
+        return ["erasure"] * bool(judged) + ["clip_score"] * bool(clip) + ["image_distance"]
+
+    @property
+    def erased_names(self) -> list[str]:
+        """Every erased concept and synonym."""
+        return [name for concept in self.concepts for name in concept.names]
+
+
+class SafeLoader(yaml.SafeLoader):
+    """YAML without tags, aliases or repeated keys: none belongs in a spec, and aliases can blow up memory."""
+
+    def compose_node(self, parent, index):
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: aliases (*name) are not allowed; write the value out")
+        if getattr(event, "tag", None) is not None:
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: tags ({event.tag}) are not allowed; remove it")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if isinstance(key, str) and keys.count(key) > 1:
+                raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {key} is given twice; keep one")
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads 1e-4 as text; every other number format of a spec is already right.
+SafeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+LARGEST_FILE = 1_000_000
+
+
+def parse_spec(text: str, where: str = "spec") -> Spec:
+    """Read a spec from YAML text. SpecError names what is wrong and how to mend it."""
+    try:
+        value = yaml.load(text, SafeLoader)  # noqa: S506 - a subclass of yaml.SafeLoader
+    except (yaml.YAMLError, RecursionError) as error:
+        raise SpecError(f"{where}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(value, dict):
+        raise SpecError(f"{where}: must be a mapping with the keys name, concepts and output")
+    return make_spec(value)
+
+
+def load_spec(path: str | Path) -> Spec:
+    """Read a spec from a YAML file. SpecError names what is wrong and how to mend it."""
+    path = Path(path)
+    if not path.is_file():
+        raise SpecError(f"{path}: no such file; give the path of a YAML spec")
+    if path.stat().st_size > LARGEST_FILE:
+        raise SpecError(f"{path}: larger than a spec can be ({LARGEST_FILE} bytes); put long word lists in a file of their own")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise SpecError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+    return parse_spec(text, str(path))
+
+
+def make_spec(value: dict) -> Spec:
+    """Validate a spec given as a mapping. SpecError has one line a problem, each beginning with the field's name."""
+    try:
+        return Spec.model_validate(value)
+    except ValidationError as error:
+        raise SpecError("\n".join(describe(problem) for problem in error.errors())) from None
+
+
+def describe(problem: dict) -> str:
+    """One pydantic error as "field: what is wrong; what to do"."""
+    at = ".".join(str(part) for part in problem["loc"])
+    kind, context = problem["type"], problem.get("ctx", {})
+    given = problem.get("input")
+    shown = repr(given) if len(repr(given)) <= 60 else repr(given)[:57] + "…"
+    if kind == "missing":
+        return f"{at}: is missing; add it"
+    if kind == "extra_forbidden":
+        known = ", ".join(known_keys(problem["loc"]))
+        return f"{at}: is not a key of the spec" + (f"; the keys here are {known}" if known else "; remove it")
+    if kind == "value_error":
+        message = str(context["error"])
+        if at == "method":
+            return "\n".join(f"method.{line}" for line in message.splitlines())
+        return f"{at}: {message}" if at else message
+    if kind == "too_short":
+        return f"{at}: is empty; give at least one"
+    if kind in ("int_type", "float_type", "int_from_float"):
+        return f"{at}: {shown} is not {'a whole number' if kind.startswith('int') else 'a number'}; write one without quotes"
+    if kind in ("model_type", "model_attributes_type", "dict_type") and "concepts" in problem["loc"]:
+        return f"{at}: {shown} should be a word in quotes, or {{concept, synonyms, prompts}}"
+    if kind == "list_type":
+        return f"{at}: {shown} should be a list; write [{given}]"
+    if kind == "string_pattern_mismatch":
+        return f"{at}: {shown} may hold letters, digits, spaces, dots, dashes and underscores only, at most 100 of them"
+    message = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"{at}: {shown} should be {message}" if problem["msg"].startswith("Input should be") else f"{at}: {message} (got {shown})"
+
+
+def known_keys(location: tuple) -> list[str]:
+    """The keys allowed beside an unknown one."""
+    model: Any = Spec
+    for part in location[:-1]:
+        if isinstance(part, int):
+            continue
+        if model is Spec and part == "concepts":
+            model = Concept
+            continue
+        field = model.model_fields.get(part)
+        model = field.annotation if field is not None else None
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return []
+    return list(model.model_fields)
+
+
+def json_schema() -> dict:
+    """The JSON schema of the spec, for editors, with every method's own parameters."""
+    schema = Spec.model_json_schema()
+    concept = {"type": "string", "minLength": 1, "maxLength": LONGEST_CONCEPT}
+    schema["properties"]["concepts"]["items"] = {"anyOf": [concept, {"$ref": "#/$defs/Concept"}]}
+    parameters = {name: methods.load(name).Settings.model_json_schema() for name in methods.names()}
+    schema["$defs"]["Method"] = {
+        "description": Method.__doc__,
+        "anyOf": [
+            {"enum": list(parameters)},
+            *(
+                {
+                    "type": "object",
+                    "title": name,
+                    "description": own.get("description", ""),
+                    "properties": {"name": {"const": name}, **own.get("properties", {})},
+                    "additionalProperties": False,
+                    "required": ["name", *own.get("required", [])] if name != "adversarial" else [],
+                }
+                for name, own in parameters.items()
+            ),
+        ],
+    }
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "erase spec"
+    return schema
+

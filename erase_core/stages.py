@@ -1,0 +1,292 @@
+"""The stages of a run. Each is a key over everything it depends on, and a function that makes its files.
+
+    vocabulary → embeddings → nearest → training → images (erased) ┐
+                                   └──→ images (original) ─────────┴→ scores → publish
+
+A stage's key is the hash of its part of the spec, the keys of its inputs, and the version of its code below.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from . import methods
+from .artifacts import Artifact, produce
+from .concepts import vocabulary as vocabularies
+from .emoji_world.labels import labels_of as emoji_labels
+from .files import digest, file_digest, new_file, read_json, write_json
+from .generation.plan import roles, wanted_images
+from .models.source import EMBEDDED, WEIGHTS, local_model, model_hash
+from .spec import Spec
+
+VERSIONS = {"vocabulary": 1, "embeddings": 1, "nearest": 1, "training": 1, "images": 1, "scores": 1}
+"""Raise a stage's number when its code gives another result for the same inputs."""
+
+Progress = Callable[[int, int], None]
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "deepspeed", "mlflow", "prefect", "pyarrow")
+
+
+def quiet(done: int, total: int) -> None:
+    """A progress report that goes nowhere."""
+
+
+def key(stage: str, *parts: object) -> str:
+    return digest(stage, VERSIONS[stage], *parts)
+
+
+# Vocabulary
+
+
+def vocabulary_key(spec: Spec) -> str:
+    source, part = spec.vocabulary_source, spec.vocabulary
+    content = source if source in vocabularies.SOURCES else file_digest(Path(source))
+    _, base = local_model(spec.model)
+    return key("vocabulary", content, sorted(map(str.casefold, spec.erased_names)), sorted(part.exclude), base)
+
+
+def vocabulary(spec: Spec) -> Artifact:
+    """Curate the vocabulary: vocabulary.parquet (word, token_ids, source, kept, reason)."""
+    from transformers import AutoTokenizer
+
+    def build(folder: Path) -> None:
+        source, _ = local_model(spec.model)
+        tokenizer = AutoTokenizer.from_pretrained(source.folder / "tokenizer", local_files_only=True)
+        candidates = vocabularies.candidates(spec.vocabulary_source, tokenizer.get_vocab)
+        rows = vocabularies.curate(candidates, spec.erased_names, spec.vocabulary.exclude)
+        vocabularies.require_top_k(rows, spec.vocabulary.top_k)
+        token_ids = tokenizer([row.word for row in rows], add_special_tokens=False).input_ids
+        vocabularies.write_vocabulary(folder / "vocabulary.parquet", rows, token_ids)
+        write_json(folder / "counts.json", vocabularies.counts(rows))
+
+    return produce("vocabulary", vocabulary_key(spec), build)
+
+
+# Embeddings
+
+
+def embeddings_key(spec: Spec, vocabulary: Artifact) -> str:
+    words = vocabularies.embedded_words(vocabularies.read_vocabulary(vocabulary.file("vocabulary.parquet")))
+    return key("embeddings", local_model(spec.model)[1], digest(words))
+
+
+def embeddings(spec: Spec, vocabulary: Artifact, progress: Progress = quiet) -> Artifact:
+    """Encode the vocabulary: embeddings.arrow (word, embedding [L, d], pooled [p]), shared by every run on it."""
+    from .concepts.embeddings import write_embeddings
+    from .models.pipeline import load_pipeline
+
+    def build(folder: Path) -> None:
+        source, base = local_model(spec.model)
+        words = vocabularies.embedded_words(vocabularies.read_vocabulary(vocabulary.file("vocabulary.parquet")))
+        metadata = {"model_hash": base, "vocabulary_hash": digest(words)}
+        write_embeddings(folder / "embeddings.arrow", load_pipeline(source), words, metadata, progress=progress)
+
+    return produce("embeddings", embeddings_key(spec, vocabulary), build)
+
+
+# Top-K
+
+
+def nearest_key(spec: Spec, vocabulary: Artifact, embeddings: Artifact) -> str:
+    part = spec.vocabulary
+    names = [concept.concept for concept in spec.concepts]
+    return key("nearest", names, part.top_k, part.similarity, part.clusters, spec.seed, vocabulary.key, embeddings.key)
+
+
+def nearest(spec: Spec, vocabulary: Artifact, embeddings: Artifact) -> Artifact:
+    """Find each concept's top-K words: preserved.parquet (concept, rank, word, similarity, row)."""
+    from .concepts.embeddings import EmbeddingTable
+    from .concepts.nearest import reduce_to_clusters, top_k, write_neighbours
+    from .models.pipeline import load_pipeline
+    from .models.prompts import encode
+
+    def build(folder: Path) -> None:
+        table = EmbeddingTable(embeddings.file("embeddings.arrow"))
+        rows = vocabularies.read_vocabulary(vocabulary.file("vocabulary.parquet"))
+        allowed = {row.word for row in rows if row.kept}
+        names = [concept.concept for concept in spec.concepts]
+        queries = encode(load_pipeline(local_model(spec.model)[0]), names)
+        found = {n: top_k(table, q, spec.vocabulary.top_k, spec.vocabulary.similarity, allowed) for n, q in zip(names, queries)}
+        if spec.vocabulary.clusters:
+            found = {n: reduce_to_clusters(table, near, spec.vocabulary.clusters, spec.seed) for n, near in found.items()}
+        write_neighbours(folder / "preserved.parquet", found)
+
+    return produce("nearest", nearest_key(spec, vocabulary, embeddings), build)
+
+
+# Training
+
+
+def training_key(spec: Spec, nearest: Artifact, embeddings: Artifact) -> str:
+    training = spec.training.model_dump(exclude={"checkpoint_every"})
+    concepts = [concept.model_dump() for concept in spec.concepts]
+    method = {"name": spec.method.name, **spec.method.settings.model_dump()}
+    used = [nearest.key, embeddings.key] if methods.load(spec.method.name).PRESERVES in ("gumbel", "random", "nearest") else []
+    return key("training", local_model(spec.model)[1], concepts, method, training, spec.seed, used)
+
+
+def training(spec: Spec, nearest: Artifact, embeddings: Artifact, on_record: Callable[[dict], None] = lambda record: None) -> Artifact:
+    """Erase: delta.safetensors (the changed weights) and trace.parquet (every step's losses and preserved concept)."""
+    from .training.launch import run_training
+
+    def build(folder: Path) -> None:
+        run_training(spec, training_key(spec, nearest, embeddings), nearest, embeddings, folder, on_record)
+
+    return produce("training", training_key(spec, nearest, embeddings), build)
+
+
+# Images
+
+
+def nearest_words(nearest: Artifact, count: int = 20) -> list[str]:
+    """The words nearest to any erased concept, nearest first."""
+    from .concepts.nearest import read_neighbours
+
+    found = [n for near in read_neighbours(nearest.file("preserved.parquet")).values() for n in near]
+    return list(dict.fromkeys(n.word for n in sorted(found, key=lambda n: -n.similarity)))[:count]
+
+
+def images_key(spec: Spec, nearest: Artifact, training: Artifact | None) -> str:
+    wanted = [vars(w) for w in wanted_images(spec, roles(spec, nearest_words(nearest)))]
+    settings = spec.generation.model_dump(exclude={"batch_size", "prompts", "seeds"})
+    return key("images", local_model(spec.model)[1], training.key if training else "original", wanted, settings)
+
+
+def images(spec: Spec, nearest: Artifact, training: Artifact | None = None, progress: Progress = quiet) -> Artifact:
+    """Draw the images of the erased model, or of the original when there is no training: images.parquet."""
+    from .generation.images import generate
+    from .models.delta import apply_delta
+    from .models.pipeline import load_pipeline
+
+    def build(folder: Path) -> None:
+        source, base = local_model(spec.model)
+        pipeline = load_pipeline(source)
+        if training is not None:
+            apply_delta(pipeline.unet, training.file("delta.safetensors"), base)
+        wanted = wanted_images(spec, roles(spec, nearest_words(nearest)))
+        generate(pipeline, wanted, spec.generation, training.key if training else base, folder / "images.parquet", progress)
+
+    return produce("images", images_key(spec, nearest, training), build)
+
+
+# Scores
+
+
+def scores_key(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact) -> str:
+    part = spec.scoring
+    judged = [part.judge or EMBEDDED, part.clip or EMBEDDED, model_hash(WEIGHTS)] if spec.embedded else [part.judge, part.clip]
+    role_of = roles(spec, nearest_words(nearest))
+    synonyms = [concept.names for concept in spec.concepts]
+    return key("scores", original.key, erased.key, spec.metrics, judged, part.resamples, spec.seed, role_of, synonyms)
+
+
+def scores(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact, progress: Progress = quiet) -> Artifact:
+    """Judge both models' images: scores.parquet (metric, concept, role, value, low, high, n) and verdicts.parquet."""
+    from .metrics.clip_features import ClipFeatures
+    from .metrics.judge import Judge
+    from .metrics.labels import matching_labels
+    from .metrics.scores import Scorers, judge_images, score, write_scores
+
+    def build(folder: Path) -> None:
+        part, metrics = spec.scoring, spec.metrics
+        judge = Judge(part.judge or WEIGHTS / "concept_judge") if "erasure" in metrics else None
+        clip = None
+        if (part.clip or spec.embedded) and {"clip_score", "image_distance"} & set(metrics):
+            clip = ClipFeatures(part.clip or WEIGHTS / "clip")
+        synonyms = {concept.concept: concept.names for concept in spec.concepts}
+
+        def labels_of(concept: str) -> set[str]:
+            names = synonyms.get(concept, [concept])
+            if spec.embedded and not part.judge:
+                return {label for name in names for label in emoji_labels(name)}
+            return matching_labels(judge.labels, names)
+
+        role_of = roles(spec, nearest_words(nearest))
+        verdicts = judge_images(original.file("images.parquet"), erased.file("images.parquet"), role_of, Scorers(judge, clip), labels_of, progress)
+        with new_file(folder / "verdicts.parquet") as partial:
+            pq.write_table(pa.Table.from_pandas(verdicts, preserve_index=False), partial)
+        write_scores(folder / "scores.parquet", score(verdicts, metrics, part.resamples, spec.seed))
+
+    return produce("scores", scores_key(spec, nearest, original, erased), build)
+
+
+# Results
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+
+
+def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
+    """Write the results of a run to spec.output and return the report's figures (PNG) by name.
+
+    artifacts: vocabulary, embeddings, nearest, training, original, erased and scores. Every file appears whole.
+    """
+    from .metrics.scores import headline
+    from .models.delta import apply_delta
+    from .models.pipeline import load_pipeline, save_pipeline
+    from .report.page import build_page
+
+    output = Path(spec.output)
+    output.mkdir(parents=True, exist_ok=True)
+    source, base = local_model(spec.model)
+    known = read_json(output / "summary.json") if (output / "summary.json").exists() else {}
+    made = output / "model"
+    if not (made.is_dir() and known.get("training") == artifacts["training"].key and model_hash(made) == known.get("erased_model_hash")):
+        pipeline = load_pipeline(source)
+        apply_delta(pipeline.unet, artifacts["training"].file("delta.safetensors"), base)
+        save_pipeline(pipeline, made)
+
+    tables = {
+        "vocabulary.parquet": "vocabulary", "preserved.parquet": "nearest", "trace.parquet": "training",
+        "delta.safetensors": "training", "scores.parquet": "scores", "verdicts.parquet": "scores",
+    }
+    for name, stage in tables.items():
+        with new_file(output / name) as partial:
+            shutil.copyfile(artifacts[stage].file(name), partial)
+    role_of = roles(spec, nearest_words(artifacts["nearest"]))
+    write_images(output / "images.parquet", artifacts, role_of)
+
+    figures = headline(pd.read_parquet(output / "scores.parquet"))
+    write_json(
+        output / "summary.json",
+        {
+            "name": spec.name,
+            **figures,
+            "metrics": figures,
+            "seed": spec.seed,
+            "seconds": {stage: artifact.seconds for stage, artifact in artifacts.items()},
+            "cached": [stage for stage, artifact in artifacts.items() if artifact.cached],
+            "vocabulary": read_json(artifacts["vocabulary"].file("counts.json")),
+            "training": artifacts["training"].key,
+            "base_model_hash": base,
+            "erased_model_hash": model_hash(made),
+            "keys": {stage: artifact.key for stage, artifact in artifacts.items()},
+            "roles": role_of,
+            "versions": versions(),
+            "spec": spec.model_dump(mode="json"),
+        },
+    )
+    return build_page(output, artifacts["original"].file("images.parquet"), artifacts["erased"].file("images.parquet"))
+
+
+def write_images(path: Path, artifacts: dict[str, Artifact], role_of: dict[str, str]) -> None:
+    """Both models' images in one dataset: prompt, concept, role, seed, model (a hash), png."""
+    with new_file(path) as partial:
+        writer = None
+        for stage in ("original", "erased"):
+            for batch in pq.ParquetFile(artifacts[stage].file("images.parquet")).iter_batches(256):
+                table = pa.Table.from_batches([batch])
+                role = pa.array([role_of[concept] for concept in table["concept"].to_pylist()], pa.string())
+                table = table.add_column(2, "role", role)
+                writer = writer or pq.ParquetWriter(partial, table.schema)
+                writer.write_table(table)
+        writer.close()

@@ -1,0 +1,74 @@
+"""DeepSpeed around the edited UNet: one process without a launcher, or as many as a launcher started."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+
+import torch
+from torch import nn
+
+from ..spec import Training
+
+
+def join_process_group() -> None:
+    """Join the process group described by the launcher's environment, or start one of a single process."""
+    import deepspeed
+
+    if torch.distributed.is_initialized():
+        return
+    if "RANK" not in os.environ:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+
+
+def config(training: Training) -> dict:
+    """The DeepSpeed configuration of a spec's training part."""
+    return {
+        "train_micro_batch_size_per_gpu": training.batch_size,
+        "gradient_accumulation_steps": 1,
+        "zero_optimization": {"stage": training.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": training.precision == "bf16"},
+        "fp16": {"enabled": training.precision == "fp16"},
+        "steps_per_print": 10**9,
+    }
+
+
+def start_engine(unet: nn.Module, trained: list[str], training: Training):
+    """Give the UNet's trained parameters to Adam under DeepSpeed and return the engine; all others are frozen."""
+    import deepspeed
+    from deepspeed.utils import logger
+
+    logger.setLevel(logging.WARNING)
+    join_process_group()
+    chosen = set(trained)
+    for name, parameter in unet.named_parameters():
+        parameter.requires_grad_(name in chosen)
+    parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    engine, *_ = deepspeed.initialize(
+        model=unet, model_parameters=parameters, optimizer=torch.optim.Adam(parameters, lr=training.learning_rate),
+        config=config(training),
+    )
+    return engine
+
+
+def average(tensor: torch.Tensor) -> torch.Tensor:
+    """The mean of a tensor over all ranks."""
+    if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        torch.distributed.all_reduce(tensor)
+        tensor /= torch.distributed.get_world_size()
+    return tensor
+
+
+def export(engine, trained: list[str]) -> dict[str, torch.Tensor]:
+    """The trained weights, whole and in float32, on every rank and for every ZeRO stage."""
+    import deepspeed
+
+    parameters = dict(engine.module.named_parameters())
+    with deepspeed.zero.GatheredParameters([parameters[name] for name in trained], enabled=engine.zero_optimization_stage() == 3):
+        return {name: parameters[name].detach().float().cpu().clone() for name in trained}

@@ -1,0 +1,120 @@
+"""Latents z_t of a concept: from a bank of trajectories of the frozen model, or sampled anew from the edited one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDIMScheduler, SchedulerMixin
+
+from ..randomness import generator
+from .predictions import Predict
+
+LARGEST_BATCH = 64
+
+
+@dataclass
+class Latents:
+    """Latents [B, C, h, w] of a concept at timesteps [B], with the frozen model's predictions there where they are known.
+
+    conditional and neutral are ε_θ under the concept's own embedding and under c_n, or None when they must be computed.
+    """
+
+    latents: torch.Tensor
+    timesteps: torch.Tensor
+    conditional: torch.Tensor | None = None
+    neutral: torch.Tensor | None = None
+
+
+class Sampler:
+    """Partial DDIM sampling with classifier-free guidance under any noise predictor."""
+
+    def __init__(
+        self, scheduler: SchedulerMixin, shape: tuple[int, int, int], unconditional: torch.Tensor, neutral: torch.Tensor,
+        steps: int, guidance: float,
+    ):
+        """shape: (C, h, w). unconditional, neutral: prompt embeddings [L, d] of "" and of c_n."""
+        self.scheduler = DDIMScheduler.from_config(scheduler.config, prediction_type="epsilon", timestep_spacing="leading")
+        self.scheduler.set_timesteps(steps)
+        self.shape, self.guidance = shape, guidance
+        self.unconditional, self.neutral = unconditional, neutral
+        self.neutral_is_unconditional = torch.equal(unconditional, neutral)
+
+    @property
+    def timesteps(self) -> torch.Tensor:
+        """Decreasing timesteps [steps]."""
+        return self.scheduler.timesteps
+
+    def noise(self, count: int, rng: torch.Generator) -> torch.Tensor:
+        return torch.randn(count, *self.shape, generator=rng)
+
+    @torch.no_grad()
+    def run(self, predict: Predict, embeddings: torch.Tensor, noise: torch.Tensor, stop: int | None = None):
+        """Sample from noise [B, C, h, w] under embeddings [B, L, d]; yields (z_t, t, ε(c), ε(c_n)) before each step.
+
+        Ends at step number `stop`, whose predictions are not computed (None).
+        """
+        z = noise.to(embeddings.device)
+        conditions = [embeddings, self.unconditional.expand_as(embeddings)]
+        if not self.neutral_is_unconditional:
+            conditions.append(self.neutral.expand_as(embeddings))
+        stacked = torch.cat(conditions)
+        for index, t in enumerate(self.timesteps):
+            if index == stop:
+                yield z, t, None, None
+                return
+            repeated = t.to(z.device).expand(len(stacked))
+            parts = predict(z.repeat(len(conditions), 1, 1, 1), repeated, stacked).chunk(len(conditions))
+            conditional, unconditional, neutral = parts[0], parts[1], parts[-1]
+            yield z, t, conditional, neutral
+            guided = unconditional + self.guidance * (conditional - unconditional)
+            z = self.scheduler.step(guided, t, z).prev_sample
+
+
+class TrajectoryBank:
+    """Trajectories of each concept under the frozen model, filled when a concept is first visited.
+
+    Classifier-free guidance computes ε_θ under the concept and under "" at every z_t anyway, so the bank keeps them: an
+    update step needs no further call of the frozen model.
+    """
+
+    def __init__(self, sampler: Sampler, predict: Predict, trajectories: int, seed: int):
+        self.sampler, self.predict, self.trajectories, self.seed = sampler, predict, trajectories, seed
+        self.known: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+
+    def fill(self, words: list[str], embeddings: torch.Tensor) -> None:
+        """Sample the trajectories of those of `words` (embeddings [N, L, d]) that are not in the bank."""
+        missing = {word: i for i, word in enumerate(words) if word not in self.known}
+        each = max(1, LARGEST_BATCH // self.trajectories)
+        todo = list(missing.items())
+        for start in range(0, len(todo), each):
+            group = todo[start : start + each]
+            stacked = torch.cat([embeddings[i].expand(self.trajectories, -1, -1) for _, i in group])
+            # Each word's noise depends on its own name, so the order of visits does not change a trajectory.
+            noise = torch.cat([self.sampler.noise(self.trajectories, generator(self.seed, "trajectory", w)) for w, _ in group])
+            states = list(self.sampler.run(self.predict, stacked, noise))
+            for g, (word, _) in enumerate(group):
+                rows = slice(g * self.trajectories, (g + 1) * self.trajectories)
+                self.known[word] = tuple(torch.stack([state[k][rows] for state in states]) for k in (0, 2, 3))
+
+    def draw(self, words: list[str], embeddings: torch.Tensor, rng: torch.Generator) -> Latents:
+        """One random point of a random trajectory for each word (repeats allowed), embeddings [B, L, d]."""
+        self.fill(words, embeddings)
+        steps = torch.randint(len(self.sampler.timesteps), (len(words),), generator=rng)
+        which = torch.randint(self.trajectories, (len(words),), generator=rng)
+        picked = [[self.known[word][k][s, w] for word, s, w in zip(words, steps, which)] for k in range(3)]
+        z, conditional, neutral = (torch.stack(column) for column in picked)
+        return Latents(z, self.sampler.timesteps[steps].to(z.device), conditional, neutral)
+
+
+class FreshLatents:
+    """The reference's way: partial DDIM sampling under the edited model, anew in every step."""
+
+    def __init__(self, sampler: Sampler, predict: Predict):
+        self.sampler, self.predict = sampler, predict
+
+    def draw(self, words: list[str], embeddings: torch.Tensor, rng: torch.Generator) -> Latents:
+        """Sample all rows of embeddings [B, L, d] down to one random timestep."""
+        stop = int(torch.randint(len(self.sampler.timesteps), (1,), generator=rng))
+        *_, (z, t, _, _) = self.sampler.run(self.predict, embeddings, self.sampler.noise(len(embeddings), rng), stop)
+        return Latents(z, t.to(z.device).expand(len(embeddings)))

@@ -1,0 +1,65 @@
+"""What a method's losses are made of: noise predictions, and the distance between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from diffusers import SchedulerMixin
+
+Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""predict(z_t [B, C, h, w], t [B], c [B, L, d]) → ε [B, C, h, w]."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Noise predictions of one model, each [B, C, h, w]; those that a step does not need are None.
+
+    erased: at the erased concept's latents under c_e. neutral: at the same latents under c_n. preserved: at the preserved
+    concept's latents under c_a.
+    """
+
+    erased: torch.Tensor | None = None
+    neutral: torch.Tensor | None = None
+    preserved: torch.Tensor | None = None
+
+
+def alphas_cumprod(scheduler: SchedulerMixin) -> torch.Tensor:
+    """ᾱ_t for every timestep, float32 [T]."""
+    return scheduler.alphas_cumprod.float()
+
+
+def noise_predictor(unet: Callable, scheduler: SchedulerMixin, autocast: torch.dtype | None = None) -> Predict:
+    """Wrap a UNet so that it predicts ε whatever its own prediction type is (epsilon, v_prediction or sample)."""
+    kind, bars = scheduler.config.prediction_type, alphas_cumprod(scheduler)
+
+    def predict(latents: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(latents.device.type, autocast or torch.float32, enabled=autocast is not None):
+            output = unet(latents, timesteps, encoder_hidden_states=embeddings).sample
+        output = output.float()
+        if kind == "epsilon":
+            return output
+        bar = bars.to(latents.device)[timesteps].reshape(-1, 1, 1, 1)
+        if kind == "v_prediction":
+            return bar.sqrt() * output + (1 - bar).sqrt() * latents
+        return (latents - bar.sqrt() * output) / (1 - bar).sqrt()
+
+    return predict
+
+
+def distance_at(weighting: str, bars: torch.Tensor, timesteps: dict[str, torch.Tensor]) -> Callable:
+    """The distance(a, b, which) of a step: the mean over samples and elements of w_t (a − b)².
+
+    w_t is 1 for "epsilon". For "clean" it is (1 − ᾱ_t) / ᾱ_t, which makes it the squared distance between the predicted
+    clean latents z_0 = (z_t − √(1 − ᾱ_t) ε) / √ᾱ_t. `which` names the latents whose timesteps [B] apply.
+    """
+
+    def distance(a: torch.Tensor, b: torch.Tensor, which: str) -> torch.Tensor:
+        squared = (a - b).square()
+        if weighting == "clean":
+            bar = bars.to(a.device)[timesteps[which]].reshape(-1, *[1] * (a.ndim - 1)).to(a.dtype)
+            squared = squared * (1 - bar) / bar
+        return squared.mean()
+
+    return distance
