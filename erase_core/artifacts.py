@@ -58,8 +58,12 @@ def produce(stage: str, key: str, build: Callable[[Path], None]) -> Artifact:
         began = time.perf_counter()
         with new_folder(folder) as partial:
             build(partial)
-            files = {p.relative_to(partial).as_posix(): file_digest(p) for p in sorted(partial.rglob("*")) if p.is_file()}
-            write_json(partial / RECORD, {"stage": stage, "key": key, "seconds": time.perf_counter() - began, "files": files})
+            files = {
+                p.relative_to(partial).as_posix(): file_digest(p) for p in sorted(partial.rglob("*")) if p.is_file()
+            }
+            write_json(
+                partial / RECORD, {"stage": stage, "key": key, "seconds": time.perf_counter() - began, "files": files}
+            )
     made = find(stage, key)
     if made is None:
         raise RuntimeError(f"{stage}: {folder} was changed while it was written")

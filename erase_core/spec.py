@@ -11,7 +11,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from . import methods
-from .methods.settings import Part, Finite
+from .methods.settings import Finite, Part
 
 LONGEST_CONCEPT = 200
 EMBEDDED_MODEL = "emoji-world"
@@ -44,14 +44,14 @@ Text = Annotated[str, AfterValidator(clean_text)]
 Word = Annotated[str, AfterValidator(clean_concept)]
 
 
-
-
 class Concept(Part):
     """A concept to erase."""
 
     concept: Word = Field(description="The word or phrase to erase.")
     synonyms: list[Word] = Field([], description="Other names of it; erased with it and never preserved.")
-    prompts: list[Text] = Field([], description="Prompts that show it, used beside the generation prompts when it is scored.")
+    prompts: list[Text] = Field(
+        [], description="Prompts that show it, used beside the generation prompts when it is scored."
+    )
 
     @property
     def names(self) -> list[str]:
@@ -108,10 +108,14 @@ class Vocabulary(Part):
         description="emoji-world, clip-tokens (the tokenizer's whole vocabulary), english-3000, or a CSV, text or Parquet file. "
         "Default: emoji-world for that model, else english-3000.",
     )
-    top_k: int = Field(100, gt=0, description="How many nearest words of each erased concept the search may choose from.")
+    top_k: int = Field(
+        100, gt=0, description="How many nearest words of each erased concept the search may choose from."
+    )
     similarity: Literal["cosine", "l2"] = Field("cosine", description="What nearest means, between prompt embeddings.")
     exclude: list[Word] = Field([], description="Words that are never preserved.")
-    clusters: int | None = Field(None, gt=1, description="Reduce the top-K to this many k-means centres' nearest words.")
+    clusters: int | None = Field(
+        None, gt=1, description="Reduce the top-K to this many k-means centres' nearest words."
+    )
 
 
 class Training(Part):
@@ -121,26 +125,34 @@ class Training(Part):
     batch_size: int = Field(4, gt=0, description="Samples of the erased and of the preserved concept in each step.")
     learning_rate: Finite = Field(1e-4, gt=0, description="Adam's learning rate for the UNet.")
     trainable: Literal["xattn", "xattn-strict", "noxattn", "selfattn", "full"] = Field(
-        "xattn", description="Which weights are trained: cross-attention, its to_k and to_v only, all but it, self-attention, all."
+        "xattn",
+        description="Which weights are trained: cross-attention, its to_k and to_v only, all but it, self-attention, all.",
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Arithmetic of the trained UNet.")
     processes: int = Field(1, gt=0, description="Ranks on this machine.")
     zero_stage: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed's ZeRO stage.")
     latents: Literal["frozen-bank", "fresh"] = Field(
-        "frozen-bank", description="Latents from stored trajectories of the original model, or sampled anew from the edited one."
+        "frozen-bank",
+        description="Latents from stored trajectories of the original model, or sampled anew from the edited one.",
     )
     latent_steps: int = Field(20, gt=1, le=1000, description="DDIM steps of a latent's trajectory.")
     latent_guidance: Finite = Field(3.0, ge=0, description="Guidance scale of a latent's trajectory.")
     trajectories: int = Field(8, gt=0, description="Trajectories kept for each concept in the bank.")
     checkpoint_every: int = Field(100, gt=0, description="Steps between checkpoints.")
-    divergence: Finite = Field(1e3, gt=0, description="Stop when a loss is this many times its first value, or not a number.")
+    divergence: Finite = Field(
+        1e3, gt=0, description="Stop when a loss is this many times its first value, or not a number."
+    )
 
 
 class Generation(Part):
     """The images that are scored."""
 
-    prompts: list[Text] = Field(["a {concept}"], min_length=1, description="Templates; {concept} is replaced by each concept.")
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([0, 1, 2, 3], min_length=1, description="One image a prompt and seed.")
+    prompts: list[Text] = Field(
+        ["a {concept}"], min_length=1, description="Templates; {concept} is replaced by each concept."
+    )
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        [0, 1, 2, 3], min_length=1, description="One image a prompt and seed."
+    )
     sampler: Literal["ddim", "dpm-solver++", "unipc"] = Field("ddim", description="The sampler.")
     steps: int = Field(30, gt=0, le=1000, description="Sampling steps.")
     guidance_scale: Finite = Field(5.0, ge=0, description="Classifier-free guidance; 1 or less turns it off.")
@@ -150,8 +162,14 @@ class Generation(Part):
     @classmethod
     def fillable(cls, prompts: list[str]) -> list[str]:
         for prompt in prompts:
-            if "{concept}" not in prompt or prompt.replace("{concept}", "").count("{") or prompt.replace("{concept}", "").count("}"):
-                raise ValueError(f"{prompt!r} must hold {{concept}} and no other braces, as in 'a photo of a {{concept}}'")
+            if (
+                "{concept}" not in prompt
+                or prompt.replace("{concept}", "").count("{")
+                or prompt.replace("{concept}", "").count("}")
+            ):
+                raise ValueError(
+                    f"{prompt!r} must hold {{concept}} and no other braces, as in 'a photo of a {{concept}}'"
+                )
         return prompts
 
 
@@ -162,14 +180,18 @@ class Scoring(Part):
     """How the result is judged."""
 
     metrics: list[Metric] | None = Field(
-        None, min_length=1,
+        None,
+        min_length=1,
         description="erasure: ESR and PSR by a judge. clip_score. image_distance: between both models' images of one prompt and "
         "seed. Default: all that the judge and the CLIP at hand allow.",
     )
     preserved: list[Word] | None = Field(
-        None, description="Concepts scored as preserved. Default: every other concept of the emoji world, or the top-K words."
+        None,
+        description="Concepts scored as preserved. Default: every other concept of the emoji world, or the top-K words.",
     )
-    judge: str | None = Field(None, description="Folder or hub id of an image classifier. Default: the emoji world's own judges.")
+    judge: str | None = Field(
+        None, description="Folder or hub id of an image classifier. Default: the emoji world's own judges."
+    )
     clip: str | None = Field(None, description="Folder or hub id of a CLIP model. Default: the emoji world's own.")
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples behind the 95 % intervals.")
 
@@ -191,7 +213,11 @@ class Spec(Part):
     @field_validator("concepts", mode="before")
     @classmethod
     def accept_words(cls, value: Any) -> Any:
-        return [{"concept": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
+        return (
+            [{"concept": item} if isinstance(item, str) else item for item in value]
+            if isinstance(value, list)
+            else value
+        )
 
     @model_validator(mode="after")
     def consistent(self) -> Spec:
@@ -202,7 +228,9 @@ class Spec(Part):
         wanted = list(self.scoring.preserved or []) + list(getattr(self.method.settings, "words", []))
         both = sorted({word for word in wanted if word.casefold() in erased})
         if both:
-            raise ValueError(f"concepts: {', '.join(both)} is also to be preserved; take it out of one of the two lists")
+            raise ValueError(
+                f"concepts: {', '.join(both)} is also to be preserved; take it out of one of the two lists"
+            )
         return self
 
     @property
@@ -234,7 +262,9 @@ class SafeLoader(yaml.SafeLoader):
     def compose_node(self, parent, index):
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: aliases (*name) are not allowed; write the value out")
+            raise yaml.YAMLError(
+                f"line {event.start_mark.line + 1}: aliases (*name) are not allowed; write the value out"
+            )
         if getattr(event, "tag", None) is not None:
             raise yaml.YAMLError(f"line {event.start_mark.line + 1}: tags ({event.tag}) are not allowed; remove it")
         return super().compose_node(parent, index)
@@ -259,7 +289,7 @@ LARGEST_FILE = 1_000_000
 def parse_spec(text: str, where: str = "spec") -> Spec:
     """Read a spec from YAML text. SpecError names what is wrong and how to mend it."""
     try:
-        value = yaml.load(text, SafeLoader)  # noqa: S506 - a subclass of yaml.SafeLoader
+        value = yaml.load(text, SafeLoader)
     except (yaml.YAMLError, RecursionError) as error:
         raise SpecError(f"{where}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(value, dict):
@@ -273,7 +303,9 @@ def load_spec(path: str | Path) -> Spec:
     if not path.is_file():
         raise SpecError(f"{path}: no such file; give the path of a YAML spec")
     if path.stat().st_size > LARGEST_FILE:
-        raise SpecError(f"{path}: larger than a spec can be ({LARGEST_FILE} bytes); put long word lists in a file of their own")
+        raise SpecError(
+            f"{path}: larger than a spec can be ({LARGEST_FILE} bytes); put long word lists in a file of their own"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -316,7 +348,11 @@ def describe(problem: dict) -> str:
     if kind == "string_pattern_mismatch":
         return f"{at}: {shown} may hold letters, digits, spaces, dots, dashes and underscores only, at most 100 of them"
     message = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{at}: {shown} should be {message}" if problem["msg"].startswith("Input should be") else f"{at}: {message} (got {shown})"
+    return (
+        f"{at}: {shown} should be {message}"
+        if problem["msg"].startswith("Input should be")
+        else f"{at}: {message} (got {shown})"
+    )
 
 
 def known_keys(location: tuple) -> list[str]:
@@ -361,4 +397,3 @@ def json_schema() -> dict:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "erase spec"
     return schema
-

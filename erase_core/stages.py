@@ -113,9 +113,14 @@ def nearest(spec: Spec, vocabulary: Artifact, embeddings: Artifact) -> Artifact:
         allowed = {row.word for row in rows if row.kept}
         names = [concept.concept for concept in spec.concepts]
         queries = encode(load_pipeline(local_model(spec.model)[0]), names)
-        found = {n: top_k(table, q, spec.vocabulary.top_k, spec.vocabulary.similarity, allowed) for n, q in zip(names, queries)}
+        found = {
+            n: top_k(table, q, spec.vocabulary.top_k, spec.vocabulary.similarity, allowed)
+            for n, q in zip(names, queries)
+        }
         if spec.vocabulary.clusters:
-            found = {n: reduce_to_clusters(table, near, spec.vocabulary.clusters, spec.seed) for n, near in found.items()}
+            found = {
+                n: reduce_to_clusters(table, near, spec.vocabulary.clusters, spec.seed) for n, near in found.items()
+            }
         write_neighbours(folder / "preserved.parquet", found)
 
     return produce("nearest", nearest_key(spec, vocabulary, embeddings), build)
@@ -128,11 +133,17 @@ def training_key(spec: Spec, nearest: Artifact, embeddings: Artifact) -> str:
     training = spec.training.model_dump(exclude={"checkpoint_every"})
     concepts = [concept.model_dump() for concept in spec.concepts]
     method = {"name": spec.method.name, **spec.method.settings.model_dump()}
-    used = [nearest.key, embeddings.key] if methods.load(spec.method.name).PRESERVES in ("gumbel", "random", "nearest") else []
+    used = (
+        [nearest.key, embeddings.key]
+        if methods.load(spec.method.name).PRESERVES in ("gumbel", "random", "nearest")
+        else []
+    )
     return key("training", local_model(spec.model)[1], concepts, method, training, spec.seed, used)
 
 
-def training(spec: Spec, nearest: Artifact, embeddings: Artifact, on_record: Callable[[dict], None] = lambda record: None) -> Artifact:
+def training(
+    spec: Spec, nearest: Artifact, embeddings: Artifact, on_record: Callable[[dict], None] = lambda record: None
+) -> Artifact:
     """Erase: delta.safetensors (the changed weights) and trace.parquet (every step's losses and preserved concept)."""
     from .training.launch import run_training
 
@@ -171,7 +182,9 @@ def images(spec: Spec, nearest: Artifact, training: Artifact | None = None, prog
         if training is not None:
             apply_delta(pipeline.unet, training.file("delta.safetensors"), base)
         wanted = wanted_images(spec, roles(spec, nearest_words(nearest)))
-        generate(pipeline, wanted, spec.generation, training.key if training else base, folder / "images.parquet", progress)
+        generate(
+            pipeline, wanted, spec.generation, training.key if training else base, folder / "images.parquet", progress
+        )
 
     return produce("images", images_key(spec, nearest, training), build)
 
@@ -181,7 +194,11 @@ def images(spec: Spec, nearest: Artifact, training: Artifact | None = None, prog
 
 def scores_key(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact) -> str:
     part = spec.scoring
-    judged = [part.judge or EMBEDDED, part.clip or EMBEDDED, model_hash(WEIGHTS)] if spec.embedded else [part.judge, part.clip]
+    judged = (
+        [part.judge or EMBEDDED, part.clip or EMBEDDED, model_hash(WEIGHTS)]
+        if spec.embedded
+        else [part.judge, part.clip]
+    )
     role_of = roles(spec, nearest_words(nearest))
     synonyms = [concept.names for concept in spec.concepts]
     return key("scores", original.key, erased.key, spec.metrics, judged, part.resamples, spec.seed, role_of, synonyms)
@@ -209,7 +226,14 @@ def scores(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact, 
             return matching_labels(judge.labels, names)
 
         role_of = roles(spec, nearest_words(nearest))
-        verdicts = judge_images(original.file("images.parquet"), erased.file("images.parquet"), role_of, Scorers(judge, clip), labels_of, progress)
+        verdicts = judge_images(
+            original.file("images.parquet"),
+            erased.file("images.parquet"),
+            role_of,
+            Scorers(judge, clip),
+            labels_of,
+            progress,
+        )
         with new_file(folder / "verdicts.parquet") as partial:
             pq.write_table(pa.Table.from_pandas(verdicts, preserve_index=False), partial)
         write_scores(folder / "scores.parquet", score(verdicts, metrics, part.resamples, spec.seed))
@@ -240,14 +264,22 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
     source, base = local_model(spec.model)
     known = read_json(output / "summary.json") if (output / "summary.json").exists() else {}
     made = output / "model"
-    if not (made.is_dir() and known.get("training") == artifacts["training"].key and model_hash(made) == known.get("erased_model_hash")):
+    if not (
+        made.is_dir()
+        and known.get("training") == artifacts["training"].key
+        and model_hash(made) == known.get("erased_model_hash")
+    ):
         pipeline = load_pipeline(source)
         apply_delta(pipeline.unet, artifacts["training"].file("delta.safetensors"), base)
         save_pipeline(pipeline, made)
 
     tables = {
-        "vocabulary.parquet": "vocabulary", "preserved.parquet": "nearest", "trace.parquet": "training",
-        "delta.safetensors": "training", "scores.parquet": "scores", "verdicts.parquet": "scores",
+        "vocabulary.parquet": "vocabulary",
+        "preserved.parquet": "nearest",
+        "trace.parquet": "training",
+        "delta.safetensors": "training",
+        "scores.parquet": "scores",
+        "verdicts.parquet": "scores",
     }
     for name, stage in tables.items():
         with new_file(output / name) as partial:

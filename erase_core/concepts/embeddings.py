@@ -17,8 +17,12 @@ Progress = Callable[[int, int], None]
 
 
 def write_embeddings(
-    path: Path, pipeline: StableDiffusionPipeline, words: list[str], metadata: dict[str, str],
-    batch_size: int = 256, progress: Progress = lambda done, total: None,
+    path: Path,
+    pipeline: StableDiffusionPipeline,
+    words: list[str],
+    metadata: dict[str, str],
+    batch_size: int = 256,
+    progress: Progress = lambda done, total: None,
 ) -> None:
     """Encode `words` in batches and write (word, embedding [L, d], pooled [p]) as float16 fixed-shape tensors."""
     with new_file(path) as partial:

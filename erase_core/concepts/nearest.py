@@ -14,7 +14,13 @@ from ..files import new_file
 from .embeddings import EmbeddingTable
 
 SCHEMA = pa.schema(
-    [("concept", pa.string()), ("rank", pa.int32()), ("word", pa.string()), ("similarity", pa.float32()), ("row", pa.int32())]
+    [
+        ("concept", pa.string()),
+        ("rank", pa.int32()),
+        ("word", pa.string()),
+        ("similarity", pa.float32()),
+        ("row", pa.int32()),
+    ]
 )
 CHUNK = 1024
 

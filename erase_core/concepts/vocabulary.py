@@ -104,7 +104,11 @@ def read_words(path: Path) -> list[str]:
     try:
         if path.suffix == ".parquet":
             table = pq.read_table(path)
-            return [str(word) for word in table.column(word_column(table.column_names, path)).to_pylist() if word is not None]
+            return [
+                str(word)
+                for word in table.column(word_column(table.column_names, path)).to_pylist()
+                if word is not None
+            ]
         if path.suffix == ".csv":
             with open(path, encoding="utf-8-sig", newline="") as file:
                 rows = csv.DictReader(file)
@@ -112,7 +116,9 @@ def read_words(path: Path) -> list[str]:
                 return [row[column].strip() for row in rows if row[column] and row[column].strip()]
         return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (UnicodeDecodeError, pa.ArrowInvalid, csv.Error) as error:
-        raise VocabularyError(f"vocabulary.source: cannot read {path}: {error}; save it as UTF-8 text, CSV or Parquet") from None
+        raise VocabularyError(
+            f"vocabulary.source: cannot read {path}: {error}; save it as UTF-8 text, CSV or Parquet"
+        ) from None
 
 
 def word_column(names: Iterable[str], path: Path) -> str:
@@ -122,7 +128,9 @@ def word_column(names: Iterable[str], path: Path) -> str:
             return wanted
     if len(names) == 1:
         return names[0]
-    raise VocabularyError(f"vocabulary.source: {path} has the columns {', '.join(names)}; name the column of words 'word'")
+    raise VocabularyError(
+        f"vocabulary.source: {path} has the columns {', '.join(names)}; name the column of words 'word'"
+    )
 
 
 @functools.cache
@@ -208,7 +216,11 @@ def require_top_k(rows: Iterable[Row], top_k: int) -> None:
 
 def write_vocabulary(path: Path, rows: list[Row], token_ids: list[list[int]]) -> None:
     """Write the vocabulary table (word, token_ids, source, kept, reason)."""
-    columns = [[row.word for row in rows], token_ids, *([getattr(row, name) for row in rows] for name in ("source", "kept", "reason"))]
+    columns = [
+        [row.word for row in rows],
+        token_ids,
+        *([getattr(row, name) for row in rows] for name in ("source", "kept", "reason")),
+    ]
     table = pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA)], schema=SCHEMA)
     with new_file(path) as partial:
         pq.write_table(table, partial)

@@ -28,8 +28,13 @@ def text_encoder_of(clip: CLIPModel) -> CLIPTextModel:
 
 
 def save_world(
-    folder: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer, clip: CLIPModel, unet: UNet2DConditionModel,
-    concept_judge: nn.Module, style_judge: nn.Module,
+    folder: Path,
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    clip: CLIPModel,
+    unet: UNet2DConditionModel,
+    concept_judge: nn.Module,
+    style_judge: nn.Module,
 ) -> None:
     """Write all of the world's models in half precision, whole or not at all.
 
@@ -38,14 +43,23 @@ def save_world(
     """
     with new_folder(folder) as partial:
         pipeline = StableDiffusionPipeline(
-            vae=vae, text_encoder=text_encoder_of(clip), tokenizer=tokenizer, unet=unet, scheduler=scheduler(),
-            safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+            vae=vae,
+            text_encoder=text_encoder_of(clip),
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=scheduler(),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
         )
         pipeline.to(dtype=torch.float16).save_pretrained(partial / "pipeline", safe_serialization=True)
         save_clip(partial, clip.half(), tokenizer)
         for name, judge in (("concept_judge", concept_judge), ("style_judge", style_judge)):
             judge.half().save_pretrained(partial / name, safe_serialization=True)
-            write_json(partial / name / "preprocessor_config.json", {"size": {"height": IMAGE_SIDE, "width": IMAGE_SIDE}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3})
+            write_json(
+                partial / name / "preprocessor_config.json",
+                {"size": {"height": IMAGE_SIDE, "width": IMAGE_SIDE}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
+            )
 
 
 def save_clip(folder: Path, clip: CLIPModel, tokenizer: CLIPTokenizer) -> None:
@@ -58,11 +72,18 @@ def save_clip(folder: Path, clip: CLIPModel, tokenizer: CLIPTokenizer) -> None:
     text = {name: value for name, value in state.items() if name.startswith("text_model.")}
     # Stable Diffusion's own text encoders carry the prefix too; stock loaders read the file either way.
     save_file(text, text_encoder / "model.safetensors", metadata={"format": "pt"})
-    save_file({name: value for name, value in state.items() if name not in text}, target / REST_SHARD, metadata={"format": "pt"})
+    save_file(
+        {name: value for name, value in state.items() if name not in text},
+        target / REST_SHARD,
+        metadata={"format": "pt"},
+    )
     weight_map = {name: TEXT_SHARD if name in text else REST_SHARD for name in state}
     size = sum(value.numel() * value.element_size() for value in state.values())
     write_json(target / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": weight_map})
-    for link, file in ((TEXT_SHARD, text_encoder / "model.safetensors"), ("tokenizer.json", folder / "pipeline/tokenizer/tokenizer.json")):
+    for link, file in (
+        (TEXT_SHARD, text_encoder / "model.safetensors"),
+        ("tokenizer.json", folder / "pipeline/tokenizer/tokenizer.json"),
+    ):
         (target / link).unlink(missing_ok=True)
         os.symlink(os.path.relpath(file, target), target / link)
     # The stock loader would otherwise take the stored precision for the one to compute in.

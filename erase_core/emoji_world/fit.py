@@ -45,7 +45,9 @@ def fit(
     plain = [p for p in model.parameters() if p.requires_grad and not (p.ndim > 1 and p.shape[0] < 10_000)]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=learning_rate, betas=betas,
+        lr=learning_rate,
+        betas=betas,
+        fused=True,
     )
     start = 0
     if checkpoint.exists():
@@ -85,7 +87,9 @@ def fit(
             mean = float(torch.stack(losses).mean())
             if not math.isfinite(mean):
                 raise RuntimeError(f"{stage}: the loss is {mean} at step {step + 1}; lower the learning rate")
-            report(stage, step + 1, steps, {"loss": mean, "seconds_per_step": (time.perf_counter() - began) / len(losses)})
+            report(
+                stage, step + 1, steps, {"loss": mean, "seconds_per_step": (time.perf_counter() - began) / len(losses)}
+            )
             began, losses = time.perf_counter(), []
         if (step + 1) % 500 == 0 or step + 1 == steps:
             save(step + 1)

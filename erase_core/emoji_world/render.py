@@ -40,7 +40,9 @@ def fetch_packages(folder: Path) -> Path:
     try:
         subprocess.run(
             ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", *wanted],
-            check=True, capture_output=True, text=True,
+            check=True,
+            capture_output=True,
+            text=True,
         )
     except FileNotFoundError as error:
         raise RuntimeError("training the emoji world again needs npm: install Node.js") from error

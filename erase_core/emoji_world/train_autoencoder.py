@@ -17,9 +17,15 @@ KL_WEIGHT = 3e-6
 
 def build() -> AutoencoderKL:
     return AutoencoderKL(
-        in_channels=3, out_channels=3, latent_channels=8, sample_size=64,
-        block_out_channels=(16, 32, 64, 128), layers_per_block=1, norm_num_groups=8,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        in_channels=3,
+        out_channels=3,
+        latent_channels=8,
+        sample_size=64,
+        block_out_channels=(16, 32, 64, 128),
+        layers_per_block=1,
+        norm_num_groups=8,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
     )
 
 
@@ -32,7 +38,9 @@ def reconstruction_loss(made: torch.Tensor, image: torch.Tensor) -> torch.Tensor
     return loss
 
 
-def train(rgba: torch.Tensor, folder: Path, *, steps: int, batch_size: int, seed: int, report: Report = silent) -> AutoencoderKL:
+def train(
+    rgba: torch.Tensor, folder: Path, *, steps: int, batch_size: int, seed: int, report: Report = silent
+) -> AutoencoderKL:
     """Train on premultiplied renders [N, 4, S, S]; sets scaling_factor so that latents have unit variance."""
     torch.manual_seed(seed)
     model = build().to(memory_format=torch.channels_last)
@@ -42,9 +50,20 @@ def train(rgba: torch.Tensor, folder: Path, *, steps: int, batch_size: int, seed
         posterior = model.encode(image).latent_dist
         return reconstruction_loss(model.decode(posterior.sample()).sample, image) + KL_WEIGHT * posterior.kl().mean()
 
-    fit("autoencoder", model, loss_of, steps=steps, learning_rate=2e-3, checkpoint=folder / "autoencoder.pt", seed=seed, report=report)
+    fit(
+        "autoencoder",
+        model,
+        loss_of,
+        steps=steps,
+        learning_rate=2e-3,
+        checkpoint=folder / "autoencoder.pt",
+        seed=seed,
+        report=report,
+    )
     with torch.inference_mode():
         rng = np.random.default_rng(seed)
-        latents = torch.cat([model.encode(draw(rgba[i : i + 64], rng)).latent_dist.mean for i in range(0, len(rgba), 64)])
+        latents = torch.cat(
+            [model.encode(draw(rgba[i : i + 64], rng)).latent_dist.mean for i in range(0, len(rgba), 64)]
+        )
     model.register_to_config(scaling_factor=1.0 / float(latents.std()))
     return model

@@ -31,7 +31,8 @@ def fetch_merges(folder: Path) -> list[tuple[str, str]]:
     if not list(folder.glob("open_clip_torch*.whl")):
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(folder), MERGES_PACKAGE], check=True
+            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(folder), MERGES_PACKAGE],
+            check=True,
         )
     with zipfile.ZipFile(next(folder.glob("open_clip_torch*.whl"))) as wheel:
         lines = gzip.decompress(wheel.read(MERGES_MEMBER)).decode("utf-8").split("\n")
@@ -48,7 +49,9 @@ def byte_alphabet() -> list[str]:
 def build_tokenizer(merges: list[tuple[str, str]]) -> CLIPTokenizer:
     """The real CLIP tokenizer of 49,408 tokens with this world's shorter context."""
     alphabet = byte_alphabet()
-    tokens = alphabet + [c + "</w>" for c in alphabet] + ["".join(m) for m in merges] + ["<|startoftext|>", "<|endoftext|>"]
+    tokens = (
+        alphabet + [c + "</w>" for c in alphabet] + ["".join(m) for m in merges] + ["<|startoftext|>", "<|endoftext|>"]
+    )
     vocab = {token: i for i, token in enumerate(tokens)}
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CONTEXT)
 
@@ -59,8 +62,13 @@ def build() -> CLIPModel:
         CLIPConfig(
             projection_dim=WIDTH,
             text_config={
-                **tower, "vocab_size": 49408, "max_position_embeddings": CONTEXT, "projection_dim": WIDTH,
-                "bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 49407,
+                **tower,
+                "vocab_size": 49408,
+                "max_position_embeddings": CONTEXT,
+                "projection_dim": WIDTH,
+                "bos_token_id": 49406,
+                "eos_token_id": 49407,
+                "pad_token_id": 49407,
             },
             vision_config={**tower, "image_size": IMAGE_SIDE, "patch_size": 16, "projection_dim": WIDTH},
         )
@@ -69,7 +77,9 @@ def build() -> CLIPModel:
 
 def image_processor() -> CLIPImageProcessor:
     side = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
-    return CLIPImageProcessor(size=side, crop_size=side, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    return CLIPImageProcessor(
+        size=side, crop_size=side, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
 
 
 def describes(text: str, concept: Concept, style: str) -> float:
@@ -87,7 +97,14 @@ def describes(text: str, concept: Concept, style: str) -> float:
 
 
 def train(
-    rgba: torch.Tensor, tokenizer: CLIPTokenizer, folder: Path, *, steps: int, batch_size: int, seed: int, report: Report = silent
+    rgba: torch.Tensor,
+    tokenizer: CLIPTokenizer,
+    folder: Path,
+    *,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    report: Report = silent,
 ) -> CLIPModel:
     """Contrastive training in which a caption's positives are all images of the batch that it fits, by how well it does.
 
@@ -108,12 +125,25 @@ def train(
         words = random.Random(int(rng.integers(2**31)))
         texts = [caption(concepts()[p // len(styles)], styles[p % len(styles)], words) for p in picks]
         tokens = tokenizer(texts, padding="longest", truncation=True, return_tensors="pt")
-        output = model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, pixel_values=draw(rgba[picks], rng))
+        output = model(
+            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, pixel_values=draw(rgba[picks], rng)
+        )
         target = torch.from_numpy(np.stack([truth(t)[picks] for t in texts]).astype(np.float32))
         target.fill_diagonal_(1.0)
         by_text = -(target / target.sum(1, keepdim=True) * F.log_softmax(output.logits_per_text, 1)).sum(1).mean()
         by_image = -(target.T / target.T.sum(1, keepdim=True) * F.log_softmax(output.logits_per_image, 1)).sum(1).mean()
         return (by_text + by_image) / 2
 
-    fit("clip", model, loss_of, steps=steps, learning_rate=1e-3, checkpoint=folder / "clip.pt", seed=seed, weight_decay=0.05, warmup=100, report=report)
+    fit(
+        "clip",
+        model,
+        loss_of,
+        steps=steps,
+        learning_rate=1e-3,
+        checkpoint=folder / "clip.pt",
+        seed=seed,
+        weight_decay=0.05,
+        warmup=100,
+        report=report,
+    )
     return model

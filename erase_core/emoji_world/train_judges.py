@@ -25,13 +25,22 @@ def labels(names: list[str]) -> dict:
 def build_concept_judge() -> ResNetForImageClassification:
     names = [c.word for c in concepts()]
     return ResNetForImageClassification(
-        ResNetConfig(embedding_size=32, hidden_sizes=[32, 64, 128, 192], depths=[2, 1, 1, 1], layer_type="basic", **labels(names))
+        ResNetConfig(
+            embedding_size=32, hidden_sizes=[32, 64, 128, 192], depths=[2, 1, 1, 1], layer_type="basic", **labels(names)
+        )
     )
 
 
 def build_style_judge() -> ConvNextForImageClassification:
     return ConvNextForImageClassification(
-        ConvNextConfig(num_stages=3, hidden_sizes=[32, 64, 128], depths=[1, 2, 2], patch_size=4, drop_path_rate=0.0, **labels(list(STYLES)))
+        ConvNextConfig(
+            num_stages=3,
+            hidden_sizes=[32, 64, 128],
+            depths=[1, 2, 2],
+            patch_size=4,
+            drop_path_rate=0.0,
+            **labels(list(STYLES)),
+        )
     )
 
 
@@ -48,7 +57,17 @@ def train(
         images = spoil(rgba[picks], rng).to(memory_format=torch.channels_last)
         return F.cross_entropy(model(pixel_values=images).logits, target[picks], label_smoothing=0.05)
 
-    fit(f"{which}-judge", model, loss_of, steps=steps, learning_rate=2e-3, checkpoint=folder / f"{which}-judge.pt", seed=seed, weight_decay=0.05, report=report)
+    fit(
+        f"{which}-judge",
+        model,
+        loss_of,
+        steps=steps,
+        learning_rate=2e-3,
+        checkpoint=folder / f"{which}-judge.pt",
+        seed=seed,
+        weight_decay=0.05,
+        report=report,
+    )
     return model
 
 
@@ -65,5 +84,7 @@ def held_out_accuracy(which: str, model: nn.Module, rgba: torch.Tensor, rounds: 
     rng, target, hits = np.random.default_rng(HELD_OUT_SEED), class_of(which, len(rgba)), 0
     for _ in range(rounds):
         for i in range(0, len(rgba), 128):
-            hits += int((model(pixel_values=spoil(rgba[i : i + 128], rng)).logits.argmax(1) == target[i : i + 128]).sum())
+            hits += int(
+                (model(pixel_values=spoil(rgba[i : i + 128], rng)).logits.argmax(1) == target[i : i + 128]).sum()
+            )
     return hits / (rounds * len(rgba))

@@ -22,16 +22,27 @@ UNCONDITIONAL = 0.1
 
 def build() -> UNet2DConditionModel:
     return UNet2DConditionModel(
-        sample_size=8, in_channels=8, out_channels=8, block_out_channels=(96, 192), layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2,
-        cross_attention_dim=128, attention_head_dim=4,
+        sample_size=8,
+        in_channels=8,
+        out_channels=8,
+        block_out_channels=(96, 192),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        cross_attention_dim=128,
+        attention_head_dim=4,
     )
 
 
 def scheduler() -> DDIMScheduler:
     """Stable Diffusion's own noise schedule."""
     return DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
     )
 
 
@@ -62,8 +73,16 @@ class CaptionEmbeddings:
 
 
 def train(
-    rgba: torch.Tensor, vae: AutoencoderKL, tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, folder: Path,
-    *, steps: int, batch_size: int, seed: int, report: Report = silent,
+    rgba: torch.Tensor,
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    text_encoder: CLIPTextModel,
+    folder: Path,
+    *,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    report: Report = silent,
 ) -> UNet2DConditionModel:
     """Minimise ||ε_θ(z_t, t, c) − ε||² and return the moving average of the weights."""
     torch.manual_seed(seed)
@@ -75,7 +94,12 @@ def train(
     def loss_of(rng: np.random.Generator) -> torch.Tensor:
         words = random.Random(int(rng.integers(2**31)))
         picks = rng.integers(len(rgba), size=batch_size)
-        texts = ["" if rng.random() < UNCONDITIONAL else caption(concepts()[p // len(styles)], styles[p % len(styles)], words) for p in picks]
+        texts = [
+            ""
+            if rng.random() < UNCONDITIONAL
+            else caption(concepts()[p // len(styles)], styles[p % len(styles)], words)
+            for p in picks
+        ]
         clean = latents[rng.integers(VIEWS, size=batch_size), picks]
         noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
         # Stratified timesteps lower the variance of the loss at no cost.
@@ -84,7 +108,16 @@ def train(
         return F.mse_loss(model(noisy, t, embeddings(texts)).sample, noise)
 
     fit(
-        "unet", model, loss_of, steps=steps, learning_rate=8e-4, checkpoint=folder / "unet.pt", seed=seed,
-        warmup=200, average=average, average_decay=0.998, report=report,
+        "unet",
+        model,
+        loss_of,
+        steps=steps,
+        learning_rate=8e-4,
+        checkpoint=folder / "unet.pt",
+        seed=seed,
+        warmup=200,
+        average=average,
+        average_decay=0.998,
+        report=report,
     )
     return average

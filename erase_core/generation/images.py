@@ -51,7 +51,11 @@ def decode_png(png: bytes) -> np.ndarray:
 
 
 def generate(
-    pipeline: StableDiffusionPipeline, wanted: list[Wanted], settings: Generation, model_hash: str, path: Path,
+    pipeline: StableDiffusionPipeline,
+    wanted: list[Wanted],
+    settings: Generation,
+    model_hash: str,
+    path: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Make all wanted images and write them to `path`, in order, a row group a batch."""
@@ -63,7 +67,13 @@ def generate(
             writer.write_table(
                 pa.Table.from_pylist(
                     [
-                        {"prompt": w.prompt, "concept": w.concept, "seed": w.seed, "model": model_hash, "png": encode_png(i)}
+                        {
+                            "prompt": w.prompt,
+                            "concept": w.concept,
+                            "seed": w.seed,
+                            "model": model_hash,
+                            "png": encode_png(i),
+                        }
                         for w, i in zip(rows, images)
                     ],
                     schema=SCHEMA,

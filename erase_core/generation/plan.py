@@ -33,7 +33,9 @@ def roles(spec: Spec, nearest: list[str]) -> dict[str, str]:
         raise PlanError(f"concepts: {', '.join(both)} is also to be preserved; take it out of one of the two lists")
     unknown = sorted(kept - set(every))
     if unknown and "erasure" in spec.metrics:
-        raise PlanError(f"scoring.preserved: {', '.join(unknown)} is not a concept that the judge knows; see erase vocab list")
+        raise PlanError(
+            f"scoring.preserved: {', '.join(unknown)} is not a concept that the judge knows; see erase vocab list"
+        )
     drawn = [word for word in every if word in covered or word in kept] + unknown
     found = {word: ERASED if word in covered else PRESERVED for word in drawn}
     return found | {word: ERASED for word in erased if word not in found}
@@ -45,7 +47,10 @@ def wanted_images(spec: Spec, role_of: dict[str, str]) -> list[Wanted]:
     return [
         Wanted(prompt, concept, seed)
         for concept in role_of
-        for prompt in [*(with_article(t.replace("{concept}", concept)) for t in spec.generation.prompts), *own.get(concept, [])]
+        for prompt in [
+            *(with_article(t.replace("{concept}", concept)) for t in spec.generation.prompts),
+            *own.get(concept, []),
+        ]
         for seed in spec.generation.seeds
     ]
 

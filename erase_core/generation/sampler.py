@@ -36,7 +36,9 @@ def start_noise(pipeline: StableDiffusionPipeline, seeds: list[int]) -> torch.Te
 
 
 @torch.inference_mode()
-def sample(pipeline: StableDiffusionPipeline, prompts: list[str], seeds: list[int], settings: Generation) -> Iterator[np.ndarray]:
+def sample(
+    pipeline: StableDiffusionPipeline, prompts: list[str], seeds: list[int], settings: Generation
+) -> Iterator[np.ndarray]:
     """Yield batches of images uint8 [B, H, W, 3], in order, for pairs of prompt and seed.
 
     An image depends on its own prompt and seed alone, not on the batch it is sampled in.
@@ -65,6 +67,8 @@ def sample(pipeline: StableDiffusionPipeline, prompts: list[str], seeds: list[in
 
 def decode(pipeline: StableDiffusionPipeline, latents: torch.Tensor) -> np.ndarray:
     """Latents [B, C, h, w] → images uint8 [B, H, W, 3]."""
-    chunks = [pipeline.vae.decode(part / pipeline.vae.config.scaling_factor).sample for part in latents.split(DECODE_CHUNK)]
+    chunks = [
+        pipeline.vae.decode(part / pipeline.vae.config.scaling_factor).sample for part in latents.split(DECODE_CHUNK)
+    ]
     pixels = (torch.cat(chunks).float() / 2 + 0.5).clamp(0, 1) * 255
     return pixels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

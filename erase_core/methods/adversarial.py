@@ -27,6 +27,8 @@ class Settings(PreservingSettings):
     """Gumbel search over the vocabulary for the concept that the erasure hurts most."""
 
     temperature: Finite = Field(2.0, gt=0, description="τ of the Gumbel-softmax.")
-    gumbel: Literal["hard", "soft"] = Field("hard", description="Straight-through one-hot, or the mixture of the words' embeddings.")
+    gumbel: Literal["hard", "soft"] = Field(
+        "hard", description="Straight-through one-hot, or the mixture of the words' embeddings."
+    )
     search_steps: int = Field(1, ge=0, description="Search steps before each update.")
     search_learning_rate: Finite = Field(1e-2, gt=0, description="Adam's learning rate for π.")

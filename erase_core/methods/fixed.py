@@ -17,4 +17,6 @@ PRESERVES = "fixed"
 class Settings(PreservingSettings):
     """The given words are preserved."""
 
-    words: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(min_length=1, description="The words to preserve.")
+    words: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
+        min_length=1, description="The words to preserve."
+    )

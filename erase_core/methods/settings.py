@@ -19,7 +19,9 @@ class ErasingSettings(Part):
     """Parameters of every method that moves the concept's noise prediction towards the neutral concept's."""
 
     neutral: str = Field("", description="The neutral concept c_n.")
-    negative_guidance: Finite = Field(1.0, ge=0, description="η: how far past the neutral prediction, away from the concept.")
+    negative_guidance: Finite = Field(
+        1.0, ge=0, description="η: how far past the neutral prediction, away from the concept."
+    )
     weighting: Literal["epsilon", "clean"] = Field(
         "epsilon", description="Compare noise predictions, or the clean latents z_0 that they imply."
     )

@@ -17,7 +17,9 @@ class ClipFeatures:
     def __init__(self, place: str | Path):
         """place: a local folder or a hub id of a CLIPModel with its tokenizer."""
         local = Path(place).is_dir()
-        self.model = CLIPModel.from_pretrained(str(place), use_safetensors=True, local_files_only=local, dtype=torch.float32).eval()
+        self.model = CLIPModel.from_pretrained(
+            str(place), use_safetensors=True, local_files_only=local, dtype=torch.float32
+        ).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=local)
         self.side, self.mean, self.std = preprocessing(str(place))
 
@@ -34,7 +36,9 @@ class ClipFeatures:
         unique = list(dict.fromkeys(texts))
         length = self.model.config.text_config.max_position_embeddings
         tokens = self.tokenizer(unique, padding=True, truncation=True, max_length=length, return_tensors="pt")
-        features = self.model.get_text_features(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
+        features = self.model.get_text_features(
+            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
+        ).pooler_output
         row = {text: i for i, text in enumerate(unique)}
         return torch.nn.functional.normalize(features, dim=1).numpy()[[row[text] for text in texts]]
 

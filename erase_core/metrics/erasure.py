@@ -7,7 +7,9 @@ import numpy as np
 
 def sees(top_labels: list[list[str]], wanted: list[set[str]], k: int) -> np.ndarray:
     """Whether any wanted label is among each image's k likeliest ones; bool [N]."""
-    return np.array([not names.isdisjoint(labels[:k]) for labels, names in zip(top_labels, wanted, strict=True)], dtype=bool)
+    return np.array(
+        [not names.isdisjoint(labels[:k]) for labels, names in zip(top_labels, wanted, strict=True)], dtype=bool
+    )
 
 
 def erased_success(top_labels: list[list[str]], wanted: list[set[str]], k: int) -> np.ndarray:

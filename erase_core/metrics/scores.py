@@ -42,13 +42,17 @@ class Scorers:
 
 
 def judge_images(
-    original: Path, erased: Path, roles: dict[str, str], scorers: Scorers, labels_of: Callable[[str], set[str]],
+    original: Path,
+    erased: Path,
+    roles: dict[str, str],
+    scorers: Scorers,
+    labels_of: Callable[[str], set[str]],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> pd.DataFrame:
     """One row an image: what was wanted, its role, and every metric's value under both models.
 
-    roles gives each concept's role, erased or preserved; labels_of the judge's labels that count as a concept. Raises ValueError when the two files do not hold the same
-    images in the same order.
+    roles gives each concept's role, erased or preserved; labels_of the judge's labels that count as a concept. Raises
+    ValueError when the two files do not hold the same images in the same order.
     """
     total, done, frames = pq.ParquetFile(original).metadata.num_rows, 0, []
     for (wanted, before), (also_wanted, after) in zip(read_images(original), read_images(erased), strict=True):
@@ -101,7 +105,9 @@ def score(frame: pd.DataFrame, metrics: list[str], resamples: int, seed: int) ->
             values = part[column].to_numpy(dtype=np.float64)
             values = 1 - values if negate else values
             clusters = part["concept"].to_numpy()
-            rows.append((metric, ALL, role, *mean_interval(values, clusters, resamples=resamples, seed=seed), len(values)))
+            rows.append(
+                (metric, ALL, role, *mean_interval(values, clusters, resamples=resamples, seed=seed), len(values))
+            )
             for concept in dict.fromkeys(clusters):
                 own = values[clusters == concept]
                 rows.append((metric, concept, role, *mean_interval(own, resamples=resamples, seed=seed), len(own)))

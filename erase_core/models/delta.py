@@ -38,7 +38,7 @@ def apply_delta(unet: nn.Module, path: Path, base_hash: str | None = None) -> No
         made_from = (file.metadata() or {}).get("base_model_hash")
         if base_hash is not None and made_from not in (None, base_hash):
             raise DeltaError(f"{path} was made from model {made_from}, not from {base_hash}; apply it to its own base")
-        values = {name: file.get_tensor(name) for name in file.keys()}
+        values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is not a mapping
     own = dict(unet.named_parameters()) | dict(unet.named_buffers())
     wrong = [name for name, value in values.items() if name not in own or own[name].shape != value.shape]
     if wrong:

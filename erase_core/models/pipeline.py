@@ -23,7 +23,11 @@ def load_pipeline(source: ModelSource, dtype: torch.dtype = torch.float32) -> St
     """
     place = source.folder if source.folder is not None else source.name
     pipeline = StableDiffusionPipeline.from_pretrained(
-        str(place), torch_dtype=dtype, use_safetensors=True, safety_checker=None, requires_safety_checker=False,
+        str(place),
+        dtype=dtype,
+        use_safetensors=True,
+        safety_checker=None,
+        requires_safety_checker=False,
         local_files_only=source.folder is not None,
     )
     pipeline.set_progress_bar_config(disable=True)
@@ -39,7 +43,9 @@ def resolve_folder(source: ModelSource) -> Path:
     from huggingface_hub import snapshot_download
 
     kept = ["*.json", "*.txt", "*.safetensors"]
-    return Path(snapshot_download(source.name, allow_patterns=kept, ignore_patterns=["*fp16*", "*non_ema*", "safety_checker/*"]))
+    return Path(
+        snapshot_download(source.name, allow_patterns=kept, ignore_patterns=["*fp16*", "*non_ema*", "safety_checker/*"])
+    )
 
 
 def twin(unet: UNet2DConditionModel, trained: list[str]) -> UNet2DConditionModel:

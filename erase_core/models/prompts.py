@@ -15,8 +15,11 @@ def encode_batches(
     """Yield, batch by batch and in order, the prompt embeddings [B, L, d] and pooled embeddings [B, d]."""
     for start in range(0, len(texts), batch_size):
         tokens = pipeline.tokenizer(
-            texts[start : start + batch_size], padding="max_length", truncation=True,
-            max_length=pipeline.tokenizer.model_max_length, return_tensors="pt",
+            texts[start : start + batch_size],
+            padding="max_length",
+            truncation=True,
+            max_length=pipeline.tokenizer.model_max_length,
+            return_tensors="pt",
         )
         output = pipeline.text_encoder(tokens.input_ids.to(pipeline.device))
         yield output.last_hidden_state, output.pooler_output

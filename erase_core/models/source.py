@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import file_digest, digest
+from ..files import digest, file_digest
 
 EMBEDDED = "emoji-world"
 WEIGHTS = Path(__file__).parent.parent / "emoji_world" / "weights"
@@ -41,11 +41,13 @@ def find_model(name: str) -> ModelSource:
         kind = json.loads((folder / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
         if kind != "StableDiffusionPipeline":
             raise ModelError(f"model: {name!r} is a {kind}; give a StableDiffusionPipeline")
-        pickles = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix in (".bin", ".ckpt", ".pt", ".pth"))
+        pickles = sorted(
+            p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix in (".bin", ".ckpt", ".pt", ".pth")
+        )
         if pickles and not any(folder.rglob("*.safetensors")):
             raise ModelError(f"model: {name!r} holds pickled weights ({pickles[0]}); convert them to safetensors")
         return ModelSource(name, folder.resolve())
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name) and not folder.suffix == ".safetensors":
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name) and folder.suffix != ".safetensors":
         return ModelSource(name, None)
     raise ModelError(f"model: {name!r} is not emoji-world, a local folder, or a hub id (owner/name); check the path")
 

@@ -27,7 +27,9 @@ def load_pairs(original: Path, erased: Path, roles: dict[str, str]) -> pd.DataFr
     """Every image of both models, one row a prompt and seed: prompt, concept, role, seed, before, after."""
     rows = []
     for (wanted, before), (_, after) in zip(read_images(original), read_images(erased), strict=True):
-        rows += [{**vars(w), "role": roles[w.concept], "before": b, "after": a} for w, b, a in zip(wanted, before, after)]
+        rows += [
+            {**vars(w), "role": roles[w.concept], "before": b, "after": a} for w, b, a in zip(wanted, before, after)
+        ]
     return pd.DataFrame(rows)
 
 
@@ -82,8 +84,16 @@ def build_page(output: Path, original: Path, erased: Path) -> dict[str, bytes]:
         for concept, part in pairs[pairs["role"] == "erased"].groupby("concept", sort=False)
     ]
     preserved = pairs[pairs["role"] == "preserved"]
-    near = pq.read_table(output / "preserved.parquet").to_pandas().sort_values("rank")["word"] if len(trace) else pd.Series(dtype=str)
-    order = list(dict.fromkeys([*(w for w in near if w in set(preserved["concept"]))][: SHOWN_PRESERVED // 2] + list(hurt["concept"])))
+    near = (
+        pq.read_table(output / "preserved.parquet").to_pandas().sort_values("rank")["word"]
+        if len(trace)
+        else pd.Series(dtype=str)
+    )
+    order = list(
+        dict.fromkeys(
+            [*(w for w in near if w in set(preserved["concept"]))][: SHOWN_PRESERVED // 2] + list(hurt["concept"])
+        )
+    )
     preserved_strips = [
         {"concept": concept, "png": data_uri(pair_strip(preserved[preserved["concept"] == concept]))}
         for concept in order[:SHOWN_PRESERVED]

@@ -7,7 +7,7 @@ import io
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402 - the backend must be chosen first
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -16,8 +16,16 @@ INK, ERASED, PRESERVED, QUIET = "#1d2430", "#c8442f", "#2f6fc8", "#9aa3b2"
 
 plt.rcParams.update(
     {
-        "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": QUIET, "axes.labelcolor": INK,
-        "text.color": INK, "xtick.color": INK, "ytick.color": INK, "legend.frameon": False, "figure.constrained_layout.use": True,
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": QUIET,
+        "axes.labelcolor": INK,
+        "text.color": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "legend.frameon": False,
+        "figure.constrained_layout.use": True,
     }
 )
 
@@ -42,7 +50,10 @@ def loss_curves(trace: pd.DataFrame) -> Figure:
     """Erasing and preservation loss of the updates, over steps, raw and smoothed."""
     updates = trace[trace["phase"] == "update"]
     figure, axis = plt.subplots(figsize=(7, 3))
-    for column, label, colour in (("erasing_loss", "erasing loss L1", ERASED), ("preservation_loss", "preservation loss L2", PRESERVED)):
+    for column, label, colour in (
+        ("erasing_loss", "erasing loss L1", ERASED),
+        ("preservation_loss", "preservation loss L2", PRESERVED),
+    ):
         part = updates.dropna(subset=[column])
         if part.empty:
             continue
@@ -61,13 +72,19 @@ def search_trace(trace: pd.DataFrame, concept: str, words: int = 15) -> Figure:
     drawn = own[["step", "drawn"]].explode("drawn").dropna()
     favourites = own.dropna(subset=["word"])
     order = drawn["drawn"].value_counts()
-    shown = list(dict.fromkeys([*favourites["word"].iloc[::-1].unique()[:5], *order.index]))[:words] if len(order) else []
+    shown = (
+        list(dict.fromkeys([*favourites["word"].iloc[::-1].unique()[:5], *order.index]))[:words] if len(order) else []
+    )
     figure, axis = plt.subplots(figsize=(7, 0.6 + 0.22 * max(len(shown), 4)))
     rank = {word: i for i, word in enumerate(shown)}
     visible = drawn[drawn["drawn"].isin(rank)]
-    axis.scatter(visible["step"], visible["drawn"].map(rank), s=7, color=PRESERVED, alpha=0.5, label="preserved in this step")
+    axis.scatter(
+        visible["step"], visible["drawn"].map(rank), s=7, color=PRESERVED, alpha=0.5, label="preserved in this step"
+    )
     line = favourites[favourites["word"].isin(rank)]
-    axis.plot(line["step"], line["word"].map(rank), color=ERASED, linewidth=1, drawstyle="steps-post", label="favoured by π")
+    axis.plot(
+        line["step"], line["word"].map(rank), color=ERASED, linewidth=1, drawstyle="steps-post", label="favoured by π"
+    )
     axis.set_yticks(range(len(shown)), shown)
     axis.invert_yaxis()
     axis.set_xlabel("update step")

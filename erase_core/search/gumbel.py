@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 
 from .choice import Choice
@@ -10,7 +12,9 @@ from .choice import Choice
 class GumbelSearch:
     """One erased concept's π over its K candidate words, and Adam on it."""
 
-    def __init__(self, words: list[str], embeddings: torch.Tensor, *, temperature: float, hard: bool, learning_rate: float):
+    def __init__(
+        self, words: list[str], embeddings: torch.Tensor, *, temperature: float, hard: bool, learning_rate: float
+    ):
         """embeddings: R, the candidates' prompt embeddings [K, L, d]."""
         self.words, self.embeddings = words, embeddings
         self.temperature, self.hard = temperature, hard
@@ -24,10 +28,7 @@ class GumbelSearch:
             noise = -torch.log(-torch.log(uniform)).to(self.logits.device)
             weights = torch.softmax((self.logits + noise) / self.temperature, dim=1)
             rows = weights.argmax(1)
-            if self.hard:
-                mixed = self.embeddings[rows]
-            else:
-                mixed = torch.einsum("bk,kld->bld", weights, self.embeddings)
+            mixed = self.embeddings[rows] if self.hard else torch.einsum("bk,kld->bld", weights, self.embeddings)
             probabilities = torch.softmax(self.logits, 0)[rows]
         return Choice([self.words[row] for row in rows], rows, probabilities, mixed, weights)
 
@@ -47,7 +48,7 @@ class GumbelSearch:
         self.optimizer.step()
 
     def state_dict(self) -> dict:
-        return {"logits": self.logits.detach().clone(), "optimizer": self.optimizer.state_dict()}
+        return {"logits": self.logits.detach().clone(), "optimizer": copy.deepcopy(self.optimizer.state_dict())}
 
     def load_state_dict(self, state: dict) -> None:
         with torch.no_grad():

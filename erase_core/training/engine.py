@@ -51,7 +51,9 @@ def start_engine(unet: nn.Module, trained: list[str], training: Training):
         parameter.requires_grad_(name in chosen)
     parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
     engine, *_ = deepspeed.initialize(
-        model=unet, model_parameters=parameters, optimizer=torch.optim.Adam(parameters, lr=training.learning_rate),
+        model=unet,
+        model_parameters=parameters,
+        optimizer=torch.optim.Adam(parameters, lr=training.learning_rate),
         config=config(training),
     )
     return engine
@@ -70,5 +72,7 @@ def export(engine, trained: list[str]) -> dict[str, torch.Tensor]:
     import deepspeed
 
     parameters = dict(engine.module.named_parameters())
-    with deepspeed.zero.GatheredParameters([parameters[name] for name in trained], enabled=engine.zero_optimization_stage() == 3):
+    with deepspeed.zero.GatheredParameters(
+        [parameters[name] for name in trained], enabled=engine.zero_optimization_stage() == 3
+    ):
         return {name: parameters[name].detach().float().cpu().clone() for name in trained}

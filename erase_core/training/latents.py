@@ -30,11 +30,18 @@ class Sampler:
     """Partial DDIM sampling with classifier-free guidance under any noise predictor."""
 
     def __init__(
-        self, scheduler: SchedulerMixin, shape: tuple[int, int, int], unconditional: torch.Tensor, neutral: torch.Tensor,
-        steps: int, guidance: float,
+        self,
+        scheduler: SchedulerMixin,
+        shape: tuple[int, int, int],
+        unconditional: torch.Tensor,
+        neutral: torch.Tensor,
+        steps: int,
+        guidance: float,
     ):
         """shape: (C, h, w). unconditional, neutral: prompt embeddings [L, d] of "" and of c_n."""
-        self.scheduler = DDIMScheduler.from_config(scheduler.config, prediction_type="epsilon", timestep_spacing="leading")
+        self.scheduler = DDIMScheduler.from_config(
+            scheduler.config, prediction_type="epsilon", timestep_spacing="leading"
+        )
         self.scheduler.set_timesteps(steps)
         self.shape, self.guidance = shape, guidance
         self.unconditional, self.neutral = unconditional, neutral
@@ -91,7 +98,9 @@ class TrajectoryBank:
             group = todo[start : start + each]
             stacked = torch.cat([embeddings[i].expand(self.trajectories, -1, -1) for _, i in group])
             # Each word's noise depends on its own name, so the order of visits does not change a trajectory.
-            noise = torch.cat([self.sampler.noise(self.trajectories, generator(self.seed, "trajectory", w)) for w, _ in group])
+            noise = torch.cat(
+                [self.sampler.noise(self.trajectories, generator(self.seed, "trajectory", w)) for w, _ in group]
+            )
             states = list(self.sampler.run(self.predict, stacked, noise))
             for g, (word, _) in enumerate(group):
                 rows = slice(g * self.trajectories, (g + 1) * self.trajectories)

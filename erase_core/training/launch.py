@@ -46,11 +46,23 @@ def run_training(
         command = [sys.executable, "-m", module, str(job)]
     else:
         ranks = str(spec.training.processes)
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", ranks, "-m", module, str(job)]
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            ranks,
+            "-m",
+            module,
+            str(job),
+        ]
     threads = max(1, (os.cpu_count() or 1) // spec.training.processes)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     kept: list[str] = []
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         try:
             for line in process.stdout:
                 if line.startswith('{"step"'):

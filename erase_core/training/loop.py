@@ -70,7 +70,7 @@ def train(
     trained = trainable_names(unet, training.trainable)
     edited_unet = twin(unet, trained).train()
     engine = start_engine(edited_unet, trained, training)
-    rank, device = checkpoint.rank(), conditions.unconditional.device
+    rank = checkpoint.rank()
 
     autocast = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[training.precision]
     frozen = noise_predictor(unet, scheduler, autocast)
@@ -81,8 +81,12 @@ def train(
     side = unet.config.sample_size
     height, width = (side, side) if isinstance(side, int) else side
     sampler = Sampler(
-        scheduler, (unet.config.in_channels, height, width), conditions.unconditional, conditions.neutral,
-        training.latent_steps, training.latent_guidance,
+        scheduler,
+        (unet.config.in_channels, height, width),
+        conditions.unconditional,
+        conditions.neutral,
+        training.latent_steps,
+        training.latent_guidance,
     )
     if training.latents == "fresh":
         source = FreshLatents(sampler, edited_for_search)
@@ -101,8 +105,10 @@ def train(
         for record in records:
             on_record(record)
 
-    def record(step: int, phase: str, concept: ErasedConcept, chooser, choice, began: float, erasing=None, preservation=None):
-        values = average(torch.tensor([math.nan if v is None else float(v) for v in (erasing, preservation)]))
+    def record(
+        step: int, phase: str, concept: ErasedConcept, chooser, choice, began: float, erasing=None, preservation=None
+    ):
+        values = average(torch.tensor([math.nan if v is None else float(v.detach()) for v in (erasing, preservation)]))
         erasing, preservation = (None if v is None else float(mean) for v, mean in zip((erasing, preservation), values))
         for name, value in (("erasing", erasing), ("preservation", preservation)):
             first = next((r[f"{name}_loss"] for r in records if r[f"{name}_loss"]), None)
@@ -110,12 +116,22 @@ def train(
             if value is not None and not abs(value) <= limit:
                 raise Diverged(
                     f"training: the {name} loss is {value:.3g} at step {step}; lower training.learning_rate"
-                    + (f" (the checkpoint of step {newest_step(checkpoints)} is kept)" if newest_step(checkpoints) else "")
+                    + (
+                        f" (the checkpoint of step {newest_step(checkpoints)} is kept)"
+                        if newest_step(checkpoints)
+                        else ""
+                    )
                 )
         word, probability = favourite(chooser, choice)
         row = {
-            "step": step, "phase": phase, "concept": concept.name, "word": word, "probability": probability,
-            "drawn": choice.words if choice is not None else [], "erasing_loss": erasing, "preservation_loss": preservation,
+            "step": step,
+            "phase": phase,
+            "concept": concept.name,
+            "word": word,
+            "probability": probability,
+            "drawn": choice.words if choice is not None else [],
+            "erasing_loss": erasing,
+            "preservation_loss": preservation,
             "seconds": time.perf_counter() - began,
         }
         records.append(row)
@@ -135,7 +151,8 @@ def train(
             hurt = losses.preservation_loss(
                 Predictions(preserved=edited_for_search(at.latents, at.timesteps, embeddings)),
                 Predictions(preserved=frozen(at.latents, at.timesteps, embeddings)),
-                settings, distance,
+                settings,
+                distance,
             )
             (gradient,) = torch.autograd.grad(hurt, embeddings)
             chooser.ascend(average(chooser.logit_gradient(choice, gradient)))
@@ -185,7 +202,10 @@ def chooser_of(kind: str | None, concept: ErasedConcept, settings):
         return None
     if kind == "gumbel":
         return GumbelSearch(
-            concept.candidate_words, concept.candidates, temperature=settings.temperature, hard=settings.gumbel == "hard",
+            concept.candidate_words,
+            concept.candidates,
+            temperature=settings.temperature,
+            hard=settings.gumbel == "hard",
             learning_rate=settings.search_learning_rate,
         )
     return UniformChoice(concept.candidate_words, concept.candidates)
@@ -210,7 +230,9 @@ def newest_step(checkpoints: Path | None) -> int | None:
 
 
 @torch.no_grad()
-def frozen_predictions(frozen, neutral, erased: Latents, wanted, preserved: Latents | None, choice, settings) -> Predictions:
+def frozen_predictions(
+    frozen, neutral, erased: Latents, wanted, preserved: Latents | None, choice, settings
+) -> Predictions:
     """θ's predictions that an update's losses need: read from the latents where they are known, computed where not.
 
     A soft mixture is not the word whose trajectory it borrows, so its prediction is always computed.

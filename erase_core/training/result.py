@@ -42,7 +42,9 @@ def write_trace(path: Path, records: list[dict]) -> None:
         pq.write_table(pa.Table.from_pylist(records, schema=TRACE), partial)
 
 
-def save_result(folder: Path, unet: nn.Module, weights: dict[str, torch.Tensor], records: list[dict], metadata: dict[str, str]) -> None:
+def save_result(
+    folder: Path, unet: nn.Module, weights: dict[str, torch.Tensor], records: list[dict], metadata: dict[str, str]
+) -> None:
     """Write delta.safetensors against `unet` (θ) and trace.parquet."""
     edited = copy.deepcopy(unet)
     put_weights(edited, weights)

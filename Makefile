@@ -1,0 +1,38 @@
+# Two commands for a fresh machine: `make demo` and `make test`.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test bench lint browser clean
+
+# torch first: its own index of builds decides between CPU and CUDA; deepspeed builds against the torch that is there.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
+	$(BIN)/python -m pip install --quiet torch==2.13.0 numpy ninja packaging psutil py-cpuinfo
+	$(BIN)/python -m pip install --quiet --no-build-isolation deepspeed==0.19.8
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[test,pretrain]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/erase run examples/taxi.yaml
+
+test: $(READY) browser
+	$(BIN)/python -m pytest
+
+bench: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)
+	$(BIN)/python -m pip install --quiet ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The report is opened in a real browser.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium >/dev/null)
+
+clean:
+	rm -rf $(VENV) results build *.egg-info

@@ -1,0 +1,291 @@
+"""The `erase` command. Heavy libraries are imported by the commands that need them, so that help and errors are instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from infra.environment import allow_hub, prepare
+
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown", add_completion=False
+)
+vocab = typer.Typer(no_args_is_help=True, help="Look at vocabularies.")
+app.add_typer(vocab, name="vocab")
+console, complaints = Console(), Console(stderr=True)
+
+
+@app.callback()
+def root() -> None:
+    """Erase concepts from text-to-image models, and prove that they are gone and that nothing else was hurt."""
+
+
+def spec_help() -> str:
+    """What a spec may hold, for `erase run --help`."""
+    from pydantic import BaseModel
+
+    from erase_core import methods
+    from erase_core.spec import Concept, Spec
+
+    def lines(model: type[BaseModel], indent: str) -> list[str]:
+        found = []
+        for name, field in model.model_fields.items():
+            part = (
+                field.annotation
+                if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+                else None
+            )
+            default = "" if part or field.is_required() else f" [{field.get_default(call_default_factory=True)}]"
+            found.append(
+                f"{indent}{name}{': REQUIRED.' if field.is_required() else ':'} {field.description or ''}{default}"
+            )
+            if part is not None:
+                found += lines(part, indent + "  ")
+            if name == "concepts":
+                found += lines(Concept, indent + "  ")
+            if name == "method":
+                for method in methods.names():
+                    found.append(f"{indent}  ({method}) {(methods.load(method).Settings.__doc__ or '').strip()}")
+                    found += lines(methods.load(method).Settings, indent + "      ")
+        return found
+
+    example = "name: no taxi\nconcepts: [taxi]\noutput: results/no-taxi"
+    keys = "\n".join(lines(Spec, ""))
+    return f"\b\nThe smallest spec that works:\n\n\b\n{example}\n\n\b\nAll keys, with their [defaults]:\n\n\b\n{keys}"
+
+
+class SpecCommand(typer.core.TyperCommand):
+    """A command whose help ends with the spec's keys."""
+
+    def format_help(self, ctx, formatter) -> None:
+        super().format_help(ctx, formatter)
+        typer.echo("\n" + spec_help().replace("\b\n", ""))
+
+
+def read_spec(path: Path):
+    """Load and check a spec, or end with its errors, one a line, before anything heavy is imported or written."""
+    from erase_core.preflight import check
+    from erase_core.spec import SpecError, load_spec
+
+    try:
+        spec = load_spec(path)
+        source = check(spec)
+    except SpecError as error:
+        for line in str(error).splitlines():
+            complaints.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    prepare()
+    if source.folder is None:
+        allow_hub()
+    return spec
+
+
+@app.command(cls=SpecCommand)
+def run(spec: Annotated[Path, typer.Argument(help="The YAML spec.")]) -> None:
+    """Erase the concepts of a spec: vocabulary, training, images, scores, report."""
+    checked = read_spec(spec)
+    from .erase import erase
+
+    try:
+        summary = erase(checked)
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:
+        complaints.print(f"{type(error).__name__}: {error}", style="red", markup=False)
+        raise typer.Exit(1) from None
+    show(summary, Path(checked.output))
+
+
+def show(summary: dict, output: Path) -> None:
+    """Print a run's figures, what was served from the cache, and where to look."""
+    metrics = summary["metrics"]
+    table = Table(
+        "metric",
+        "original",
+        "erased model",
+        "95 % interval",
+        title=f"{summary['name']}: {', '.join(c['concept'] for c in summary['spec']['concepts'])} erased",
+    )
+    for name, label in (
+        ("esr_1", "ESR-1 (erased concepts gone)"),
+        ("esr_5", "ESR-5"),
+        ("psr_1", "PSR-1 (all others kept)"),
+        ("psr_5", "PSR-5"),
+    ):
+        if name in metrics:
+            interval = f"{100 * metrics[f'{name}_low']:.1f} – {100 * metrics[f'{name}_high']:.1f} %"
+            table.add_row(label, f"{100 * metrics[f'{name}_original']:.1f} %", f"{100 * metrics[name]:.1f} %", interval)
+    for name, label in (("clip_score_erased", "CLIP score, erased"), ("clip_score_preserved", "CLIP score, others")):
+        if name in metrics:
+            before = metrics[name.replace("clip_score", "clip_score_original")]
+            table.add_row(
+                label,
+                f"{before:.1f}",
+                f"{metrics[name]:.1f}",
+                f"{metrics[f'{name}_low']:.1f} – {metrics[f'{name}_high']:.1f}",
+            )
+    for name, label in (
+        ("clip_distance_erased", "image distance, erased"),
+        ("clip_distance_preserved", "image distance, others"),
+    ):
+        if name in metrics:
+            table.add_row(
+                label, "", f"{metrics[name]:.3f}", f"{metrics[f'{name}_low']:.3f} – {metrics[f'{name}_high']:.3f}"
+            )
+    console.print(table)
+    worked = [stage for stage in summary["seconds"] if stage not in summary["cached"]]
+    if summary["cached"]:
+        console.print(f"Served from the cache: {', '.join(summary['cached'])}.")
+    if worked:
+        console.print("Computed: " + ", ".join(f"{stage} {summary['seconds'][stage]:.0f} s" for stage in worked) + ".")
+    console.print("\nWhere to look:")
+    for name, what in (
+        ("report.html", "images before and after, plots, all scores"),
+        ("model", "the erased model, a diffusers folder"),
+        ("summary.json", "every figure"),
+    ):
+        console.print(f"  {output / name}  [dim]{what}[/dim]", highlight=False, soft_wrap=True)
+    console.print("  erase up  [dim]all runs, in the MLflow and Prefect pages[/dim]", highlight=False)
+
+
+@app.command()
+def generate(
+    model: Annotated[str, typer.Argument(help="emoji-world, a diffusers folder, or a hub id.")],
+    prompts: Annotated[list[str], typer.Argument(help="One row of images each.")],
+    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("grid.png"),
+    seeds: Annotated[int, typer.Option(min=1, help="Images per prompt, with seeds 0, 1, …")] = 4,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Sampling steps.")] = 30,
+    guidance_scale: Annotated[float, typer.Option(min=0, help="Classifier-free guidance.")] = 5.0,
+    sampler: Annotated[str, typer.Option(help="ddim, dpm-solver++ or unipc.")] = "ddim",
+) -> None:
+    """Draw a grid of images: a row a prompt, a column a seed."""
+    from pydantic import ValidationError
+
+    from erase_core.models.source import ModelError, find_model
+    from erase_core.spec import Generation
+
+    try:
+        source = find_model(model)
+        settings = Generation(steps=steps, guidance_scale=guidance_scale, sampler=sampler)
+    except (ModelError, ValidationError) as error:
+        complaints.print(str(error), style="red", markup=False)
+        raise typer.Exit(2) from None
+    prepare()
+    if source.folder is None:
+        allow_hub()
+    import numpy as np
+    from rich.progress import Progress
+
+    from erase_core.files import new_file
+    from erase_core.generation.images import encode_png, grid
+    from erase_core.generation.sampler import sample
+    from erase_core.models.pipeline import load_pipeline
+
+    pairs = [(prompt, seed) for prompt in prompts for seed in range(seeds)]
+    images = []
+    with Progress(console=complaints) as bars:
+        bar = bars.add_task("images", total=len(pairs))
+        for batch in sample(load_pipeline(source), [p for p, _ in pairs], [s for _, s in pairs], settings):
+            images.append(batch)
+            bars.advance(bar, len(batch))
+    with new_file(out) as partial:
+        partial.write_bytes(encode_png(grid(np.concatenate(images), columns=seeds)))
+    console.print(f"{out}", highlight=False)
+
+
+@app.command()
+def up(
+    prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow pages.")] = 5000,
+) -> None:
+    """Serve the Prefect and MLflow pages until interrupted."""
+    prepare()
+    from infra.servers import serve
+
+    serve(prefect_port, mlflow_port, console.print)
+
+
+@app.command()
+def pretrain(
+    output: Annotated[Path, typer.Option(help="Folder for the finished world.")] = Path("results/emoji-world"),
+    scale: Annotated[
+        float, typer.Option(min=0.001, max=1, help="Share of the full training steps, for a trial.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Train the embedded model again, from the emoji packages: hours. Goes on where it was interrupted."""
+    prepare()
+    from .pretrain import pretrain as flow
+
+    figures = flow(str(output), scale, seed)
+    for name, value in figures.items():
+        console.print(f"{name}: {value:.4f}")
+
+
+@app.command()
+def schema(out: Annotated[Path | None, typer.Option(help="Write to this file instead.")] = None) -> None:
+    """Print the JSON schema of the spec, for editors."""
+    import json
+
+    from erase_core.files import new_file
+    from erase_core.spec import json_schema
+
+    text = json.dumps(json_schema(), indent=2) + "\n"
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        with new_file(out) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+
+@vocab.command("list")
+def vocab_list() -> None:
+    """The emoji world's concepts by group: what its judge can name."""
+    from erase_core.emoji_world.catalogue import groups
+
+    table = Table("group", "concepts")
+    for group, members in groups().items():
+        table.add_row(group, ", ".join(members))
+    console.print(table)
+
+
+@vocab.command("curate")
+def vocab_curate(
+    source: Annotated[str, typer.Argument(help="emoji-world, clip-tokens, english-3000, or a file.")],
+    model: Annotated[str, typer.Option(help="Whose tokens, for clip-tokens.")] = "emoji-world",
+    erased: Annotated[list[str] | None, typer.Option(help="A concept to erase.")] = None,
+    show_kept: Annotated[int, typer.Option("--show", help="How many kept words to print.")] = 20,
+) -> None:
+    """What the filters keep of a vocabulary, and what each of them drops."""
+    from erase_core.concepts.vocabulary import candidates, counts, curate
+    from erase_core.models.source import find_model
+    from erase_core.preflight import tokenizer_vocabulary
+
+    try:
+        folder = find_model(model).folder
+        rows = curate(
+            candidates(source, folder and (lambda: tokenizer_vocabulary(folder / "tokenizer"))), erased or [], []
+        )
+    except ValueError as error:
+        complaints.print(str(error), style="red", markup=False)
+        raise typer.Exit(2) from None
+    table = Table("filter", "words")
+    for reason, count in sorted(counts(rows).items(), key=lambda item: -item[1]):
+        table.add_row(reason, str(count))
+    console.print(table)
+    console.print("Kept: " + ", ".join([row.word for row in rows if row.kept][:show_kept]), highlight=False)
+
+
+def main() -> None:
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
+    app()
+
+
+if __name__ == "__main__":
+    main()

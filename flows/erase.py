@@ -1,0 +1,81 @@
+"""The main flow: erase the concepts of one spec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+
+from erase_core import stages
+from erase_core.artifacts import Artifact
+from erase_core.files import read_json
+from erase_core.preflight import check
+from erase_core.spec import Spec
+from tasks import tracking
+from tasks.caching import call
+from tasks.generation import draw_images
+from tasks.reporting import publish_results, show_summary
+from tasks.scoring import score_images
+from tasks.training import erase_concepts
+from tasks.vocabulary import curate_vocabulary, embed_vocabulary, find_nearest
+
+
+@flow(name="erase", flow_run_name="{spec.name}", log_prints=True)
+def erase(spec: Spec) -> dict:
+    """Erase the concepts of a spec from its model, preserving the concept that is hurt most, and prove both.
+
+    Stages: vocabulary → embeddings → nearest → training → images (original, erased) → scores → publish. Each is served from
+    the cache when nothing it depends on has changed. Returns the run's summary.
+    """
+    check(spec)
+    tags = {
+        "method": spec.method.name,
+        "concepts": ", ".join(concept.concept for concept in spec.concepts),
+        "model": spec.model,
+    }
+    with tracking.run(spec.name, tags=tags) as parent:
+        tracking.log_parameters(parent, spec.model_dump(mode="json"))
+
+        def stage(name: str, task, key: str, *inputs: object) -> Artifact:
+            with tracking.run(name, parent) as run_id:
+                artifact = call(task, key, *inputs, run_id=run_id)
+                tracking.log_stage(run_id, artifact)
+                if name == "training" and artifact.cached:
+                    tracking.log_trace(run_id, artifact.file("trace.parquet"))
+                return artifact
+
+        vocabulary = stage("vocabulary", curate_vocabulary, stages.vocabulary_key(spec), spec)
+        embeddings = stage("embeddings", embed_vocabulary, stages.embeddings_key(spec, vocabulary), spec, vocabulary)
+        nearest = stage(
+            "nearest", find_nearest, stages.nearest_key(spec, vocabulary, embeddings), spec, vocabulary, embeddings
+        )
+        training = stage(
+            "training", erase_concepts, stages.training_key(spec, nearest, embeddings), spec, nearest, embeddings
+        )
+        original = stage("images, original", draw_images, stages.images_key(spec, nearest, None), spec, nearest, None)
+        erased = stage(
+            "images, erased", draw_images, stages.images_key(spec, nearest, training), spec, nearest, training
+        )
+        scores = stage(
+            "scores", score_images, stages.scores_key(spec, nearest, original, erased), spec, nearest, original, erased
+        )
+
+        artifacts = {
+            "vocabulary": vocabulary,
+            "embeddings": embeddings,
+            "nearest": nearest,
+            "training": training,
+            "original": original,
+            "erased": erased,
+            "scores": scores,
+        }
+        figures = publish_results(spec, artifacts)
+        summary = read_json(Path(spec.output) / "summary.json")
+        show_summary(spec.name, summary["metrics"])
+        tracking.log_dataset(
+            parent, vocabulary.file("vocabulary.parquet"), "vocabulary", vocabulary.key, "preservation"
+        )
+        tracking.log_dataset(parent, original.file("images.parquet"), "original-images", original.key, "scoring")
+        tracking.log_results(parent, spec, figures)
+        tracking.register_model(parent, spec, training.key, summary["metrics"])
+    return summary

@@ -1,0 +1,29 @@
+"""The flow that trains the embedded model again, from the emoji packages."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from prefect import flow
+
+from erase_core.files import home
+from tasks import tracking
+from tasks.pretraining import PARTS, assemble_world, render_emoji, train_part
+
+
+@flow(name="pretrain", flow_run_name="emoji world, seed {seed}")
+def pretrain(output: str, scale: float = 1.0, seed: int = 0) -> dict[str, float]:
+    """Train the emoji world: render → autoencoder, CLIP, judges → UNet, decoder → assemble and measure.
+
+    output: folder of the finished world. scale: share of the full training steps. Work in progress is kept below the
+    project's home by scale and seed, and an interrupted run goes on there. Returns the measured figures.
+    """
+    torch.set_num_threads(os.cpu_count() or 1)
+    work = str(home() / "pretraining" / f"seed-{seed}-scale-{scale:g}")
+    with tracking.run("emoji world", tags={"seed": str(seed), "scale": f"{scale:g}"}) as parent:
+        render_emoji(work)
+        for part in PARTS:
+            with tracking.run(part, parent) as run_id:
+                train_part(part, work, scale, seed, run_id)
+        return assemble_world(work, output, parent)

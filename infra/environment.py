@@ -1,0 +1,41 @@
+"""Where servers keep their data, and what every process of this project agrees on before it imports them."""
+
+from __future__ import annotations
+
+import os
+
+from erase_core.files import home
+
+
+def prepare() -> None:
+    """Point Prefect and MLflow at the project's home, unless the user chose other places, and keep off the network.
+
+    Must run before prefect, mlflow or a model library is imported.
+    """
+    root = home()
+    defaults = {
+        "PREFECT_HOME": str(root / "prefect"),
+        "PREFECT_LOCAL_STORAGE_PATH": str(root / "prefect" / "storage"),
+        "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{root / 'mlflow' / 'mlflow.db'}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "DIFFUSERS_VERBOSITY": "error",
+        "MPLCONFIGDIR": str(root / "matplotlib"),
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    for folder in ("prefect", "mlflow", "matplotlib"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+
+
+def allow_hub() -> None:
+    """Let this process fetch from the model hub: only for a spec that names a hub model."""
+    os.environ["HF_HUB_OFFLINE"] = "0"

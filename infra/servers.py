@@ -1,0 +1,80 @@
+"""Run the Prefect server and the MLflow pages side by side."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+SECONDS_TO_START = 90
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def serve(prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> None:
+    """Start both servers on loopback, say their addresses once they answer, and stop both when interrupted.
+
+    Raises RuntimeError when a port is taken or a server does not start.
+    """
+    for name, port in (("prefect_port", prefect_port), ("mlflow_port", mlflow_port)):
+        if answers(port):
+            raise RuntimeError(f"{name}: port {port} is taken; choose another with --{name.replace('_', '-')}")
+    store = os.environ["MLFLOW_TRACKING_URI"]
+    commands = {
+        "Prefect": (
+            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect_port)],
+            prefect_port,
+        ),
+        "MLflow": (
+            [
+                sys.executable,
+                "-m",
+                "mlflow",
+                "server",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(mlflow_port),
+                "--workers",
+                "1",
+                "--backend-store-uri",
+                store,
+            ],
+            mlflow_port,
+        ),
+    }
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    running = {}
+    try:
+        for name, (command, _) in commands.items():
+            running[name] = subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            )
+        for name, (_, port) in commands.items():
+            deadline = time.monotonic() + SECONDS_TO_START
+            while not answers(port):
+                if running[name].poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"{name} did not start on port {port}")
+                time.sleep(0.2)
+            say(f"{name:8} http://127.0.0.1:{port}")
+        say(
+            f"Runs started elsewhere appear here with PREFECT_API_URL=http://127.0.0.1:{prefect_port}/api. Ctrl-C stops both."
+        )
+        while all(process.poll() is None for process in running.values()):
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for process in running.values():
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+        for process in running.values():
+            process.wait(timeout=20)

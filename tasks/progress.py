@@ -1,0 +1,42 @@
+"""Progress of long tasks: a bar in a terminal, a progress artifact in Prefect."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+console = Console(stderr=True)
+SECONDS_BETWEEN_UPDATES = 5.0
+
+
+@contextlib.contextmanager
+def reporting(label: str, key: str) -> Iterator[Callable[..., None]]:
+    """Yield report(done, total, note="") for one long task.
+
+    label: what a person reads. key: the Prefect artifact's key (lower case, digits and dashes).
+    """
+    artifact = create_progress_artifact(progress=0.0, key=key, description=label)
+    columns = (
+        TextColumn("[bold]{task.description:<22}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, transient=False) as bars:
+        bar = bars.add_task(label, total=None, note="")
+        last = time.monotonic()
+
+        def report(done: int, total: int, note: str = "") -> None:
+            nonlocal last
+            bars.update(bar, completed=done, total=total, note=note)
+            if done == total or time.monotonic() - last > SECONDS_BETWEEN_UPDATES:
+                last = time.monotonic()
+                update_progress_artifact(artifact_id=artifact, progress=100.0 * done / max(total, 1))
+
+        yield report

@@ -1,0 +1,203 @@
+"""The only door to MLflow: runs, metrics, artifacts, datasets and the model registry."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pyarrow.parquet as pq
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from erase_core.artifacts import Artifact
+from erase_core.files import home, read_json
+from erase_core.spec import Spec
+
+EXPERIMENT = "erase"
+LONGEST_PARAMETER = 500
+METRICS_PER_CALL = 500
+SECONDS_BETWEEN_CALLS = 2.0
+
+
+def client() -> MlflowClient:
+    return MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+
+
+def experiment_id() -> str:
+    """The project's experiment, made when it is not there. Its artifacts lie beside a local store."""
+    found = client().get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return found.experiment_id
+    local = os.environ["MLFLOW_TRACKING_URI"].startswith("sqlite:")
+    place = (home() / "mlflow" / "artifacts").as_uri() if local else None
+    try:
+        return client().create_experiment(EXPERIMENT, artifact_location=place)
+    except mlflow.MlflowException:
+        return client().get_experiment_by_name(EXPERIMENT).experiment_id
+
+
+def flat(value: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested parts of a spec as dotted parameter names and values."""
+    for name, item in value.items():
+        if isinstance(item, dict):
+            yield from flat(item, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", str(item)[:LONGEST_PARAMETER]
+
+
+@contextlib.contextmanager
+def run(name: str, parent: str | None = None, tags: dict[str, str] | None = None) -> Iterator[str]:
+    """Start a run, yield its id, and end it as finished or failed."""
+    every = {"mlflow.source.name": "erase", **(tags or {})} | ({MLFLOW_PARENT_RUN_ID: parent} if parent else {})
+    run_id = client().create_run(experiment_id(), run_name=name, tags=every).info.run_id
+    try:
+        yield run_id
+    except BaseException:
+        client().set_terminated(run_id, "FAILED")
+        raise
+    client().set_terminated(run_id, "FINISHED")
+
+
+def log_parameters(run_id: str, parameters: dict) -> None:
+    for name, value in flat(parameters):
+        client().log_param(run_id, name, value)
+
+
+def log_metrics(run_id: str, metrics: dict[str, float], step: int = 0) -> None:
+    now = int(time.time() * 1000)
+    found = [Metric(name, float(value), now, step) for name, value in metrics.items()]
+    for start in range(0, len(found), METRICS_PER_CALL):
+        client().log_batch(run_id, metrics=found[start : start + METRICS_PER_CALL])
+
+
+class StepMetrics:
+    """Per-step losses of a training, sent in batches while it runs; sends nothing when run_id is None."""
+
+    def __init__(self, run_id: str | None):
+        self.run_id, self.waiting, self.sent = run_id, [], time.monotonic()
+
+    def __enter__(self) -> StepMetrics:
+        return self
+
+    def add(self, record: dict) -> None:
+        now = int(time.time() * 1000)
+        for name in ("erasing_loss", "preservation_loss", "probability"):
+            value = record[name]
+            if value is not None and not math.isnan(value):
+                self.waiting.append(Metric(f"{record['phase']}/{name}", float(value), now, record["step"]))
+        if time.monotonic() - self.sent > SECONDS_BETWEEN_CALLS:
+            self.send()
+
+    def send(self) -> None:
+        for start in range(0, len(self.waiting) if self.run_id else 0, METRICS_PER_CALL):
+            client().log_batch(self.run_id, metrics=self.waiting[start : start + METRICS_PER_CALL])
+        self.waiting, self.sent = [], time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        self.send()
+
+
+def log_trace(run_id: str, trace: Path) -> None:
+    """Log the per-step losses of a training that was served from the cache."""
+    with StepMetrics(run_id) as metrics:
+        for record in pd.read_parquet(trace).to_dict("records"):
+            metrics.add(record)
+
+
+def log_stage(run_id: str, artifact: Artifact) -> None:
+    """Log a stage's key, seconds, tables and, for those that have them, counts."""
+    client().set_tag(run_id, "key", artifact.key)
+    client().set_tag(run_id, "cached", str(artifact.cached).lower())
+    log_metrics(run_id, {"seconds": artifact.seconds})
+    if (counts := artifact.file("counts.json")).exists():
+        log_metrics(run_id, {f"words/{reason}": count for reason, count in read_json(counts).items()})
+    for table in sorted(artifact.folder.glob("*.parquet")):
+        client().log_artifact(run_id, str(table))
+
+
+def log_dataset(run_id: str, path: Path, name: str, key: str, context: str) -> None:
+    """Log a Parquet table as an input dataset of a run, under the key of the stage that made it."""
+    table = pq.ParquetFile(path)
+    dataset = Dataset(
+        name=name,
+        digest=key,
+        source_type="local",
+        source=json.dumps({"uri": path.as_uri()}),
+        schema=json.dumps({"columns": table.schema_arrow.names}),
+        profile=json.dumps({"rows": table.metadata.num_rows}),
+    )
+    client().log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
+
+
+def describe(spec: Spec, summary: dict) -> str:
+    """A run's description, as Markdown."""
+    metrics = summary["metrics"]
+    erased = ", ".join(concept.concept for concept in spec.concepts)
+    lines = [
+        f"## {spec.name}",
+        f"Erased **{erased}** from `{spec.model}` with `{spec.method.name}`.",
+        "",
+        "| metric | original | erased model | 95 % interval |",
+        "|---|---|---|---|",
+    ]
+    for name in ("esr_1", "esr_5", "psr_1", "psr_5"):
+        if name in metrics:
+            low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
+            lines.append(
+                f"| {name} | {metrics[f'{name}_original']:.3f} | **{metrics[name]:.3f}** | {low:.3f} – {high:.3f} |"
+            )
+    return "\n".join([*lines, "", "Open *Artifacts* → `report.html` for the images, and `figures/` for the plots."])
+
+
+def log_results(run_id: str, spec: Spec, figures: dict[str, bytes]) -> None:
+    """Log a finished run's figures, tables, report and plots, and describe it."""
+    output = Path(spec.output)
+    summary = read_json(output / "summary.json")
+    log_metrics(run_id, summary["metrics"])
+    log_metrics(run_id, {f"seconds/{stage}": seconds for stage, seconds in summary["seconds"].items()})
+    client().set_tag(run_id, "mlflow.note.content", describe(spec, summary))
+    client().set_tag(run_id, "base_model_hash", summary["base_model_hash"])
+    for name in ("report.html", "summary.json", "scores.parquet", "trace.parquet", "preserved.parquet"):
+        client().log_artifact(run_id, str(output / name))
+    folder = home() / "figures" / run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, png in figures.items():
+        (folder / f"{name}.png").write_bytes(png)
+    client().log_artifacts(run_id, str(folder), "figures")
+
+
+def register_model(run_id: str, spec: Spec, training_key: str, metrics: dict[str, float]) -> str:
+    """Log the erased model and register it under the run's name; returns its version.
+
+    A model of the same training is not registered twice.
+    """
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", spec.name)
+    known = client().search_model_versions(f"name = '{name}' and tags.training = '{training_key}'")
+    if known:
+        return known[0].version
+    with mlflow.start_run(run_id=run_id):
+        info = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).parent / "registered_model.py"),
+            artifacts={"pipeline": str(Path(spec.output) / "model")},
+            pip_requirements=["torch", "diffusers", "transformers", "safetensors", "pandas"],
+            registered_model_name=name,
+        )
+    version = str(info.registered_model_version)
+    tags = {
+        "training": training_key,
+        "concepts": ", ".join(c.concept for c in spec.concepts),
+        "method": spec.method.name,
+    }
+    for key, value in {**tags, **{k: f"{metrics[k]:.4f}" for k in ("esr_1", "psr_1") if k in metrics}}.items():
+        client().set_model_version_tag(name, version, key, value)
+    return version

@@ -1,0 +1,44 @@
+"""A home of its own for every test session, and tiny models in the real formats."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+HOME = Path(tempfile.mkdtemp(prefix="erase-home-"))
+os.environ["ERASE_HOME"] = str(HOME)
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+from infra.environment import prepare  # noqa: E402 - the home must be chosen first
+
+prepare()
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+from erase_core.models.pipeline import load_pipeline  # noqa: E402
+from erase_core.models.source import find_model  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def world():
+    """The embedded model, loaded once. Tests must not change it."""
+    return load_pipeline(find_model("emoji-world"))
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline():
+    """A Stable Diffusion with random weights and other dimensions than the embedded one. Tests must not change it."""
+    from tests.tiny import tiny_stable_diffusion
+
+    return tiny_stable_diffusion()
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tiny_pipeline, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    tiny_pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder

@@ -1,0 +1,107 @@
+"""Metrics on images and numbers whose right answer is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import CLIPModel
+
+from erase_core.emoji_world.labels import labels_of
+from erase_core.generation.images import Wanted, generate
+from erase_core.metrics.clip_features import ClipFeatures, clip_distance, clip_score
+from erase_core.metrics.erasure import erased_success, preserved_success
+from erase_core.metrics.intervals import mean_interval
+from erase_core.metrics.judge import Judge
+from erase_core.metrics.labels import matching_labels
+from erase_core.metrics.scores import Scorers, headline, judge_images, score
+from erase_core.models.source import WEIGHTS
+from erase_core.spec import Generation
+
+
+def test_success_rates_by_hand() -> None:
+    top = [["taxi", "bus", "car", "van", "cab"], ["bus", "taxi", "a", "b", "c"], ["a", "b", "c", "d", "e"]]
+    wanted = [{"taxi"}] * 3
+    assert erased_success(top, wanted, 1).tolist() == [False, True, True]
+    assert erased_success(top, wanted, 5).tolist() == [False, False, True]
+    assert preserved_success(top, wanted, 1).tolist() == [True, False, False]
+    assert preserved_success(top, wanted, 5).tolist() == [True, True, False]
+
+
+def test_interval_covers_the_truth() -> None:
+    """95 % intervals of a mean of 60 values hold the true mean about 95 % of the time."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for i in range(300):
+        mean, low, high = mean_interval(rng.exponential(size=60), resamples=400, seed=i)
+        assert low <= mean <= high
+        held += low <= 1.0 <= high
+    assert 0.89 < held / 300 < 0.98
+
+
+def test_interval_by_cluster_is_wider_when_clusters_agree() -> None:
+    values, clusters = np.repeat([0.0, 1.0, 1.0, 0.0, 1.0], 20), np.repeat(np.arange(5), 20)
+    _, low, high = mean_interval(values, clusters)
+    _, narrow_low, narrow_high = mean_interval(values)
+    assert high - low > 2 * (narrow_high - narrow_low)
+
+
+def test_matching_labels() -> None:
+    assert matching_labels(["cab, hack, taxi, taxicab", "bus"], ["Taxi"]) == {"cab, hack, taxi, taxicab"}
+    assert matching_labels(["taxi rank"], ["taxi"]) == set()
+
+
+def test_words_and_their_classes() -> None:
+    assert labels_of("Taxi") == {"taxi"}
+    assert {"bomb", "sword", "knife", "gun"} <= labels_of("weapon")
+    assert {"fox", "wolf"} == labels_of("canine")
+    assert labels_of("happiness") == set()
+
+
+def test_clip_features_against_transformers(tmp_path: Path) -> None:
+    images = np.random.default_rng(1).integers(0, 255, (3, 64, 64, 3), dtype=np.uint8)
+    texts = ["a taxi", "a bus", "a taxi"]
+    features = ClipFeatures(WEIGHTS / "clip")
+    model = CLIPModel.from_pretrained(WEIGHTS / "clip", dtype=torch.float32).eval()
+    tokens = features.tokenizer(texts, padding="max_length", max_length=32, return_tensors="pt")
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        logits = model(input_ids=tokens.input_ids, pixel_values=pixels).logits_per_image / model.logit_scale.exp()
+    cosines = logits.diag().numpy()
+    expected = 100 * np.maximum(cosines, 0)
+    assert np.allclose(clip_score(features.images(images), features.texts(texts)), expected, atol=1e-3)
+    assert np.allclose(clip_distance(features.images(images), features.images(images)), 0, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def judged(world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("judged")
+    wanted = [Wanted(f"a {word}", word, seed) for word in ("taxi", "bus", "rose") for seed in (0, 1)]
+    settings = Generation(steps=8)
+    generate(world, wanted, settings, "a", folder / "before.parquet")
+    nothing = [Wanted(w.prompt, w.concept, w.seed) for w in wanted]
+    generate(world, nothing, settings.model_copy(update={"guidance_scale": 0.0}), "b", folder / "after.parquet")
+    scorers = Scorers(Judge(WEIGHTS / "concept_judge"), ClipFeatures(WEIGHTS / "clip"))
+    roles = {"taxi": "erased", "bus": "preserved", "rose": "preserved"}
+    return judge_images(folder / "before.parquet", folder / "after.parquet", roles, scorers, labels_of)
+
+
+def test_scores_by_hand(judged) -> None:
+    scores = score(judged, ["erasure", "clip_score", "image_distance"], resamples=200, seed=0)
+    figures = headline(scores)
+    erased, kept = judged[judged["role"] == "erased"], judged[judged["role"] == "preserved"]
+    assert figures["esr_1"] == pytest.approx(1 - erased["sees_1_erased"].mean())
+    assert figures["psr_5_original"] == pytest.approx(kept["sees_5_original"].mean())
+    assert figures["clip_score_preserved"] == pytest.approx(kept["clip_score_erased"].mean())
+    rose = scores[(scores["concept"] == "rose") & (scores["metric"] == "psr_1")].iloc[0]
+    assert rose["n"] == 2 and rose["value"] == judged[judged["concept"] == "rose"]["sees_1_erased"].mean()
+    assert list(scores.columns) == ["metric", "concept", "role", "value", "low", "high", "n"]
+
+
+def test_files_of_other_images_are_refused(world, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 1)):
+        generate(world, [Wanted("a taxi", "taxi", seed)], Generation(steps=1), "m", tmp_path / f"{name}.parquet")
+    with pytest.raises(ValueError, match="same prompts and seeds"):
+        judge_images(tmp_path / "a.parquet", tmp_path / "b.parquet", {"taxi": "erased"}, Scorers(None, None), labels_of)

@@ -1,0 +1,128 @@
+"""Every bad spec is refused with the field's name and the fix."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from erase_core.preflight import check
+from erase_core.spec import SpecError, json_schema, load_spec, parse_spec
+
+SMALLEST = "name: x\nconcepts: [taxi]\noutput: out\n"
+
+BAD = {
+    "unknown key": (SMALLEST + "colour: red", "colour: is not a key"),
+    "unknown nested key": (SMALLEST + "training: {step: 3}", "training.step: is not a key"),
+    "unknown method": (SMALLEST + "method: magic", "method.name: 'magic' is not a method"),
+    "unknown method key": (SMALLEST + "method: {name: naive, temperature: 1.0}", "method.temperature: is not a parameter"),
+    "bad method key": (SMALLEST + "method: {temperature: -1}", "method.temperature: -1 should be greater than 0"),
+    "missing method key": (SMALLEST + "method: fixed", "method.words: is missing"),
+    "no concepts": ("name: x\nconcepts: []\noutput: o", "concepts: is empty"),
+    "concepts missing": ("name: x\noutput: o", "concepts: is missing"),
+    "not a list": ("name: x\nconcepts: taxi\noutput: o", "concepts: 'taxi' should be a list"),
+    "not a word": ("name: x\nconcepts: [3]\noutput: o", "concepts.0: 3 should be a word"),
+    "twice": ("name: x\nconcepts: [taxi, {concept: bus, synonyms: [Taxi]}]\noutput: o", "taxi is given twice"),
+    "negative": (SMALLEST + "training: {steps: -3}", "training.steps: -3 should be greater than 0"),
+    "not a number": (SMALLEST + "training: {steps: many}", "training.steps: 'many' is not a whole number"),
+    "quoted number": (SMALLEST + "training: {learning_rate: '1e-4'}", "training.learning_rate: '1e-4' is not a number"),
+    "nan": (SMALLEST + "training: {learning_rate: .nan}", "training.learning_rate: nan should be a finite number"),
+    "infinite": (SMALLEST + "generation: {guidance_scale: .inf}", "generation.guidance_scale: inf"),
+    "boolean": (SMALLEST + "seed: true", "seed: True is not a whole number"),
+    "also preserved": (SMALLEST + "scoring: {preserved: [Taxi]}", "Taxi is also to be preserved"),
+    "also fixed": (SMALLEST + "method: {name: fixed, words: [taxi]}", "taxi is also to be preserved"),
+    "long": (f"name: x\nconcepts: ['{'a' * 10_000}']\noutput: o", "concepts.0.concept: has 10000 characters"),
+    "control": ('name: x\nconcepts: ["a\\u0007b"]\noutput: o', "concepts.0.concept: has control"),
+    "right-to-left override": ('name: x\nconcepts: ["a\\u202eb"]\noutput: o', "concepts.0.concept: has control"),
+    "separator": ("name: x\nconcepts: [../etc]\noutput: o", "concepts.0.concept: has a path separator"),
+    "backslash": ("name: x\nconcepts: ['a\\b']\noutput: o", "concepts.0.concept: has a path separator"),
+    "blank": ("name: x\nconcepts: [' ']\noutput: o", "concepts.0.concept: is empty"),
+    "name": ("name: ../x\nconcepts: [taxi]\noutput: o", "name: '../x' may hold letters"),
+    "template": (SMALLEST + "generation: {prompts: [a taxi]}", "must hold {concept}"),
+    "template braces": (SMALLEST + "generation: {prompts: ['{concept} {0}']}", "must hold {concept}"),
+    "broken": ("name: [", "not readable as YAML"),
+    "tag": ("name: !!python/object/apply:os.system [ls]", "tags (tag:yaml.org,2002:python/object/apply:os.system)"),
+    "alias": ("a: &a [x]\nb: *a", "aliases (*name) are not allowed"),
+    "repeated": ("name: x\nname: y", "name is given twice"),
+    "a list": ("- x", "must be a mapping"),
+    "deep": ("[" * 5000, "not readable as YAML"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BAD.values(), ids=BAD)
+def test_refused(text: str, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_spec(text)
+    assert message in str(caught.value)
+
+
+FILES = {
+    "top_k": ("vocabulary: {top_k: 9999}", "vocabulary.top_k: 9999 is larger than the vocabulary"),
+    "source": ("vocabulary: {source: missing.csv}", "vocabulary.source: 'missing.csv' is neither"),
+    "model": ("model: ./missing", "model: './missing' is not emoji-world"),
+    "judge": ("scoring: {judge: ./missing}", "scoring.judge: './missing' has no config.json"),
+    "unknown to the judge": ("scoring: {preserved: [happiness]}", "scoring.preserved: happiness is not a concept"),
+    "covered": ("scoring: {preserved: [bus]}\nmethod: naive", None),
+}
+
+
+@pytest.mark.parametrize(("extra", "message"), FILES.values(), ids=FILES)
+def test_checked_against_files(extra: str, message: str | None, tmp_path: Path) -> None:
+    spec = parse_spec(f"name: x\nconcepts: [taxi]\noutput: {tmp_path / 'out'}\n{extra}")
+    if message is None:
+        check(spec)
+        return
+    with pytest.raises(SpecError) as caught:
+        check(spec)
+    assert message in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_group_covers_a_preserved_concept(tmp_path: Path) -> None:
+    spec = parse_spec(f"name: x\nconcepts: [vehicle]\noutput: {tmp_path / 'o'}\nscoring: {{preserved: [taxi, apple]}}")
+    with pytest.raises(SpecError, match="taxi is also to be preserved"):
+        check(spec)
+
+
+def test_concept_the_judge_does_not_know(tmp_path: Path) -> None:
+    spec = parse_spec(f"name: x\nconcepts: [happiness]\noutput: {tmp_path / 'o'}")
+    with pytest.raises(SpecError, match="concepts.0.concept: 'happiness'"):
+        check(spec)
+
+
+def test_output_with_other_files(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    spec = parse_spec(f"name: x\nconcepts: [taxi]\noutput: {tmp_path}")
+    with pytest.raises(SpecError, match="holds other files"):
+        check(spec)
+
+
+def test_pickled_model(tmp_path: Path) -> None:
+    (tmp_path / "m" / "unet").mkdir(parents=True)
+    (tmp_path / "m" / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    (tmp_path / "m" / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"\x80\x04")
+    spec = parse_spec(f"name: x\nconcepts: [taxi]\nmodel: {tmp_path / 'm'}\noutput: {tmp_path / 'o'}")
+    with pytest.raises(SpecError, match="pickled weights"):
+        check(spec)
+
+
+def test_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_bytes(b"name: \xff")
+    with pytest.raises(SpecError, match="not UTF-8"):
+        load_spec(tmp_path / "s.yaml")
+
+
+def test_defaults_and_numbers() -> None:
+    spec = parse_spec(SMALLEST + "training: {learning_rate: 2e-4}\nmethod: {name: adversarial, preservation_weight: 2}")
+    assert spec.training.learning_rate == 2e-4
+    assert spec.method.settings.preservation_weight == 2
+    assert spec.method.settings.temperature == 2
+    assert spec.vocabulary_source == "emoji-world"
+    assert spec.metrics == ["erasure", "clip_score", "image_distance"]
+    assert parse_spec(SMALLEST + "model: ./else").vocabulary_source == "english-3000"
+
+
+def test_shipped_schema_is_current() -> None:
+    shipped = Path(__file__).parents[2] / "docs" / "spec.schema.json"
+    assert json.loads(shipped.read_text()) == json.loads(json.dumps(json_schema()))

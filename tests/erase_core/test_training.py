@@ -1,0 +1,188 @@
+"""The loop on a tiny model: latents, determinism, resuming, divergence, distribution, and what it promises."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from erase_core.concepts.vocabulary import candidates, curate
+from erase_core.models.pipeline import twin
+from erase_core.models.prompts import encode
+from erase_core.models.trainable import CHOICES, trainable_names
+from erase_core.randomness import generator
+from erase_core.spec import Method, Training
+from erase_core.training import checkpoint
+from erase_core.training.latents import FreshLatents, Sampler, TrajectoryBank
+from erase_core.training.loop import Conditions, Diverged, ErasedConcept, train
+from erase_core.training.predictions import noise_predictor
+from tests.tiny import tiny_stable_diffusion
+
+WORDS = [row.word for row in curate(candidates("emoji-world"), ["taxi"], []) if row.kept][:12]
+
+
+def inputs(pipeline, words=WORDS):
+    prompts = ["taxi", "a taxi"]
+    concept = ErasedConcept("taxi", prompts, encode(pipeline, prompts), words, encode(pipeline, words))
+    empty = encode(pipeline, [""])[0]
+    return pipeline.unet, pipeline.scheduler, [concept], Conditions(empty, empty)
+
+
+def settings(**changes) -> Training:
+    small = {"steps": 4, "batch_size": 2, "learning_rate": 1e-3, "latent_steps": 4, "trajectories": 2, "checkpoint_every": 2}
+    return Training(**{**small, **changes})
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_bank_is_ddim_under_the_frozen_model(tiny_pipeline) -> None:
+    """Every latent, and both predictions kept with it, against a plain loop of guided DDIM steps."""
+    unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
+    predict = noise_predictor(unet, scheduler)
+    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=5, guidance=3.0)
+    bank = TrajectoryBank(sampler, predict, trajectories=2, seed=9)
+    bank.fill(["taxi", "a taxi"], concept.embeddings)
+    ddim = DDIMScheduler.from_config(scheduler.config)
+    ddim.set_timesteps(5)
+    z = torch.randn(2, 4, 16, 16, generator=generator(9, "trajectory", "a taxi"))
+    with torch.no_grad():
+        for i, t in enumerate(ddim.timesteps):
+            with_concept = unet(z, t, encoder_hidden_states=concept.embeddings[1].expand(2, -1, -1)).sample
+            without = unet(z, t, encoder_hidden_states=conditions.unconditional.expand(2, -1, -1)).sample
+            latents, conditional, neutral = (part[i] for part in bank.known["a taxi"])
+            assert torch.allclose(latents, z, atol=1e-5)
+            assert torch.allclose(conditional, with_concept, atol=1e-5)
+            assert torch.allclose(neutral, without, atol=1e-5)
+            z = ddim.step(without + 3.0 * (with_concept - without), t, z).prev_sample
+
+
+def test_bank_does_not_depend_on_the_order_of_visits(tiny_pipeline) -> None:
+    unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
+    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
+    first, second = (TrajectoryBank(sampler, noise_predictor(unet, scheduler), 2, seed=1) for _ in range(2))
+    first.fill(WORDS[:3], concept.candidates[:3])
+    for i in (2, 0, 1):
+        second.fill([WORDS[i]], concept.candidates[i : i + 1])
+    for word in WORDS[:3]:
+        assert torch.allclose(first.known[word][0], second.known[word][0], atol=1e-5)
+
+
+def test_fresh_latents_stop_at_their_timestep(tiny_pipeline) -> None:
+    unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
+    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=4, guidance=3.0)
+    fresh = FreshLatents(sampler, noise_predictor(unet, scheduler))
+    seen = {int(fresh.draw(["taxi"], concept.embeddings[:1], generator(0, i)).timesteps[0]) for i in range(20)}
+    assert seen <= set(sampler.timesteps.tolist()) and len(seen) > 1
+
+
+def test_v_prediction_is_turned_into_noise() -> None:
+    pipeline = tiny_stable_diffusion("v_prediction")
+    bars = pipeline.scheduler.alphas_cumprod
+    clean, noise, t = torch.randn(2, 4, 16, 16), torch.randn(2, 4, 16, 16), torch.tensor([10, 700])
+    bar = bars[t].reshape(-1, 1, 1, 1)
+    latents, velocity = bar.sqrt() * clean + (1 - bar).sqrt() * noise, bar.sqrt() * noise - (1 - bar).sqrt() * clean
+    fake = lambda *_, **__: type("Output", (), {"sample": velocity})  # noqa: E731
+    assert torch.allclose(noise_predictor(fake, pipeline.scheduler)(latents, t, None), noise, atol=1e-4)
+
+
+def test_trainable_choices(tiny_pipeline) -> None:
+    every = [name for name, _ in tiny_pipeline.unet.named_parameters()]
+    found = {which: trainable_names(tiny_pipeline.unet, which) for which in CHOICES}
+    assert found["full"] == every
+    assert set(found["xattn"]) | set(found["noxattn"]) == set(every) and not set(found["xattn"]) & set(found["noxattn"])
+    assert set(found["xattn-strict"]) < set(found["xattn"])
+    assert all(".attn2.to_k" in n or ".attn2.to_v" in n for n in found["xattn-strict"])
+    assert all(".attn1." in n for n in found["selfattn"])
+
+
+def test_twin_shares_what_is_not_trained(tiny_pipeline) -> None:
+    names = trainable_names(tiny_pipeline.unet, "xattn")
+    second = dict(twin(tiny_pipeline.unet, names).named_parameters())
+    for name, parameter in tiny_pipeline.unet.named_parameters():
+        assert (second[name] is parameter) == (name not in names)
+        assert torch.equal(second[name], parameter)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"name": "adversarial"},
+        {"name": "adversarial", "gumbel": "soft", "weighting": "clean", "neutral": "a photo"},
+        {"name": "naive"},
+        {"name": "random"},
+    ],
+    ids=["hard", "soft-clean", "naive", "random"],
+)
+def test_same_seed_same_weights_and_the_original_stays(tiny_pipeline, method: dict) -> None:
+    before = copy.deepcopy(tiny_pipeline.unet.state_dict())
+    records: list[dict] = []
+    arguments = (*inputs(tiny_pipeline), Method(**method), settings())
+    first = train(*arguments, seed=3, on_record=records.append)
+    second = train(*arguments, seed=3)
+    other = train(*arguments, seed=4)
+    assert same(first, second) and not same(first, other)
+    assert same(before, tiny_pipeline.unet.state_dict())
+    assert set(first) == set(trainable_names(tiny_pipeline.unet, "xattn"))
+    assert any(not torch.equal(value, before[name]) for name, value in first.items())
+    updates = [r for r in records if r["phase"] == "update"]
+    assert [r["step"] for r in updates] == [0, 1, 2, 3]
+    searches = [r for r in records if r["phase"] == "search"]
+    assert len(searches) == (4 if method["name"] == "adversarial" else 0)
+
+
+def test_erasing_lowers_the_erasing_loss(tiny_pipeline) -> None:
+    records: list[dict] = []
+    train(*inputs(tiny_pipeline), Method(name="naive"), settings(steps=60, batch_size=4), seed=0, on_record=records.append)
+    losses = [r["erasing_loss"] for r in records]
+    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+
+
+def test_several_concepts_each_with_its_own_search(tiny_pipeline) -> None:
+    unet, scheduler, (taxi,), conditions = inputs(tiny_pipeline)
+    bus = ErasedConcept("bus", ["bus"], encode(tiny_pipeline, ["bus"]), WORDS[:3], taxi.candidates[:3])
+    records: list[dict] = []
+    train(unet, scheduler, [taxi, bus], conditions, Method(), settings(), seed=0, on_record=records.append)
+    assert [r["concept"] for r in records if r["phase"] == "update"] == ["taxi", "bus", "taxi", "bus"]
+    assert {w for r in records if r["concept"] == "bus" for w in r["drawn"]} <= set(WORDS[:3])
+
+
+def test_resumes_bitwise_after_a_kill(tiny_pipeline, tmp_path: Path) -> None:
+    undisturbed = train(*inputs(tiny_pipeline), Method(), settings(steps=6), seed=5)
+
+    class Killed(Exception):
+        pass
+
+    def killer(record: dict) -> None:
+        if record["step"] == 3 and record["phase"] == "update":
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(*inputs(tiny_pipeline), Method(), settings(steps=6), 5, tmp_path, killer)
+    assert checkpoint.latest(tmp_path).name == "step-000002"
+    records: list[dict] = []
+    resumed = train(*inputs(tiny_pipeline), Method(), settings(steps=6), 5, tmp_path, records.append)
+    assert same(undisturbed, resumed)
+    assert [r["step"] for r in records if r["phase"] == "update"] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_half_written_checkpoint_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / ".step-000004.partial").mkdir()
+    (tmp_path / "step-000002").mkdir()
+    assert checkpoint.latest(tmp_path) == tmp_path / "step-000002"
+
+
+def test_divergence_stops_and_keeps_the_checkpoint(tiny_pipeline, tmp_path: Path) -> None:
+    wild = settings(steps=200, learning_rate=1e6, checkpoint_every=1)
+    with pytest.raises(Diverged, match="lower training.learning_rate.*checkpoint of step"):
+        train(*inputs(tiny_pipeline), Method(), wild, 0, tmp_path)
+    assert checkpoint.latest(tmp_path) is not None
+
+
+@pytest.mark.parametrize("latents", ["fresh", "frozen-bank"])
+def test_latent_sources(tiny_pipeline, latents: str) -> None:
+    train(*inputs(tiny_pipeline), Method(), settings(latents=latents, steps=2), seed=0)

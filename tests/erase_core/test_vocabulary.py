@@ -1,0 +1,130 @@
+"""Sources, filters, embeddings and top-K."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from erase_core.concepts import vocabulary as v
+from erase_core.concepts.embeddings import EmbeddingTable, write_embeddings
+from erase_core.concepts.nearest import read_neighbours, reduce_to_clusters, top_k, write_neighbours
+from erase_core.models.prompts import encode
+from erase_core.models.source import WEIGHTS
+from erase_core.preflight import tokenizer_vocabulary
+
+
+def reasons(words: list[str], erased=(), exclude=(), source="mine.txt") -> dict[str, str]:
+    return {row.word: row.reason for row in v.curate([v.Candidate(w, source) for w in words], erased, exclude)}
+
+
+def test_filters_by_name() -> None:
+    found = reasons(["taxi", "Taxi", "taxis", "cab", "bus", "buses", "x", "a1", "the", "apple", "a b c"], ["Taxi"], ["apple"])
+    assert found == {
+        "taxi": "erased", "Taxi": "duplicate", "taxis": "duplicate", "cab": "", "bus": "", "buses": "duplicate", "x": "length",
+        "a1": "not-letters", "the": "stop-word", "apple": "excluded", "a b c": "",
+    }  # fmt: skip
+
+
+def test_erased_plural_is_dropped_without_its_singular() -> None:
+    assert reasons(["knives", "wolves", "bus"], ["knife", "wolf"]) == {"knives": "erased", "wolves": "erased", "bus": ""}
+    assert reasons(["knife"], ["knives"]) == {"knife": "erased"}
+
+
+def test_embedded_words_do_not_depend_on_what_is_erased() -> None:
+    words = [v.Candidate(w, "mine.txt") for w in ["taxi", "taxis", "bus", "the", "cab"]]
+    assert v.embedded_words(v.curate(words, ["taxi"], ["cab"])) == v.embedded_words(v.curate(words, [], [])) == ["taxi", "bus", "cab"]
+
+
+def test_clip_tokens() -> None:
+    rows = v.curate(v.candidates("clip-tokens", lambda: tokenizer_vocabulary(WEIGHTS / "pipeline/tokenizer")), ["taxi"], [])
+    assert len(rows) == 49_408
+    by_word = {row.word: row.reason for row in rows if row.kept or row.reason == "erased"}
+    assert by_word["taxi"] == "erased" and by_word["car"] == "" and by_word["helicopter"] == ""
+    assert 10_000 < sum(row.kept for row in rows) < 30_000
+    assert all(row.word.isalpha() for row in rows if row.kept)
+
+
+def test_english_3000() -> None:
+    rows = v.curate(v.candidates("english-3000"), [], [])
+    assert len(rows) == 3000 and sum(row.kept for row in rows) > 2000
+
+
+@pytest.mark.parametrize("kind", ["txt", "csv", "parquet"])
+def test_file_sources(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"words.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.table({"n": [1, 2], "word": ["taxi", "bus"]}), path)
+    else:
+        path.write_text("taxi\nbus\n" if kind == "txt" else "n,word\n1,taxi\n2,bus\n")
+    assert [c.word for c in v.candidates(str(path))] == ["taxi", "bus"]
+
+
+def test_file_without_a_word_column(tmp_path: Path) -> None:
+    (tmp_path / "w.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(v.VocabularyError, match="name the column of words 'word'"):
+        v.candidates(str(tmp_path / "w.csv"))
+
+
+def test_vocabulary_table_round_trip(tmp_path: Path) -> None:
+    rows = v.curate([v.Candidate(w, "s") for w in ["taxi", "bus"]], ["taxi"], [])
+    v.write_vocabulary(tmp_path / "v.parquet", rows, [[1], [2, 3]])
+    assert v.read_vocabulary(tmp_path / "v.parquet") == rows
+    assert pq.read_table(tmp_path / "v.parquet").column_names == ["word", "token_ids", "source", "kept", "reason"]
+
+
+@pytest.fixture(scope="module")
+def table(world, tmp_path_factory) -> EmbeddingTable:
+    path = tmp_path_factory.mktemp("e") / "embeddings.arrow"
+    write_embeddings(path, world, [c.word for c in v.candidates("emoji-world")], {"model_hash": "m"}, batch_size=100)
+    return EmbeddingTable(path)
+
+
+def test_embeddings_are_the_text_encoders(table: EmbeddingTable, world) -> None:
+    words = ["taxi", "police car", "weapon"]
+    rows = [table.words.index(word) for word in words]
+    assert torch.allclose(table.rows(rows), encode(world, words), atol=5e-3)
+    assert table.metadata["model_hash"] == "m"
+    assert not isinstance(table.chunks["embedding"][0].base, type(None)), "the rows must be views into the memory map"
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "l2"])
+def test_top_k_against_brute_force(table: EmbeddingTable, world, similarity: str) -> None:
+    query = encode(world, ["taxi"])[0]
+    allowed = set(table.words) - {"taxi", "cab"}
+    found = top_k(table, query, 10, similarity, allowed)
+    every = table.rows(list(range(len(table)))).flatten(1).double().numpy()
+    q = query.flatten().double().numpy()
+    if similarity == "cosine":
+        scores = every @ q / np.linalg.norm(every, axis=1) / np.linalg.norm(q)
+    else:
+        scores = -np.linalg.norm(every - q, axis=1)
+    expected = [table.words[i] for i in np.argsort(-scores) if table.words[i] in allowed][:10]
+    assert [n.word for n in found] == expected
+    assert [n.similarity for n in found] == sorted((n.similarity for n in found), reverse=True)
+
+
+def test_neighbours_make_sense(table: EmbeddingTable, world) -> None:
+    """The text encoder knows its world: a taxi's nearest words are vehicles."""
+    near = [n.word for n in top_k(table, encode(world, ["taxi"])[0], 6, "cosine", set(table.words) - {"taxi", "cab"})]
+    vehicles = {"bus", "car", "police car", "tractor", "motorcycle", "vehicle", "lorry", "racing car", "trolleybus", "bicycle",
+                "electric bus", "delivery truck", "ambulance", "fire engine", "coach", "truck"}  # fmt: skip
+    assert len(vehicles & set(near)) >= 5
+
+
+def test_clusters(table: EmbeddingTable, world) -> None:
+    near = top_k(table, encode(world, ["taxi"])[0], 40, "cosine", set(table.words))
+    reduced = reduce_to_clusters(table, near, 8, seed=0)
+    assert 1 < len(reduced) <= 8 and set(reduced) <= set(near)
+    assert reduced == reduce_to_clusters(table, near, 8, seed=0)
+
+
+def test_neighbours_round_trip(table: EmbeddingTable, world, tmp_path: Path) -> None:
+    near = {"taxi": top_k(table, encode(world, ["taxi"])[0], 3, "cosine", set(table.words))}
+    write_neighbours(tmp_path / "p.parquet", near)
+    read = read_neighbours(tmp_path / "p.parquet")
+    assert [(n.word, n.row) for n in read["taxi"]] == [(n.word, n.row) for n in near["taxi"]]

@@ -1,0 +1,176 @@
+"""The whole DAG for real: Prefect runs it, MLflow keeps it, the embedded model is erased from."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from prefect.client.orchestration import get_client
+
+from erase_core.artifacts import folder_of
+from erase_core.models.source import WEIGHTS
+
+SPEC = """
+name: flow test
+seed: 1
+concepts: [{{concept: taxi, synonyms: [cab]}}]
+vocabulary: {{top_k: 20}}
+training: {{steps: 3, batch_size: 2, trajectories: 1, latent_steps: 4, checkpoint_every: 2}}
+generation: {{seeds: [0], steps: 4}}
+scoring: {{preserved: [bus, police car, car, rose, apple, cat], resamples: 100}}
+output: {output}
+"""
+
+
+def erase(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "flows.command", *arguments], capture_output=True, text=True, env={**os.environ, **environment}
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One run of the command, and the folder of its results."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "spec.yaml").write_text(SPEC.format(output=folder / "out"))
+    ran = erase("run", str(folder / "spec.yaml"))
+    assert ran.returncode == 0, ran.stderr
+    return folder, ran
+
+
+def test_every_result_is_there(finished) -> None:
+    folder, ran = finished
+    out = folder / "out"
+    expected = {
+        "model", "delta.safetensors", "summary.json", "report.html", "vocabulary.parquet", "preserved.parquet", "trace.parquet",
+        "images.parquet", "scores.parquet", "verdicts.parquet",
+    }  # fmt: skip
+    assert {p.name for p in out.iterdir()} == expected
+    summary = json.loads((out / "summary.json").read_text())
+    for key in ("esr_1", "esr_5", "psr_1", "psr_5", "psr_1_original", "esr_1_original"):
+        assert 0 <= summary[key] <= 1
+    assert summary["seed"] == 1 and summary["versions"]["torch"] and summary["cached"] == []
+    assert set(summary["seconds"]) == {"vocabulary", "embeddings", "nearest", "training", "original", "erased", "scores"}
+    assert "ESR-1" in ran.stdout and "report.html" in ran.stdout
+
+
+def test_tables_have_their_columns(finished) -> None:
+    out = finished[0] / "out"
+    columns = {
+        "vocabulary": ["word", "token_ids", "source", "kept", "reason"],
+        "preserved": ["concept", "rank", "word", "similarity", "row"],
+        "images": ["prompt", "concept", "role", "seed", "model", "png"],
+        "scores": ["metric", "concept", "role", "value", "low", "high", "n"],
+        "trace": ["step", "phase", "concept", "word", "probability", "drawn", "erasing_loss", "preservation_loss", "seconds"],
+    }
+    for name, wanted in columns.items():
+        assert pq.read_schema(out / f"{name}.parquet").names == wanted
+    images = pd.read_parquet(out / "images.parquet")
+    assert images.groupby("model").size().tolist() == [7, 7]
+    assert set(images["role"]) == {"erased", "preserved"}
+    preserved = pd.read_parquet(out / "preserved.parquet")
+    assert len(preserved) == 20 and not {"taxi", "cab"} & set(preserved["word"])
+
+
+def test_model_is_stock_and_delta_is_all_that_changed(finished) -> None:
+    """Loaded by diffusers in a process that never imports this project."""
+    out = finished[0] / "out"
+    code = (
+        "import sys; from diffusers import StableDiffusionPipeline; from safetensors.torch import load_file\n"
+        f"erased = StableDiffusionPipeline.from_pretrained({str(out / 'model')!r}).unet.state_dict()\n"
+        f"base = StableDiffusionPipeline.from_pretrained({str(WEIGHTS / 'pipeline')!r}).unet.state_dict()\n"
+        f"delta = load_file({str(out / 'delta.safetensors')!r})\n"
+        "changed = {n for n in base if not base[n].equal(erased[n])}\n"
+        "assert changed == set(delta) and changed and all('.attn2.' in n for n in changed), changed\n"
+        "assert all(delta[n].equal(erased[n]) for n in delta)\n"
+        "assert not [m for m in sys.modules if m.startswith(('erase_core', 'tasks', 'flows'))]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
+
+
+def test_mlflow_has_the_run_its_stages_and_the_model(finished) -> None:
+    client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    experiment = client.get_experiment_by_name("erase")
+    runs = client.search_runs([experiment.experiment_id], order_by=["start_time"])
+    parent = next(r for r in runs if r.info.run_name == "flow test")
+    children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert {r.info.run_name for r in children} == {
+        "vocabulary", "embeddings", "nearest", "training", "images, original", "images, erased", "scores",
+    }  # fmt: skip
+    assert all(r.info.status == "FINISHED" for r in [parent, *children])
+    assert 0 <= parent.data.metrics["psr_1"] <= 1
+    assert parent.data.params["training.steps"] == "3"
+    assert "taxi" in parent.data.tags["mlflow.note.content"]
+    assert {i.dataset.name for i in parent.inputs.dataset_inputs} == {"vocabulary", "original-images"}
+    training = next(r for r in children if r.info.run_name == "training")
+    history = client.get_metric_history(training.info.run_id, "update/erasing_loss")
+    assert [m.step for m in history] == [0, 1, 2]
+    artifacts = {a.path for a in client.list_artifacts(parent.info.run_id)}
+    assert {"report.html", "summary.json", "scores.parquet", "figures"} <= artifacts
+    versions = client.search_model_versions("name = 'flow-test'")
+    assert len(versions) == 1 and versions[0].tags["concepts"] == "taxi"
+
+
+def test_registered_model_draws(finished) -> None:
+    model = mlflow.pyfunc.load_model("models:/flow-test/1")
+    frame = model.predict(pd.DataFrame({"prompt": ["a bus"], "seed": [0]}))
+    assert frame["png"][0].startswith(b"\x89PNG")
+
+
+def test_prefect_has_the_flow_run_and_its_tasks(finished) -> None:
+    with get_client(sync_client=True) as client:
+        (run,) = [r for r in client.read_flow_runs() if r.name == "flow test"][:1]
+        names = {t.name.rsplit("-", 1)[0] for t in client.read_task_runs() if t.flow_run_id == run.id}
+    assert run.state.is_completed()
+    assert {"vocabulary", "embeddings", "nearest", "training", "images", "scores", "publish"} <= names
+
+
+def test_second_run_is_served_from_the_caches_and_says_so(finished) -> None:
+    folder, _ = finished
+    before = (folder / "out" / "delta.safetensors").read_bytes()
+    ran = erase("run", str(folder / "spec.yaml"))
+    assert ran.returncode == 0, ran.stderr
+    assert "Served from the cache: vocabulary, embeddings, nearest, training, original, erased, scores." in " ".join(ran.stdout.split())
+    assert (folder / "out" / "delta.safetensors").read_bytes() == before
+    client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    assert len(client.search_model_versions("name = 'flow-test'")) == 1
+
+
+def test_an_altered_cache_is_made_anew(finished) -> None:
+    folder, _ = finished
+    summary = json.loads((folder / "out" / "summary.json").read_text())
+    scores = folder_of("scores", summary["keys"]["scores"]) / "scores.parquet"
+    good = scores.read_bytes()
+    scores.write_bytes(good[:-8] + b"corrupt!")
+    ran = erase("run", str(folder / "spec.yaml"))
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads((folder / "out" / "summary.json").read_text())["cached"] == [
+        "vocabulary", "embeddings", "nearest", "training", "original", "erased",
+    ]  # fmt: skip
+    assert scores.read_bytes() == good
+
+
+def test_report_opens_in_a_browser(finished, tmp_path: Path) -> None:
+    import shutil
+
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.fail("no browser: apt-get install chromium")
+    page = finished[0] / "out" / "report.html"
+    ran = subprocess.run(
+        [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
+            f"--user-data-dir={tmp_path}", "--virtual-time-budget=3000", "--dump-dom", page.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "<h1>flow test</h1>" in ran.stdout
+    assert ran.stdout.count("<figure") == 7 and "ESR-1" in ran.stdout
+    assert "http://" not in page.read_text() and "https://" not in page.read_text()
