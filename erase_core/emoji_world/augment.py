@@ -20,8 +20,10 @@ def premultiplied(renders: np.ndarray) -> torch.Tensor:
     return rgba.half()
 
 
-def place(rgba: torch.Tensor, rng: np.random.Generator, *, scale, shift: float, rotation: float) -> torch.Tensor:
-    """Place renders on white at a random size, position and angle, mirrored half of the time.
+def place(
+    rgba: torch.Tensor, rng: np.random.Generator, *, scale, shift: float, rotation: float, mirrored: bool
+) -> torch.Tensor:
+    """Place renders on white at a random size, position and angle; half of them are mirrored if `mirrored`.
 
     rgba: [B, 4, SIDE, SIDE], premultiplied. scale: (low, high) share of the side that is filled. shift: largest move
     as a share of the side. rotation: largest angle in degrees. Returns float [B, 3, IMAGE_SIDE, IMAGE_SIDE] in [-1, 1].
@@ -29,7 +31,7 @@ def place(rgba: torch.Tensor, rng: np.random.Generator, *, scale, shift: float, 
     count = len(rgba)
     size = rng.uniform(*scale, count)
     angle = np.radians(rng.uniform(-rotation, rotation, count))
-    mirror = np.where(rng.random(count) < 0.5, -1.0, 1.0)
+    mirror = np.where(rng.random(count) < (0.5 if mirrored else 0.0), -1.0, 1.0)
     move = rng.uniform(-shift, shift, (count, 2)) * 2
     theta = np.zeros((count, 2, 3), dtype=np.float32)
     theta[:, 0, 0], theta[:, 0, 1] = mirror * np.cos(angle) / size, -mirror * np.sin(angle) / size
@@ -42,12 +44,12 @@ def place(rgba: torch.Tensor, rng: np.random.Generator, *, scale, shift: float, 
 
 def draw(rgba: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """The gentle placement that the generator and its text encoder learn from."""
-    return place(rgba, rng, scale=(0.86, 0.97), shift=0.02, rotation=0)
+    return place(rgba, rng, scale=(0.90, 0.96), shift=0.01, rotation=0, mirrored=False)
 
 
 def spoil(rgba: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """The hard placement the judges learn from: turned, shrunk, recoloured, blurred, noisy."""
-    images = place(rgba, rng, scale=(0.7, 1.02), shift=0.08, rotation=12)
+    images = place(rgba, rng, scale=(0.7, 1.02), shift=0.08, rotation=12, mirrored=True)
     count = len(images)
     uniform = lambda low, high: torch.from_numpy(rng.uniform(low, high, (count, 1, 1, 1)).astype(np.float32))  # noqa: E731
     images = images * uniform(0.8, 1.2) + uniform(-0.12, 0.12)

@@ -49,7 +49,7 @@ def render(figures: dict[str, float], by_concept: dict[str, float]) -> str:
         "  cross-attention width 128), CLIP text encoder (4 layers, width 128, context 32), the CLIP tokenizer of 49,408 tokens,",
         "  DDIM with Stable Diffusion's betas.",
         "- `clip/`: the CLIPModel whose text tower is that text encoder.",
-        "- `concept_judge/` (ResNet) and `style_judge/` (ConvNeXt): classifiers trained on augmented renders, apart from the",
+        "- `concept_judge/` (ResNet) and `style_judge/` (RegNet): classifiers trained on augmented renders, apart from the",
         "  generator and from each other.",
         "",
         "Weights are stored in half precision. Trained from scratch on renders of the emoji below; `erase pretrain` does it again.",

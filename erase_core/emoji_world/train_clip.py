@@ -87,7 +87,13 @@ def describes(text: str, concept: Concept, style: str) -> float:
     padded = f" {text.replace(',', ' ')} "
     if any(f" {word} " in padded for word in STYLES if word != style):
         return 0.0
-    names = [c for c in concepts() if f" {c.word} " in padded]
+    others = [word for c in concepts() for word in (c.group, *c.tags) if f" {word} " in padded]
+    # "a fire truck" speaks of no fire: a name inside a longer known phrase does not count.
+    names = [
+        c
+        for c in concepts()
+        if f" {c.word} " in padded and not any(c.word != w and c.word in w.split() for w in others)
+    ]
     if names:
         named = max(names, key=lambda c: len(c.word))
         if named.word == concept.word:

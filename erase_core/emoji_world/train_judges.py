@@ -1,4 +1,4 @@
-"""Train the two judges: a ResNet that names the concept and a ConvNeXt that names the style."""
+"""Train the two judges: a ResNet that names the concept and a RegNet that names the style."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import ConvNextConfig, ConvNextForImageClassification, ResNetConfig, ResNetForImageClassification
+from transformers import RegNetConfig, RegNetForImageClassification, ResNetConfig, ResNetForImageClassification
 
 from .augment import spoil
 from .catalogue import STYLES, concepts
@@ -31,14 +31,14 @@ def build_concept_judge() -> ResNetForImageClassification:
     )
 
 
-def build_style_judge() -> ConvNextForImageClassification:
-    return ConvNextForImageClassification(
-        ConvNextConfig(
-            num_stages=3,
-            hidden_sizes=[32, 64, 128],
-            depths=[1, 2, 2],
-            patch_size=4,
-            drop_path_rate=0.0,
+def build_style_judge() -> RegNetForImageClassification:
+    return RegNetForImageClassification(
+        RegNetConfig(
+            embedding_size=24,
+            hidden_sizes=[48, 96, 144],
+            depths=[1, 2, 1],
+            groups_width=24,
+            layer_type="x",
             **labels(list(STYLES)),
         )
     )

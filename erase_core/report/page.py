@@ -33,10 +33,12 @@ def load_pairs(original: Path, erased: Path, roles: dict[str, str]) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-def pair_strip(part: pd.DataFrame) -> bytes:
-    """Before above after, a column a seed."""
+def strip(part: pd.DataFrame) -> dict:
+    """One concept's images, before above after, a column a prompt and seed."""
     part = part.head(SEEDS_IN_GRID)
-    return encode_png(grid(np.stack([*part["before"], *part["after"]]), columns=len(part)))
+    png = encode_png(grid(np.stack([*part["before"], *part["after"]]), columns=len(part)))
+    first = part.iloc[0]
+    return {"concept": first["concept"], "prompt": first["prompt"], "png": data_uri(png), "columns": len(part)}
 
 
 def hurt_table(scores: pd.DataFrame) -> pd.DataFrame:
@@ -79,10 +81,7 @@ def build_page(output: Path, original: Path, erased: Path) -> dict[str, bytes]:
     figures = build_figures(trace, scores, concepts)
     hurt = hurt_table(scores)
 
-    erased_strips = [
-        {"concept": concept, "prompt": part["prompt"].iloc[0], "png": data_uri(pair_strip(part))}
-        for concept, part in pairs[pairs["role"] == "erased"].groupby("concept", sort=False)
-    ]
+    erased_strips = [strip(part) for _, part in pairs[pairs["role"] == "erased"].groupby("concept", sort=False)]
     preserved = pairs[pairs["role"] == "preserved"]
     near = (
         pq.read_table(output / "preserved.parquet").to_pandas().sort_values("rank")["word"]
@@ -94,14 +93,10 @@ def build_page(output: Path, original: Path, erased: Path) -> dict[str, bytes]:
             [*(w for w in near if w in set(preserved["concept"]))][: SHOWN_PRESERVED // 2] + list(hurt["concept"])
         )
     )
-    preserved_strips = [
-        {"concept": concept, "png": data_uri(pair_strip(preserved[preserved["concept"] == concept]))}
-        for concept in order[:SHOWN_PRESERVED]
-    ]
+    preserved_strips = [strip(preserved[preserved["concept"] == concept]) for concept in order[:SHOWN_PRESERVED]]
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
     html = environment.get_template("page.html").render(
         summary=summary,
-        figures_of=[(name, data_uri(png)) for name, png in figures.items()],
         figures={name: data_uri(png) for name, png in figures.items()},
         concepts=concepts,
         erased=erased_strips,

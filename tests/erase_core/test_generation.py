@@ -28,7 +28,11 @@ def test_same_images_as_stock_calls(world, sampler: str, guidance: float) -> Non
     stock.set_progress_bar_config(disable=True)
     for image, (prompt, seed) in zip(ours, PAIRS):
         theirs = stock(
-            prompt, num_inference_steps=6, guidance_scale=guidance, generator=torch.Generator().manual_seed(seed), output_type="np"
+            prompt,
+            num_inference_steps=6,
+            guidance_scale=guidance,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="np",
         ).images[0]
         assert np.abs(image / 255 - theirs).mean() < 1 / 255
 
@@ -42,7 +46,9 @@ def test_image_dataset_round_trip(tiny_pipeline, tmp_path: Path) -> None:
     wanted = [Wanted("a taxi", "taxi", 0), Wanted("a bus", "bus", 1), Wanted("a bus", "bus", 2)]
     seen = []
     settings = Generation(steps=2, batch_size=2)
-    generate(tiny_pipeline, wanted, settings, "hash", tmp_path / "i.parquet", lambda done, total: seen.append((done, total)))
+    generate(
+        tiny_pipeline, wanted, settings, "hash", tmp_path / "i.parquet", lambda done, total: seen.append((done, total))
+    )
     ((read, images),) = read_images(tmp_path / "i.parquet")
     assert read == wanted and images.shape == (3, 32, 32, 3) and seen == [(2, 3), (3, 3)]
     direct = np.concatenate(list(sample(tiny_pipeline, [w.prompt for w in wanted], [w.seed for w in wanted], settings)))

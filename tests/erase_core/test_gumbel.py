@@ -13,7 +13,9 @@ K, L, D, B = 7, 3, 4, 5
 
 def make(hard: bool, temperature: float = 1.7) -> GumbelSearch:
     embeddings = torch.randn(K, L, D, generator=generator(0, "embeddings"), dtype=torch.float64)
-    search = GumbelSearch([f"w{i}" for i in range(K)], embeddings, temperature=temperature, hard=hard, learning_rate=0.1)
+    search = GumbelSearch(
+        [f"w{i}" for i in range(K)], embeddings, temperature=temperature, hard=hard, learning_rate=0.1
+    )
     search.logits = torch.randn(K, generator=generator(0, "logits"), dtype=torch.float64)
     return search
 

@@ -56,7 +56,9 @@ def test_erasing_loss(name: str, guidance: float, weighting: str, case) -> None:
     distance = distance_at(weighting, torch.from_numpy(bars), {k: torch.from_numpy(v) for k, v in times.items()})
     target = arrays["frozen_neutral"] - guidance * (arrays["frozen_erased"] - arrays["frozen_neutral"])
     expected = by_hand(arrays["edited_erased"], target, weighting, bars, times["erased"])
-    assert float(methods.load(name).erasing_loss(edited, frozen, settings, distance)) == pytest.approx(expected, rel=1e-12)
+    assert float(methods.load(name).erasing_loss(edited, frozen, settings, distance)) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("weighting", ["epsilon", "clean"])

@@ -16,7 +16,10 @@ BAD = {
     "unknown key": (SMALLEST + "colour: red", "colour: is not a key"),
     "unknown nested key": (SMALLEST + "training: {step: 3}", "training.step: is not a key"),
     "unknown method": (SMALLEST + "method: magic", "method.name: 'magic' is not a method"),
-    "unknown method key": (SMALLEST + "method: {name: naive, temperature: 1.0}", "method.temperature: is not a parameter"),
+    "unknown method key": (
+        SMALLEST + "method: {name: naive, temperature: 1.0}",
+        "method.temperature: is not a parameter",
+    ),
     "bad method key": (SMALLEST + "method: {temperature: -1}", "method.temperature: -1 should be greater than 0"),
     "missing method key": (SMALLEST + "method: fixed", "method.words: is missing"),
     "no concepts": ("name: x\nconcepts: []\noutput: o", "concepts: is empty"),

@@ -32,7 +32,14 @@ def inputs(pipeline, words=WORDS):
 
 
 def settings(**changes) -> Training:
-    small = {"steps": 4, "batch_size": 2, "learning_rate": 1e-3, "latent_steps": 4, "trajectories": 2, "checkpoint_every": 2}
+    small = {
+        "steps": 4,
+        "batch_size": 2,
+        "learning_rate": 1e-3,
+        "latent_steps": 4,
+        "trajectories": 2,
+        "checkpoint_every": 2,
+    }
     return Training(**{**small, **changes})
 
 
@@ -137,7 +144,9 @@ def test_same_seed_same_weights_and_the_original_stays(tiny_pipeline, method: di
 
 def test_erasing_lowers_the_erasing_loss(tiny_pipeline) -> None:
     records: list[dict] = []
-    train(*inputs(tiny_pipeline), Method(name="naive"), settings(steps=60, batch_size=4), seed=0, on_record=records.append)
+    train(
+        *inputs(tiny_pipeline), Method(name="naive"), settings(steps=60, batch_size=4), seed=0, on_record=records.append
+    )
     losses = [r["erasing_loss"] for r in records]
     assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
 

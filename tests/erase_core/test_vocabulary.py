@@ -23,7 +23,9 @@ def reasons(words: list[str], erased=(), exclude=(), source="mine.txt") -> dict[
 
 
 def test_filters_by_name() -> None:
-    found = reasons(["taxi", "Taxi", "taxis", "cab", "bus", "buses", "x", "a1", "the", "apple", "a b c"], ["Taxi"], ["apple"])
+    found = reasons(
+        ["taxi", "Taxi", "taxis", "cab", "bus", "buses", "x", "a1", "the", "apple", "a b c"], ["Taxi"], ["apple"]
+    )
     assert found == {
         "taxi": "erased", "Taxi": "duplicate", "taxis": "duplicate", "cab": "", "bus": "", "buses": "duplicate", "x": "length",
         "a1": "not-letters", "the": "stop-word", "apple": "excluded", "a b c": "",
@@ -31,17 +33,27 @@ def test_filters_by_name() -> None:
 
 
 def test_erased_plural_is_dropped_without_its_singular() -> None:
-    assert reasons(["knives", "wolves", "bus"], ["knife", "wolf"]) == {"knives": "erased", "wolves": "erased", "bus": ""}
+    assert reasons(["knives", "wolves", "bus"], ["knife", "wolf"]) == {
+        "knives": "erased",
+        "wolves": "erased",
+        "bus": "",
+    }
     assert reasons(["knife"], ["knives"]) == {"knife": "erased"}
 
 
 def test_embedded_words_do_not_depend_on_what_is_erased() -> None:
     words = [v.Candidate(w, "mine.txt") for w in ["taxi", "taxis", "bus", "the", "cab"]]
-    assert v.embedded_words(v.curate(words, ["taxi"], ["cab"])) == v.embedded_words(v.curate(words, [], [])) == ["taxi", "bus", "cab"]
+    assert (
+        v.embedded_words(v.curate(words, ["taxi"], ["cab"]))
+        == v.embedded_words(v.curate(words, [], []))
+        == ["taxi", "bus", "cab"]
+    )
 
 
 def test_clip_tokens() -> None:
-    rows = v.curate(v.candidates("clip-tokens", lambda: tokenizer_vocabulary(WEIGHTS / "pipeline/tokenizer")), ["taxi"], [])
+    rows = v.curate(
+        v.candidates("clip-tokens", lambda: tokenizer_vocabulary(WEIGHTS / "pipeline/tokenizer")), ["taxi"], []
+    )
     assert len(rows) == 49_408
     by_word = {row.word: row.reason for row in rows if row.kept or row.reason == "erased"}
     assert by_word["taxi"] == "erased" and by_word["car"] == "" and by_word["helicopter"] == ""

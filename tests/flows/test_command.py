@@ -25,7 +25,10 @@ BAD = {
 
 def erase(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "flows.command", *arguments], capture_output=True, text=True, env={**os.environ, **environment}
+        [sys.executable, "-m", "flows.command", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
     )
 
 
@@ -53,12 +56,23 @@ def test_bad_specs_load_no_model_library(tmp_path: Path) -> None:
 
 def test_help_is_enough_to_write_a_spec() -> None:
     text = erase("run", "--help").stdout
-    for key in ("concepts", "top_k", "learning_rate", "guidance_scale", "preserved", "(adversarial)", "temperature", "output: REQUIRED"):
+    for key in (
+        "concepts",
+        "top_k",
+        "learning_rate",
+        "guidance_scale",
+        "preserved",
+        "(adversarial)",
+        "temperature",
+        "output: REQUIRED",
+    ):
         assert key in text
 
 
 def test_generate(tmp_path: Path) -> None:
-    ran = erase("generate", "emoji-world", "a taxi", "a rose", "--out", str(tmp_path / "g.png"), "--seeds", "3", "--steps", "2")
+    ran = erase(
+        "generate", "emoji-world", "a taxi", "a rose", "--out", str(tmp_path / "g.png"), "--seeds", "3", "--steps", "2"
+    )
     assert ran.returncode == 0, ran.stderr
     assert Image.open(tmp_path / "g.png").size == (3 * 66 - 2, 2 * 66 - 2)
 

@@ -31,7 +31,10 @@ output: {output}
 
 def erase(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "flows.command", *arguments], capture_output=True, text=True, env={**os.environ, **environment}
+        [sys.executable, "-m", "flows.command", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
     )
 
 
@@ -57,7 +60,15 @@ def test_every_result_is_there(finished) -> None:
     for key in ("esr_1", "esr_5", "psr_1", "psr_5", "psr_1_original", "esr_1_original"):
         assert 0 <= summary[key] <= 1
     assert summary["seed"] == 1 and summary["versions"]["torch"] and summary["cached"] == []
-    assert set(summary["seconds"]) == {"vocabulary", "embeddings", "nearest", "training", "original", "erased", "scores"}
+    assert set(summary["seconds"]) == {
+        "vocabulary",
+        "embeddings",
+        "nearest",
+        "training",
+        "original",
+        "erased",
+        "scores",
+    }
     assert "ESR-1" in ran.stdout and "report.html" in ran.stdout
 
 
@@ -68,7 +79,17 @@ def test_tables_have_their_columns(finished) -> None:
         "preserved": ["concept", "rank", "word", "similarity", "row"],
         "images": ["prompt", "concept", "role", "seed", "model", "png"],
         "scores": ["metric", "concept", "role", "value", "low", "high", "n"],
-        "trace": ["step", "phase", "concept", "word", "probability", "drawn", "erasing_loss", "preservation_loss", "seconds"],
+        "trace": [
+            "step",
+            "phase",
+            "concept",
+            "word",
+            "probability",
+            "drawn",
+            "erasing_loss",
+            "preservation_loss",
+            "seconds",
+        ],
     }
     for name, wanted in columns.items():
         assert pq.read_schema(out / f"{name}.parquet").names == wanted
@@ -137,7 +158,9 @@ def test_second_run_is_served_from_the_caches_and_says_so(finished) -> None:
     before = (folder / "out" / "delta.safetensors").read_bytes()
     ran = erase("run", str(folder / "spec.yaml"))
     assert ran.returncode == 0, ran.stderr
-    assert "Served from the cache: vocabulary, embeddings, nearest, training, original, erased, scores." in " ".join(ran.stdout.split())
+    assert "Served from the cache: vocabulary, embeddings, nearest, training, original, erased, scores." in " ".join(
+        ran.stdout.split()
+    )
     assert (folder / "out" / "delta.safetensors").read_bytes() == before
     client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     assert len(client.search_model_versions("name = 'flow-test'")) == 1

@@ -1,0 +1,36 @@
+"""The whole DAG on a local diffusers folder with other dimensions than the embedded model's."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from erase_core.models.source import WEIGHTS
+
+
+def test_local_folder(tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(
+        f"""
+name: local
+model: {tiny_folder}
+concepts: [garbage truck]
+vocabulary: {{source: english-3000, top_k: 8}}
+training: {{steps: 2, batch_size: 2, trajectories: 1, latent_steps: 3}}
+generation: {{seeds: [0], steps: 2}}
+scoring: {{preserved: [boat, church], clip: {WEIGHTS / "clip"}, resamples: 100}}
+output: {tmp_path / "out"}
+"""
+    )
+    ran = subprocess.run(
+        [sys.executable, "-m", "flows.command", "run", str(tmp_path / "spec.yaml")],
+        capture_output=True,
+        text=True,
+        env=os.environ,
+    )
+    assert ran.returncode == 0, ran.stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert "esr_1" not in summary and summary["clip_score_preserved"] >= 0 and summary["pixel_distance_erased"] >= 0
+    assert (tmp_path / "out" / "report.html").exists()
