@@ -208,7 +208,11 @@ def up(
     prepare()
     from infra.servers import serve
 
-    serve(prefect_port, mlflow_port, console.print)
+    try:
+        serve(prefect_port, mlflow_port, lambda line: console.print(line, highlight=False, soft_wrap=True))
+    except RuntimeError as error:
+        complaints.print(str(error), style="red", markup=False)
+        raise typer.Exit(2) from None
 
 
 @app.command()
@@ -275,9 +279,9 @@ def vocab_curate(
     except ValueError as error:
         complaints.print(str(error), style="red", markup=False)
         raise typer.Exit(2) from None
-    table = Table("filter", "words")
-    for reason, count in sorted(counts(rows).items(), key=lambda item: -item[1]):
-        table.add_row(reason, str(count))
+    table = Table("after the filter", "words left")
+    for name, left in counts(rows).items():
+        table.add_row(name, str(left))
     console.print(table)
     console.print("Kept: " + ", ".join([row.word for row in rows if row.kept][:show_kept]), highlight=False)
 

@@ -26,4 +26,4 @@ def pretrain(output: str, scale: float = 1.0, seed: int = 0) -> dict[str, float]
         for part in PARTS:
             with tracking.run(part, parent) as run_id:
                 train_part(part, work, scale, seed, run_id)
-        return assemble_world(work, output, parent)
+        return assemble_world(work, output, max(1, round(1 / scale)) if scale < 1 else 1, parent)

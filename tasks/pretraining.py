@@ -45,10 +45,10 @@ def train_part(part: str, work: str, scale: float, seed: int, run_id: str) -> No
 
 
 @task(name="assemble")
-def assemble_world(work: str, output: str, run_id: str) -> dict[str, float]:
+def assemble_world(work: str, output: str, every: int, run_id: str) -> dict[str, float]:
     """Write the finished world with its model card, and measure it."""
     with reporting("measuring", "pretraining-quality") as report:
-        figures = pretrain.assemble(Path(work), Path(output), report)
+        figures = pretrain.assemble(Path(work), Path(output), every, report)
     tracking.log_metrics(run_id, figures)
     for name in ("contact-sheet.png", "quality.json", "README.md"):
         tracking.client().log_artifact(run_id, str(Path(output) / name))

@@ -29,6 +29,9 @@ SCHEMA = pa.schema(
     ]
 )
 WORD_COLUMNS = ("word", "concept", "words", "concepts")
+FILTERS = ("not-whole", "not-letters", "length", "not-english", "stop-word", "duplicate", "erased", "excluded")
+"""The filters in the order they are applied; each names the words it drops."""
+
 EMBEDDED_ANYWAY = ("", "erased", "excluded")
 """Reasons that depend on what is erased. Such words are embedded with the rest, so that all runs share one embedding file."""
 LEAST_FREQUENCY = 3.0
@@ -201,8 +204,12 @@ def curate(words: Iterable[Candidate], erased: Iterable[str], exclude: Iterable[
 
 
 def counts(rows: Iterable[Row]) -> dict[str, int]:
-    """How many words were kept, and how many each filter dropped."""
-    return dict(Counter(row.reason or "kept" for row in rows))
+    """How many words there were, and how many were left after each filter, in the filters' order."""
+    dropped = Counter(row.reason for row in rows)
+    left = {"candidates": dropped.total()}
+    for name in FILTERS:
+        left[name] = list(left.values())[-1] - dropped[name]
+    return left
 
 
 def require_top_k(rows: Iterable[Row], top_k: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,10 +28,10 @@ class Plan:
     """Steps and batch size of each part."""
 
     autoencoder: tuple[int, int] = (4000, 8)
-    decoder: tuple[int, int] = (4000, 8)
+    decoder: tuple[int, int] = (1500, 8)
     clip: tuple[int, int] = (1600, 128)
     concept: tuple[int, int] = (1500, 64)
-    style: tuple[int, int] = (600, 64)
+    style: tuple[int, int] = (3000, 64)
     unet: tuple[int, int] = (6000, 32)
 
     def scaled(self, scale: float) -> Plan:
@@ -119,8 +118,11 @@ def unet(work: Path, plan: Plan, seed: int, report: Report = silent) -> None:
         save(model, work / "unet")
 
 
-def assemble(work: Path, output: Path, progress=lambda done, total: None) -> dict[str, float]:
-    """Put the parts together in `output` with their model card and contact sheet; returns the measured figures."""
+def assemble(work: Path, output: Path, every: int = 1, progress=lambda done, total: None) -> dict[str, float]:
+    """Put the parts together in `output` with their model card and contact sheet; returns the measured figures.
+
+    Every `every`-th concept is drawn to measure them.
+    """
     judges = [
         AutoModelForImageClassification.from_pretrained(work / f"{which}-judge") for which in ("concept", "style")
     ]
@@ -134,9 +136,10 @@ def assemble(work: Path, output: Path, progress=lambda done, total: None) -> dic
         renders(work),
         Generation(),
         IMAGES_PER_CONCEPT,
+        every,
         progress,
     )
     quality.write_sheet(output / "contact-sheet.png", sheet)
     write_json(output / "quality.json", {"figures": figures, "concept_top_1": by_concept})
     (output / "README.md").write_text(card.render(figures, by_concept), encoding="utf-8")
-    return json.loads(json.dumps(figures))
+    return figures

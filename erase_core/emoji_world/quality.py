@@ -28,15 +28,16 @@ def measure(
     rgba: torch.Tensor | None,
     settings: Generation,
     images_per_concept: int,
+    every: int = 1,
     progress=lambda done, total: None,
 ) -> tuple[dict[str, float], dict[str, float], np.ndarray]:
     """The world's figures, each concept's top-1, and a contact sheet uint8 [H, W, 3].
 
     concept_top_1: over images_per_concept images of "a {concept}". style_top_1: over one image of every concept in every
     style. With the renders at hand also the judges' accuracy on held-out augmentations and on the autoencoder's
-    reconstructions.
+    reconstructions. Only every `every`-th concept is drawn.
     """
-    words = [c.word for c in concepts()]
+    words = [c.word for c in concepts()][::every]
     named = [(with_article(f"a {w}"), FIRST_SEED + i, w) for w in words for i in range(images_per_concept)]
     styled = [(with_article(f"a {w} in {s} style"), FIRST_SEED + i, s) for i, w in enumerate(words) for s in STYLES]
     made = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from PIL import Image
 
 from ..files import new_file
 from ..spec import Generation
+from .plan import Wanted
 from .sampler import sample
 
 SCHEMA = pa.schema(
@@ -26,15 +26,6 @@ SCHEMA = pa.schema(
         ("png", pa.binary()),
     ]
 )
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """An image to make: its prompt and seed, and the concept it should show."""
-
-    prompt: str
-    concept: str
-    seed: int
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

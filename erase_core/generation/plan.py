@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ..emoji_world.catalogue import concepts, with_article
 from ..emoji_world.labels import labels_of
 from ..spec import Spec
-from .images import Wanted
 
 ERASED, PRESERVED = "erased", "preserved"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An image to make: its prompt and seed, and the concept it should show."""
+
+    prompt: str
+    concept: str
+    seed: int
 
 
 class PlanError(ValueError):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
 from ..files import new_folder
 from .source import ModelSource
@@ -21,6 +23,8 @@ def load_pipeline(source: ModelSource, dtype: torch.dtype = torch.float32) -> St
 
     Only safetensors are read, and the network is used for hub ids alone. Parts are moved to the accelerator if there is one.
     """
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     place = source.folder if source.folder is not None else source.name
     pipeline = StableDiffusionPipeline.from_pretrained(
         str(place),

@@ -9,8 +9,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline, UniPCMultistepScheduler
 
-from erase_core.generation.images import Wanted, decode_png, encode_png, generate, grid, read_images
-from erase_core.generation.plan import roles, wanted_images
+from erase_core.generation.images import decode_png, encode_png, generate, grid, read_images
+from erase_core.generation.plan import Wanted, roles, wanted_images
 from erase_core.generation.sampler import sample
 from erase_core.spec import Generation, parse_spec
 

@@ -10,7 +10,8 @@ import torch
 from transformers import CLIPModel
 
 from erase_core.emoji_world.labels import labels_of
-from erase_core.generation.images import Wanted, generate
+from erase_core.generation.images import generate
+from erase_core.generation.plan import Wanted
 from erase_core.metrics.clip_features import ClipFeatures, clip_distance, clip_score
 from erase_core.metrics.erasure import erased_success, preserved_success
 from erase_core.metrics.intervals import mean_interval

@@ -32,6 +32,16 @@ def test_filters_by_name() -> None:
     }  # fmt: skip
 
 
+def test_counts_left_after_each_filter() -> None:
+    rows = v.curate(
+        [v.Candidate(w, "mine.txt") for w in ["taxi", "bus", "the", "a1", "buses", "apple"]], ["taxi"], ["apple"]
+    )
+    assert v.counts(rows) == {
+        "candidates": 6, "not-whole": 6, "not-letters": 5, "length": 5, "not-english": 5, "stop-word": 4, "duplicate": 3,
+        "erased": 2, "excluded": 1,
+    }  # fmt: skip
+
+
 def test_erased_plural_is_dropped_without_its_singular() -> None:
     assert reasons(["knives", "wolves", "bus"], ["knife", "wolf"]) == {
         "knives": "erased",

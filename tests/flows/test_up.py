@@ -1,0 +1,58 @@
+"""`erase up` serves both pages, says where, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+
+from infra.servers import answers
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_up() -> None:
+    ports = free_port(), free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "flows.command",
+        "up",
+        "--prefect-port",
+        str(ports[0]),
+        "--mlflow-port",
+        str(ports[1]),
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    ) as process:
+        try:
+            said = [process.stdout.readline() for _ in range(3)]
+            assert f"http://127.0.0.1:{ports[0]}" in said[0] and f"http://127.0.0.1:{ports[1]}" in said[1], said
+            for url in (f"http://127.0.0.1:{ports[0]}/api/health", f"http://127.0.0.1:{ports[1]}/health"):
+                assert urllib.request.urlopen(url, timeout=30).status == 200
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=60)
+    assert not any(answers(port) for port in ports)
+
+
+def test_a_taken_port_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        ran = subprocess.run(
+            [sys.executable, "-m", "flows.command", "up", "--prefect-port", port],
+            capture_output=True,
+            text=True,
+            env=os.environ,
+        )
+    assert ran.returncode == 2 and f"port {port} is taken" in ran.stderr and "Traceback" not in ran.stderr
