@@ -128,7 +128,9 @@ class Training(Part):
         "xattn",
         description="Which weights are trained: cross-attention, its to_k and to_v only, all but it, self-attention, all.",
     )
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Arithmetic of the trained UNet.")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="Arithmetic of the UNet; with bf16 the weights stay in fp32 (autocast)."
+    )
     processes: int = Field(1, gt=0, description="Ranks on this machine.")
     zero_stage: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed's ZeRO stage.")
     latents: Literal["frozen-bank", "fresh"] = Field(

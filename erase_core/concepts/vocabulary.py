@@ -92,7 +92,7 @@ def token_candidate(token: str) -> Candidate:
 
 @functools.cache
 def byte_of_character() -> dict[str, int]:
-    """The inverse of byte-level BPE's printable stand-ins for the 256 bytes."""
+    """Byte-level BPE's printable stand-ins for the 256 bytes, in the order in which CLIP numbers them."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}

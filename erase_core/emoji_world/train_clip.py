@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
+from ..concepts.vocabulary import byte_of_character
 from .augment import IMAGE_SIDE, draw
 from .catalogue import STYLES, Concept, caption, concepts
 from .fit import Report, fit, silent
@@ -39,16 +40,9 @@ def fetch_merges(folder: Path) -> list[tuple[str, str]]:
     return [tuple(line.split()) for line in lines[1 : 49152 - 256 - 2 + 1]]
 
 
-def byte_alphabet() -> list[str]:
-    """The 256 printable stand-ins that byte-level BPE gives to the bytes, in the order CLIP numbers them."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [b for b in range(256) if b not in printable]
-    return [chr(b) for b in printable] + [chr(256 + i) for i in range(len(others))]
-
-
 def build_tokenizer(merges: list[tuple[str, str]]) -> CLIPTokenizer:
     """The real CLIP tokenizer of 49,408 tokens with this world's shorter context."""
-    alphabet = byte_alphabet()
+    alphabet = list(byte_of_character())
     tokens = (
         alphabet + [c + "</w>" for c in alphabet] + ["".join(m) for m in merges] + ["<|startoftext|>", "<|endoftext|>"]
     )

@@ -52,9 +52,9 @@ def resolve_folder(source: ModelSource) -> Path:
     )
 
 
-def twin(unet: UNet2DConditionModel, trained: list[str]) -> UNet2DConditionModel:
-    """A second UNet that owns copies of the trained weights and shares all the others with the first."""
-    shared = {id(p): p for name, p in unet.named_parameters() if name not in set(trained)}
+def twin(unet: UNet2DConditionModel, owned: list[str]) -> UNet2DConditionModel:
+    """A second UNet that has its own copies of the named weights and shares all the others with the first."""
+    shared = {id(p): p for name, p in unet.named_parameters() if name not in set(owned)}
     return copy.deepcopy(unet, memo=shared)
 
 

@@ -33,8 +33,6 @@ def config(training: Training) -> dict:
         "gradient_accumulation_steps": 1,
         "zero_optimization": {"stage": training.zero_stage},
         "zero_allow_untested_optimizer": True,
-        "bf16": {"enabled": training.precision == "bf16"},
-        "fp16": {"enabled": training.precision == "fp16"},
         "steps_per_print": 10**9,
     }
 

@@ -68,11 +68,13 @@ def train(
     """
     losses, settings = methods.load(method.name), method.settings
     trained = trainable_names(unet, training.trainable)
-    edited_unet = twin(unet, trained).train()
+    # ZeRO 3 takes every parameter of the engine's model apart, so nothing may be shared with θ.
+    owned = trained if training.zero_stage < 3 else trainable_names(unet, "full")
+    edited_unet = twin(unet, owned).train()
     engine = start_engine(edited_unet, trained, training)
     rank = checkpoint.rank()
 
-    autocast = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[training.precision]
+    autocast = torch.bfloat16 if training.precision == "bf16" else None
     frozen = noise_predictor(unet, scheduler, autocast)
     edited = noise_predictor(engine, scheduler, autocast)
     edited_for_search = noise_predictor(engine.module, scheduler, autocast)

@@ -192,6 +192,20 @@ def test_divergence_stops_and_keeps_the_checkpoint(tiny_pipeline, tmp_path: Path
     assert checkpoint.latest(tmp_path) is not None
 
 
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_every_zero_stage_trains_the_same_weights(tiny_pipeline, stage: int) -> None:
+    plain = train(*inputs(tiny_pipeline), Method(), settings(), seed=2)
+    sharded = train(*inputs(tiny_pipeline), Method(), settings(zero_stage=stage), seed=2)
+    for name, value in plain.items():
+        assert torch.allclose(value, sharded[name], atol=1e-5), name
+
+
+def test_half_precision_trains_full_precision_weights(tiny_pipeline) -> None:
+    weights = train(*inputs(tiny_pipeline), Method(), settings(precision="bf16", steps=2), seed=2)
+    assert all(value.dtype == torch.float32 and torch.isfinite(value).all() for value in weights.values())
+    assert next(tiny_pipeline.unet.parameters()).dtype == torch.float32
+
+
 @pytest.mark.parametrize("latents", ["fresh", "frozen-bank"])
 def test_latent_sources(tiny_pipeline, latents: str) -> None:
     train(*inputs(tiny_pipeline), Method(), settings(latents=latents, steps=2), seed=0)

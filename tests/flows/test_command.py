@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from tests.command import erase
 
 BAD = {
     "unknown method": ("name: x\nconcepts: [taxi]\noutput: {out}\nmethod: magic", "method.name"),
@@ -21,15 +22,6 @@ BAD = {
     "model": ("name: x\nconcepts: [taxi]\noutput: {out}\nmodel: /no/such/model", "model"),
     "yaml": ("name: [", "YAML"),
 }  # fmt: skip
-
-
-def erase(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "flows.command", *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
 
 
 @pytest.mark.parametrize(("text", "field"), BAD.values(), ids=BAD)

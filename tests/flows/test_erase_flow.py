@@ -16,6 +16,7 @@ from prefect.client.orchestration import get_client
 
 from erase_core.artifacts import folder_of
 from erase_core.models.source import WEIGHTS
+from tests.command import erase
 
 SPEC = """
 name: flow test
@@ -27,15 +28,6 @@ generation: {{seeds: [0], steps: 4}}
 scoring: {{preserved: [bus, police car, car, rose, apple, cat], resamples: 100}}
 output: {output}
 """
-
-
-def erase(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "flows.command", *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
 
 
 @pytest.fixture(scope="module")

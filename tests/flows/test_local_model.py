@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 from erase_core.models.source import WEIGHTS
+from tests.command import erase
 
 
 def test_local_folder(tiny_folder: Path, tmp_path: Path) -> None:
@@ -24,12 +22,7 @@ scoring: {{preserved: [boat, church], clip: {WEIGHTS / "clip"}, resamples: 100}}
 output: {tmp_path / "out"}
 """
     )
-    ran = subprocess.run(
-        [sys.executable, "-m", "flows.command", "run", str(tmp_path / "spec.yaml")],
-        capture_output=True,
-        text=True,
-        env=os.environ,
-    )
+    ran = erase("run", str(tmp_path / "spec.yaml"))
     assert ran.returncode == 0, ran.stderr
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert "esr_1" not in summary and summary["clip_score_preserved"] >= 0 and summary["pixel_distance_erased"] >= 0

@@ -10,6 +10,7 @@ import sys
 import urllib.request
 
 from infra.servers import answers
+from tests.command import erase
 
 
 def free_port() -> int:
@@ -49,10 +50,5 @@ def test_a_taken_port_is_named() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        ran = subprocess.run(
-            [sys.executable, "-m", "flows.command", "up", "--prefect-port", port],
-            capture_output=True,
-            text=True,
-            env=os.environ,
-        )
+        ran = erase("up", "--prefect-port", port)
     assert ran.returncode == 2 and f"port {port} is taken" in ran.stderr and "Traceback" not in ran.stderr

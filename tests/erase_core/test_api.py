@@ -1,0 +1,74 @@
+"""The library call: no server, no files, and the given pipeline stays as it is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from erase_core import erase
+from erase_core.models.delta import DeltaError, apply_delta, save_delta
+from erase_core.spec import SpecError
+
+SMALL = {"steps": 2, "batch_size": 2, "trajectories": 1, "latent_steps": 3}
+
+
+def test_erase(tiny_pipeline) -> None:
+    before = {name: value.clone() for name, value in tiny_pipeline.unet.state_dict().items()}
+    records: list[dict] = []
+    erased = erase(tiny_pipeline, concepts=["taxi", {"concept": "bus"}], top_k_words=6, training=SMALL, on_record=records.append)
+    after = erased.unet.state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in tiny_pipeline.unet.state_dict().items())
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(".attn2." in name for name in changed)
+    assert {r["concept"] for r in records} == {"taxi", "bus"}
+    assert erased("a bus", num_inference_steps=2).images[0].size == (32, 32)
+
+
+@pytest.mark.parametrize(
+    "method", [{"name": "fixed", "words": ["bus"]}, "neutral", "nearest", {"name": "naive", "neutral": "a photo"}]
+)
+def test_other_methods(tiny_pipeline, method) -> None:
+    records: list[dict] = []
+    erase(tiny_pipeline, ["taxi"], method=method, top_k_words=6, training=SMALL, on_record=records.append)
+    drawn = {word for r in records for word in r["drawn"]}
+    name = method if isinstance(method, str) else method["name"]
+    assert drawn == {"fixed": {"bus"}, "neutral": {""}, "naive": set()}.get(name, drawn)
+    assert name != "nearest" or len(drawn) == 1
+
+
+def test_bad_input(tiny_pipeline) -> None:
+    with pytest.raises(SpecError, match="concepts: is empty"):
+        erase(tiny_pipeline, [])
+    with pytest.raises(ValueError, match="vocabulary.top_k"):
+        erase(tiny_pipeline, ["taxi"], top_k_words=10_000)
+
+
+def test_knows_no_orchestrator_and_no_tracker() -> None:
+    code = (
+        "import sys, erase_core.api, erase_core.stages, erase_core.training.worker, erase_core.emoji_world.pretrain\n"
+        "assert not {'prefect', 'mlflow'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_delta_round_trip(tiny_pipeline, tmp_path) -> None:
+    erased = erase(tiny_pipeline, ["taxi"], top_k_words=6, training=SMALL)
+    count = save_delta(tmp_path / "d.safetensors", tiny_pipeline.unet, erased.unet, {"base_model_hash": "abc"})
+    fresh = type(tiny_pipeline.unet).from_config(tiny_pipeline.unet.config)
+    fresh.load_state_dict(tiny_pipeline.unet.state_dict())
+    apply_delta(fresh, tmp_path / "d.safetensors", "abc")
+    assert count > 0 and all(torch.equal(v, fresh.state_dict()[n]) for n, v in erased.unet.state_dict().items())
+    with pytest.raises(DeltaError, match="made from model abc"):
+        apply_delta(fresh, tmp_path / "d.safetensors", "def")
+
+
+def test_delta_of_another_architecture(tiny_pipeline, world, tmp_path) -> None:
+    erased = erase(tiny_pipeline, ["taxi"], top_k_words=6, training=SMALL)
+    save_delta(tmp_path / "d.safetensors", tiny_pipeline.unet, erased.unet, {})
+    before = [p.clone() for p in world.unet.parameters()]
+    with pytest.raises(DeltaError, match="does not fit"):
+        apply_delta(world.unet, tmp_path / "d.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(before, world.unet.parameters()))
