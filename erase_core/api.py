@@ -32,7 +32,7 @@ def erase(
     *,
     method: str | dict = "adversarial",
     vocabulary: str = "emoji-world",
-    top_k_words: int = 100,
+    top_k_words: int = 50,
     training: dict | None = None,
     seed: int = 0,
     on_record: Callable[[dict], None] = lambda record: None,

@@ -109,7 +109,7 @@ class Vocabulary(Part):
         "Default: emoji-world for that model, else english-3000.",
     )
     top_k: int = Field(
-        100, gt=0, description="How many nearest words of each erased concept the search may choose from."
+        50, gt=0, description="How many nearest words of each erased concept the search may choose from."
     )
     similarity: Literal["cosine", "l2"] = Field("cosine", description="What nearest means, between prompt embeddings.")
     exclude: list[Word] = Field([], description="Words that are never preserved.")
@@ -121,9 +121,11 @@ class Vocabulary(Part):
 class Training(Part):
     """The optimisation of the edited UNet."""
 
-    steps: int = Field(300, gt=0, description="Update steps.")
+    steps: int = Field(150, gt=0, description="Update steps; about 1000 for Stable Diffusion.")
     batch_size: int = Field(4, gt=0, description="Samples of the erased and of the preserved concept in each step.")
-    learning_rate: Finite = Field(1e-4, gt=0, description="Adam's learning rate for the UNet.")
+    learning_rate: Finite = Field(
+        2e-4, gt=0, description="Adam's learning rate for the UNet; about 1e-5 for Stable Diffusion."
+    )
     trainable: Literal["xattn", "xattn-strict", "noxattn", "selfattn", "full"] = Field(
         "xattn",
         description="Which weights are trained: cross-attention, its to_k and to_v only, all but it, self-attention, all.",
@@ -139,7 +141,7 @@ class Training(Part):
     )
     latent_steps: int = Field(20, gt=1, le=1000, description="DDIM steps of a latent's trajectory.")
     latent_guidance: Finite = Field(3.0, ge=0, description="Guidance scale of a latent's trajectory.")
-    trajectories: int = Field(8, gt=0, description="Trajectories kept for each concept in the bank.")
+    trajectories: int = Field(4, gt=0, description="Trajectories kept for each concept in the bank.")
     checkpoint_every: int = Field(100, gt=0, description="Steps between checkpoints.")
     divergence: Finite = Field(
         1e3, gt=0, description="Stop when a loss is this many times its first value, or not a number."

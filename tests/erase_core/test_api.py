@@ -18,7 +18,9 @@ SMALL = {"steps": 2, "batch_size": 2, "trajectories": 1, "latent_steps": 3}
 def test_erase(tiny_pipeline) -> None:
     before = {name: value.clone() for name, value in tiny_pipeline.unet.state_dict().items()}
     records: list[dict] = []
-    erased = erase(tiny_pipeline, concepts=["taxi", {"concept": "bus"}], top_k_words=6, training=SMALL, on_record=records.append)
+    erased = erase(
+        tiny_pipeline, concepts=["taxi", {"concept": "bus"}], top_k_words=6, training=SMALL, on_record=records.append
+    )
     after = erased.unet.state_dict()
     assert all(torch.equal(value, before[name]) for name, value in tiny_pipeline.unet.state_dict().items())
     changed = {name for name in before if not torch.equal(before[name], after[name])}
