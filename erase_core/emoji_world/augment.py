@@ -55,7 +55,7 @@ def spoil(rgba: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     images = images * uniform(0.8, 1.2) + uniform(-0.12, 0.12)
     grey = images.mean(1, keepdim=True)
     images = grey + (images - grey) * uniform(0.6, 1.3)
-    blur = torch.from_numpy(rng.choice([0.0, 0.5, 0.8, 1.0], count).astype(np.float32))
+    blur = torch.from_numpy(rng.choice([0.0, 0.6, 1.0, 1.5, 2.0], count).astype(np.float32))
     images = torch.where(blur[:, None, None, None] > 0, gaussian_blur(images, blur.clamp(min=0.3)), images)
     noise = torch.from_numpy(rng.standard_normal(tuple(images.shape), dtype=np.float32))
     return (images + noise * uniform(0, 0.12)).clamp(-1, 1)
