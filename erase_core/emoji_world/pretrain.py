@@ -31,7 +31,7 @@ class Plan:
     decoder: tuple[int, int] = (1500, 8)
     clip: tuple[int, int] = (1600, 128)
     concept: tuple[int, int] = (1500, 64)
-    style: tuple[int, int] = (3000, 64)
+    style: tuple[int, int] = (5000, 64)
     unet: tuple[int, int] = (6000, 32)
 
     def scaled(self, scale: float) -> Plan:
