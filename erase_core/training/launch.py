@@ -15,6 +15,7 @@ from ..files import home, write_json
 from ..spec import Spec
 
 KEPT_LINES = 30
+GROUP_VARIABLES = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
 class TrainingFailed(RuntimeError):
@@ -58,7 +59,9 @@ def run_training(
             str(job),
         ]
     threads = max(1, (os.cpu_count() or 1) // spec.training.processes)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    # A launch starts a process group of its own, also from a process that belongs to another.
+    inherited = {name: value for name, value in os.environ.items() if name not in GROUP_VARIABLES}
+    environment = {**inherited, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     kept: list[str] = []
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
