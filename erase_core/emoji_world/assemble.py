@@ -53,6 +53,11 @@ def save_world(
             requires_safety_checker=False,
         )
         pipeline.to(dtype=torch.float16).save_pretrained(partial / "pipeline", safe_serialization=True)
+        for part in ("unet", "vae"):
+            # Where a part was loaded from is nobody's business who uses it.
+            config = read_json(partial / "pipeline" / part / "config.json")
+            config.pop("_name_or_path", None)
+            write_json(partial / "pipeline" / part / "config.json", config)
         save_clip(partial, clip.half(), tokenizer)
         for name, judge in (("concept_judge", concept_judge), ("style_judge", style_judge)):
             judge.half().save_pretrained(partial / name, safe_serialization=True)
