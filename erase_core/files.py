@@ -30,12 +30,6 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def folder_digest(folder: Path) -> str:
-    """A 16-digit hexadecimal hash of the names and bytes of all files below a folder."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return digest([(p.relative_to(folder).as_posix(), file_digest(p)) for p in files])
-
-
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path` that becomes `path` when the block ends without an error."""

@@ -60,10 +60,6 @@ class EmbeddingTable:
     def __len__(self) -> int:
         return len(self.words)
 
-    @property
-    def bytes(self) -> int:
-        return sum(chunk.nbytes for chunk in self.chunks["embedding"])
-
     def rows(self, indices: list[int]) -> torch.Tensor:
         """Prompt embeddings float32 [len(indices), L, d]."""
         found = [self.row(int(index)) for index in indices]

@@ -42,11 +42,6 @@ def concepts() -> tuple[Concept, ...]:
         )
 
 
-def style_words() -> tuple[str, ...]:
-    """All style words in catalogue order; a style's index is its class in the style judge."""
-    return tuple(STYLES)
-
-
 def groups() -> dict[str, list[str]]:
     """Superordinate word → the concepts it covers."""
     members: dict[str, list[str]] = {}

@@ -25,10 +25,6 @@ class ModelSource:
     name: str
     folder: Path | None
 
-    @property
-    def embedded(self) -> bool:
-        return self.name == EMBEDDED
-
 
 def find_model(name: str) -> ModelSource:
     """Resolve `emoji-world`, a local diffusers folder, or a hub id; ModelError when it is none of them."""

@@ -113,16 +113,14 @@ def train(
         values = average(torch.tensor([math.nan if v is None else float(v.detach()) for v in (erasing, preservation)]))
         erasing, preservation = (None if v is None else float(mean) for v, mean in zip((erasing, preservation), values))
         for name, value in (("erasing", erasing), ("preservation", preservation)):
+            if value is None:
+                continue
             first = next((r[f"{name}_loss"] for r in records if r[f"{name}_loss"]), None)
-            limit = training.divergence * max(first or 1.0, 1e-3)
-            if value is not None and not abs(value) <= limit:
+            if not abs(value) <= training.divergence * max(first or 1.0, 1e-3):
+                kept = newest_step(checkpoints)
+                told = f" (the checkpoint of step {kept} is kept)" if kept else ""
                 raise Diverged(
-                    f"training: the {name} loss is {value:.3g} at step {step}; lower training.learning_rate"
-                    + (
-                        f" (the checkpoint of step {newest_step(checkpoints)} is kept)"
-                        if newest_step(checkpoints)
-                        else ""
-                    )
+                    f"training: the {name} loss is {value:.3g} at step {step}; lower training.learning_rate{told}"
                 )
         word, probability = favourite(chooser, choice)
         row = {
