@@ -16,8 +16,8 @@ from .models.pipeline import load_pipeline
 from .models.prompts import encode
 from .models.source import find_model
 from .spec import make_spec
-from .training.candidates import erased_concepts
-from .training.loop import Conditions, train
+from .training.candidates import conditions_of, erased_concepts
+from .training.loop import train
 from .training.result import put_weights
 
 
@@ -67,12 +67,11 @@ def erase(
             for n, q in zip(names, encode(pipeline, names))
         }
         wanted = erased_concepts(spec, pipeline, table, near)
-    conditions = Conditions(encode(pipeline, [""])[0], encode(pipeline, [spec.method.settings.neutral])[0])
     weights = train(
         pipeline.unet,
         pipeline.scheduler,
         wanted,
-        conditions,
+        conditions_of(spec, pipeline),
         spec.method,
         spec.training,
         spec.seed,

@@ -58,7 +58,8 @@ def check_scorers(spec: Spec) -> None:
     """Metrics that were asked for by name need their judge or CLIP."""
     if spec.embedded:
         return
-    for metric, field, given in (("erasure", "judge", spec.scoring.judge), ("clip_score", "clip", spec.scoring.clip)):
+    judge, clip = spec.scoring.judge, spec.scoring.clip
+    for metric, field, given in (("erasure", "judge", judge), ("clip_score", "clip", clip), ("kid", "clip", clip)):
         if metric in spec.metrics and given is None:
             raise ValueError(f"scoring.{field}: is needed for {metric} on this model; give a folder or a hub id")
 

@@ -177,7 +177,7 @@ class Generation(Part):
         return prompts
 
 
-Metric = Literal["erasure", "clip_score", "image_distance"]
+Metric = Literal["erasure", "clip_score", "image_distance", "kid"]
 
 
 class Scoring(Part):
@@ -187,7 +187,8 @@ class Scoring(Part):
         None,
         min_length=1,
         description="erasure: ESR and PSR by a judge. clip_score. image_distance: between both models' images of one prompt and "
-        "seed. Default: all that the judge and the CLIP at hand allow.",
+        "seed. kid: the kernel distance of both models' images on CLIP features. Default: the first three, as far as the judge "
+        "and the CLIP at hand allow.",
     )
     preserved: list[Word] | None = Field(
         None,
@@ -214,6 +215,18 @@ class Spec(Part):
     scoring: Scoring = Field(Scoring(), description="How the result is judged.")
     output: str = Field(min_length=1, description="The folder of the results.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def method_defaults(cls, value: Any) -> Any:
+        """A method's own defaults for the training part, under whatever the spec says."""
+        if not isinstance(value, dict) or not isinstance(value.get("training", {}), dict):
+            return value
+        method = value.get("method", "adversarial")
+        name = method.get("name", "adversarial") if isinstance(method, dict) else method
+        known = isinstance(name, str) and name in methods.names()
+        own = getattr(methods.load(name), "TRAINING", {}) if known else {}
+        return {**value, "training": {**own, **value.get("training", {})}}
+
     @field_validator("concepts", mode="before")
     @classmethod
     def accept_words(cls, value: Any) -> Any:
@@ -229,7 +242,14 @@ class Spec(Part):
         repeated = {name for name in erased if erased.count(name) > 1}
         if repeated:
             raise ValueError(f"concepts: {', '.join(sorted(repeated))} is given twice; name it once")
-        wanted = list(self.scoring.preserved or []) + list(getattr(self.method.settings, "words", []))
+        wanted = list(self.scoring.preserved or []) + list(getattr(self.method.settings, "words", None) or [])
+        module = methods.load(self.method.name)
+        if "weights" in getattr(module, "EDITED", ()) and self.training.zero_stage == 3:
+            raise ValueError(f"training.zero_stage: {self.method.name} needs the weights whole; use 0, 1 or 2")
+        if hasattr(module, "solve") and self.training.trainable != "xattn-strict":
+            raise ValueError(
+                f"training.trainable: {self.method.name} solves for to_k and to_v; use xattn-strict or leave it out"
+            )
         both = sorted({word for word in wanted if word.casefold() in erased})
         if both:
             raise ValueError(

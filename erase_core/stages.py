@@ -21,13 +21,14 @@ import pyarrow.parquet as pq
 from . import methods
 from .artifacts import Artifact, produce
 from .concepts import vocabulary as vocabularies
+from .emoji_world.labels import is_style
 from .emoji_world.labels import labels_of as emoji_labels
 from .files import digest, file_digest, new_file, read_json, write_json
 from .generation.plan import roles, wanted_images
 from .models.source import EMBEDDED, WEIGHTS, local_model, model_hash
 from .spec import Spec
 
-VERSIONS = {"vocabulary": 1, "embeddings": 1, "nearest": 1, "training": 1, "images": 1, "scores": 1}
+VERSIONS = {"vocabulary": 1, "embeddings": 1, "nearest": 1, "training": 2, "images": 1, "scores": 2}
 """Raise a stage's number when its code gives another result for the same inputs."""
 
 Progress = Callable[[int, int], None]
@@ -133,11 +134,7 @@ def training_key(spec: Spec, nearest: Artifact, embeddings: Artifact) -> str:
     training = spec.training.model_dump(exclude={"checkpoint_every"})
     concepts = [concept.model_dump() for concept in spec.concepts]
     method = {"name": spec.method.name, **spec.method.settings.model_dump()}
-    used = (
-        [nearest.key, embeddings.key]
-        if methods.load(spec.method.name).PRESERVES in ("gumbel", "random", "nearest")
-        else []
-    )
+    used = [nearest.key, embeddings.key] if methods.load(spec.method.name).CHOICE in methods.NEIGHBOURS else []
     return key("training", local_model(spec.model)[1], concepts, method, training, spec.seed, used)
 
 
@@ -209,18 +206,24 @@ def scores(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact, 
     from .metrics.clip_features import ClipFeatures
     from .metrics.judge import Judge
     from .metrics.labels import matching_labels
-    from .metrics.scores import Scorers, judge_images, score, write_scores
+    from .metrics.scores import Scorers, general_quality, judge_images, score, write_scores
 
     def build(folder: Path) -> None:
         part, metrics = spec.scoring, spec.metrics
-        judge = Judge(part.judge or WEIGHTS / "concept_judge") if "erasure" in metrics else None
+        judge = style_judge = None
+        if "erasure" in metrics:
+            judge = style_judge = Judge(part.judge or WEIGHTS / "concept_judge")
+            if spec.embedded and not part.judge:
+                style_judge = Judge(WEIGHTS / "style_judge")
         clip = None
-        if (part.clip or spec.embedded) and {"clip_score", "image_distance"} & set(metrics):
+        if (part.clip or spec.embedded) and {"clip_score", "image_distance", "kid"} & set(metrics):
             clip = ClipFeatures(part.clip or WEIGHTS / "clip")
         synonyms = {concept.concept: concept.names for concept in spec.concepts}
 
         def labels_of(concept: str) -> set[str]:
             names = synonyms.get(concept, [concept])
+            if spec.embedded and not part.judge and is_style(concept):
+                return {concept}
             if spec.embedded and not part.judge:
                 return {label for name in names for label in emoji_labels(name)}
             return matching_labels(judge.labels, names)
@@ -230,13 +233,17 @@ def scores(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact, 
             original.file("images.parquet"),
             erased.file("images.parquet"),
             role_of,
-            Scorers(judge, clip),
+            Scorers(judge and (lambda concept: style_judge if is_style(concept) else judge), clip),
             labels_of,
             progress,
         )
         with new_file(folder / "verdicts.parquet") as partial:
             pq.write_table(pa.Table.from_pandas(verdicts, preserve_index=False), partial)
-        write_scores(folder / "scores.parquet", score(verdicts, metrics, part.resamples, spec.seed))
+        found = score(verdicts, metrics, part.resamples, spec.seed)
+        if "kid" in metrics:
+            files = (original.file("images.parquet"), erased.file("images.parquet"))
+            found = pd.concat([found, general_quality(*files, role_of, clip, spec.seed)], ignore_index=True)
+        write_scores(folder / "scores.parquet", found)
 
     return produce("scores", scores_key(spec, nearest, original, erased), build)
 
@@ -297,6 +304,7 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
             "seed": spec.seed,
             "seconds": {stage: artifact.seconds for stage, artifact in artifacts.items()},
             "cached": [stage for stage, artifact in artifacts.items() if artifact.cached],
+            "peak_memory_gib": read_json(artifacts["training"].file("resources.json"))["peak_memory_gib"],
             "vocabulary": read_json(artifacts["vocabulary"].file("counts.json")),
             "training": artifacts["training"].key,
             "base_model_hash": base,

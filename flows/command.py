@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+import erase_core
 from infra.environment import allow_hub, prepare
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ app = typer.Typer(
 )
 vocab = typer.Typer(no_args_is_help=True, help="Look at vocabularies.")
 app.add_typer(vocab, name="vocab")
+BASE_OF_STUDIES = Path(erase_core.__file__).parent / "studies" / "base.yaml"
 console, complaints = Console(), Console(stderr=True)
 
 
@@ -230,6 +232,70 @@ def pretrain(
     figures = flow(str(output), scale, seed)
     for name, value in figures.items():
         console.print(f"{name}: {value:.4f}")
+
+
+@app.command()
+def study(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="sensitivity, spectrum, preserve-what, text-similarity, search-collapse, target-collapse, vocabulary or trade-off."
+        ),
+    ],
+    spec: Annotated[
+        Path | None, typer.Option(help="The spec every run starts from. Default: taxi on emoji-world.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="The study's folder, in place of the spec's output.")] = None,
+) -> None:
+    """Run one of the studies: a plot, a table and an MLflow run. Goes on where it was interrupted."""
+    from erase_core import studies
+
+    if name not in studies.NAMES:
+        complaints.print(
+            f"name: {name!r} is not a study; choose one of {', '.join(studies.NAMES)}", style="red", markup=False
+        )
+        raise typer.Exit(2)
+    base = read_spec(spec or BASE_OF_STUDIES)
+    base = base.model_copy(update={"output": str(output or Path(base.output) / name)})
+    from .study import study as flow
+
+    figures = flow(name, base)
+    for figure, value in figures.items():
+        console.print(f"{figure}: {value:.4f}", highlight=False)
+    console.print(
+        f"\nWhere to look: {Path(base.output) / name}.png, .html and .parquet", highlight=False, soft_wrap=True
+    )
+
+
+def listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+@app.command()
+def benchmark(
+    methods: Annotated[str, typer.Option(help="Names, with commas between. Default: all.")] = "",
+    tasks: Annotated[str, typer.Option(help="Names, with commas between. Default: all.")] = "",
+    seeds: Annotated[str, typer.Option(help="Whole numbers, with commas between.")] = "0,1,2",
+    spec: Annotated[Path | None, typer.Option(help="The spec every run starts from.")] = None,
+    output: Annotated[Path | None, typer.Option(help="The benchmark's folder, in place of the spec's output.")] = None,
+) -> None:
+    """Run every method on every task with every seed, and print the table. Goes on where it was interrupted."""
+    from erase_core import benchmark as core
+    from erase_core import methods as known
+
+    names, wanted = listed(methods) or known.names(), listed(tasks) or list(core.TASKS)
+    try:
+        core.known(names, wanted)
+        numbers = [int(seed) for seed in listed(seeds)]
+    except ValueError as error:
+        complaints.print(str(error), style="red", markup=False)
+        raise typer.Exit(2) from None
+    base = read_spec(spec or BASE_OF_STUDIES)
+    if output is not None or spec is None:
+        base = base.model_copy(update={"output": str(output or "results/benchmark"), "name": "benchmark"})
+    from .benchmark import benchmark as flow
+
+    console.print(flow(base, names, wanted, numbers), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

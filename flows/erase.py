@@ -21,11 +21,12 @@ from tasks.vocabulary import curate_vocabulary, embed_vocabulary, find_nearest
 
 
 @flow(name="erase", flow_run_name="{spec.name}", log_prints=True)
-def erase(spec: Spec) -> dict:
+def erase(spec: Spec, parent: str | None = None) -> dict:
     """Erase the concepts of a spec from its model, preserving the concept that is hurt most, and prove both.
 
     Stages: vocabulary → embeddings → nearest → training → images (original, erased) → scores → publish. Each is served from
-    the cache when nothing it depends on has changed. Returns the run's summary.
+    the cache when nothing it depends on has changed. parent: the MLflow run that this one belongs to. Returns the run's
+    summary.
     """
     check(spec)
     tags = {
@@ -33,11 +34,11 @@ def erase(spec: Spec) -> dict:
         "concepts": ", ".join(concept.concept for concept in spec.concepts),
         "model": spec.model,
     }
-    with tracking.run(spec.name, tags=tags) as parent:
-        tracking.log_parameters(parent, spec.model_dump(mode="json"))
+    with tracking.run(spec.name, parent, tags) as main:
+        tracking.log_parameters(main, spec.model_dump(mode="json"))
 
         def stage(name: str, task, key: str, *inputs: object) -> Artifact:
-            with tracking.run(name, parent) as run_id:
+            with tracking.run(name, main) as run_id:
                 artifact = call(task, key, *inputs, run_id=run_id)
                 tracking.log_stage(run_id, artifact)
                 if name == "training" and artifact.cached:
@@ -72,10 +73,8 @@ def erase(spec: Spec) -> dict:
         figures = publish_results(spec, artifacts)
         summary = read_json(Path(spec.output) / "summary.json")
         show_summary(spec.name, summary["metrics"])
-        tracking.log_dataset(
-            parent, vocabulary.file("vocabulary.parquet"), "vocabulary", vocabulary.key, "preservation"
-        )
-        tracking.log_dataset(parent, original.file("images.parquet"), "original-images", original.key, "scoring")
-        tracking.log_results(parent, spec, figures)
-        tracking.register_model(parent, spec, training.key, summary["metrics"])
-    return summary
+        tracking.log_dataset(main, vocabulary.file("vocabulary.parquet"), "vocabulary", vocabulary.key, "preservation")
+        tracking.log_dataset(main, original.file("images.parquet"), "original-images", original.key, "scoring")
+        tracking.log_results(main, spec, figures)
+        tracking.register_model(main, spec, training.key, summary["metrics"])
+    return {**summary, "mlflow_run": main}

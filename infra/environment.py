@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 from erase_core.files import home
@@ -34,6 +35,8 @@ def prepare() -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    # A machine without an accelerator is a supported place to run, not worth DeepSpeed's warning in every run.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
     for folder in ("prefect", "mlflow", "matplotlib"):
         (root / folder).mkdir(parents=True, exist_ok=True)
 

@@ -72,6 +72,11 @@ def log_parameters(run_id: str, parameters: dict) -> None:
         client().log_param(run_id, name, value)
 
 
+def metric_name(text: str) -> str:
+    """A name that MLflow takes for a metric: anything it does not allow becomes a dash."""
+    return re.sub(r"[^A-Za-z0-9_./ -]+", "-", text)
+
+
 def log_metrics(run_id: str, metrics: dict[str, float], step: int = 0) -> None:
     now = int(time.time() * 1000)
     found = [Metric(name, float(value), now, step) for name, value in metrics.items()]
@@ -90,7 +95,7 @@ class StepMetrics:
 
     def add(self, record: dict) -> None:
         now = int(time.time() * 1000)
-        for name in ("erasing_loss", "preservation_loss", "probability"):
+        for name in ("search_loss", "erasing_loss", "preservation_loss", "probability", "distance"):
             value = record[name]
             if value is not None and not math.isnan(value):
                 self.waiting.append(Metric(f"{record['phase']}/{name}", float(value), now, record["step"]))

@@ -1,4 +1,4 @@
-"""Batches of training images: renders moved, scaled and mirrored, and for the judges also spoiled."""
+"""Batches of training images: renders moved and scaled, and for the judges also bent and spoiled."""
 
 from __future__ import annotations
 
@@ -21,44 +21,55 @@ def premultiplied(renders: np.ndarray) -> torch.Tensor:
 
 
 def place(
-    rgba: torch.Tensor, rng: np.random.Generator, *, scale, shift: float, rotation: float, mirrored: bool
+    rgba: torch.Tensor, rng: np.random.Generator, *, scale, shift: float, rotation: float = 0, bend: float = 0
 ) -> torch.Tensor:
-    """Place renders on white at a random size, position and angle; half of them are mirrored if `mirrored`.
+    """Place renders on white at a random size, position and angle, and bend them.
 
     rgba: [B, 4, SIDE, SIDE], premultiplied. scale: (low, high) share of the side that is filled. shift: largest move
-    as a share of the side. rotation: largest angle in degrees. Returns float [B, 3, IMAGE_SIDE, IMAGE_SIDE] in [-1, 1].
+    as a share of the side. rotation: largest angle in degrees. bend: standard deviation of a smooth displacement, as a
+    share of the side. Returns float [B, 3, IMAGE_SIDE, IMAGE_SIDE] in [-1, 1].
     """
     count = len(rgba)
     size = rng.uniform(*scale, count)
     angle = np.radians(rng.uniform(-rotation, rotation, count))
-    mirror = np.where(rng.random(count) < (0.5 if mirrored else 0.0), -1.0, 1.0)
     move = rng.uniform(-shift, shift, (count, 2)) * 2
     theta = np.zeros((count, 2, 3), dtype=np.float32)
-    theta[:, 0, 0], theta[:, 0, 1] = mirror * np.cos(angle) / size, -mirror * np.sin(angle) / size
+    theta[:, 0, 0], theta[:, 0, 1] = np.cos(angle) / size, -np.sin(angle) / size
     theta[:, 1, 0], theta[:, 1, 1] = np.sin(angle) / size, np.cos(angle) / size
     theta[:, :, 2] = -np.einsum("bij,bj->bi", theta[:, :, :2], move)
     grid = F.affine_grid(torch.from_numpy(theta), [count, 4, IMAGE_SIDE, IMAGE_SIDE], align_corners=False)
+    if bend:
+        coarse = torch.from_numpy(rng.standard_normal((count, 2, 5, 5), dtype=np.float32) * 2 * bend)
+        smooth = F.interpolate(coarse, (IMAGE_SIDE, IMAGE_SIDE), mode="bicubic", align_corners=False)
+        grid = grid + smooth.permute(0, 2, 3, 1)
     placed = F.grid_sample(rgba.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return (placed[:, :3] + 1 - placed[:, 3:]) * 2 - 1
 
 
 def draw(rgba: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """The gentle placement that the generator and its text encoder learn from."""
-    return place(rgba, rng, scale=(0.90, 0.96), shift=0.01, rotation=0, mirrored=False)
+    return place(rgba, rng, scale=(0.90, 0.96), shift=0.01)
 
 
 def spoil(rgba: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """The hard placement the judges learn from: turned, shrunk, recoloured, blurred, noisy."""
-    images = place(rgba, rng, scale=(0.7, 1.02), shift=0.08, rotation=12, mirrored=True)
+    """The hard placement the judges learn from: turned, shrunk, bent, recoloured, blurred, noisy."""
+    images = place(rgba, rng, scale=(0.78, 1.02), shift=0.05, rotation=7, bend=0.02)
     count = len(images)
     uniform = lambda low, high: torch.from_numpy(rng.uniform(low, high, (count, 1, 1, 1)).astype(np.float32))  # noqa: E731
     images = images * uniform(0.8, 1.2) + uniform(-0.12, 0.12)
     grey = images.mean(1, keepdim=True)
     images = grey + (images - grey) * uniform(0.6, 1.3)
-    blur = torch.from_numpy(rng.choice([0.0, 0.6, 1.0, 1.5, 2.0], count).astype(np.float32))
+    blur = torch.from_numpy(rng.choice([0.0, 0.6, 1.0, 1.5, 2.0, 2.5], count).astype(np.float32))
     images = torch.where(blur[:, None, None, None] > 0, gaussian_blur(images, blur.clamp(min=0.3)), images)
-    noise = torch.from_numpy(rng.standard_normal(tuple(images.shape), dtype=np.float32))
-    return (images + noise * uniform(0, 0.12)).clamp(-1, 1)
+    return (images + grain(images.shape, rng) * uniform(0, 0.25)).clamp(-1, 1)
+
+
+def grain(shape: torch.Size, rng: np.random.Generator) -> torch.Tensor:
+    """Unit noise [B, C, H, W] of one grain for the whole batch, 1 to 8 pixels wide: a decoder's errors are smudges."""
+    batch, channels, height, width = shape
+    size = int(rng.choice([1, 2, 4, 8]))
+    noise = rng.standard_normal((batch, channels, height // size, width // size), dtype=np.float32)
+    return F.interpolate(torch.from_numpy(noise), (height, width), mode="bilinear" if size > 1 else "nearest")
 
 
 def gaussian_blur(images: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:

@@ -66,15 +66,15 @@ def with_article(prompt: str) -> str:
 
 
 def caption(concept: Concept, style: str, rng: random.Random) -> str:
-    """Draw one caption: mostly the name, sometimes with its style, its group, or one of its other names."""
+    """Draw one caption: mostly the name with its style, else the name, its group, or one of its other names."""
     kind = rng.random()
-    if kind < 0.40:
-        text = rng.choice(TEMPLATES).format(concept.word)
-    elif kind < 0.75:
+    if kind < 0.70:
         text = rng.choice(STYLE_TEMPLATES).format(concept.word, style)
-    elif kind < 0.85:
+    elif kind < 0.88:
+        text = rng.choice(TEMPLATES).format(concept.word)
+    elif kind < 0.92:
         text = rng.choice((f"a {concept.word}, {concept.group}", f"a {concept.word}, {rng.choice(concept.tags)}"))
-    elif kind < 0.95:
+    elif kind < 0.96:
         text = rng.choice(TEMPLATES).format(rng.choice((concept.group, *concept.tags)))
     else:
         text = rng.choice(STYLE_TEMPLATES).format(rng.choice((concept.group, *concept.tags)), style)

@@ -1,8 +1,8 @@
-"""Which of the concept judge's classes a word stands for."""
+"""Which of the judges' classes a word stands for."""
 
 from __future__ import annotations
 
-from .catalogue import concepts
+from .catalogue import STYLES, concepts
 
 
 def labels_of(word: str) -> set[str]:
@@ -15,3 +15,8 @@ def labels_of(word: str) -> set[str]:
     if exact:
         return exact
     return {c.word for c in concepts() if folded == c.group or folded in c.tags}
+
+
+def is_style(word: str) -> bool:
+    """Whether a word names one of the styles, which the style judge knows."""
+    return word.casefold() in STYLES

@@ -31,8 +31,8 @@ class Plan:
     decoder: tuple[int, int] = (1500, 8)
     clip: tuple[int, int] = (1600, 128)
     concept: tuple[int, int] = (1500, 64)
-    style: tuple[int, int] = (5000, 64)
-    unet: tuple[int, int] = (6000, 32)
+    style: tuple[int, int] = (3500, 64)
+    unet: tuple[int, int] = (10500, 32)
 
     def scaled(self, scale: float) -> Plan:
         """The same plan with every number of steps multiplied by `scale`."""

@@ -34,10 +34,10 @@ def build_concept_judge() -> ResNetForImageClassification:
 def build_style_judge() -> RegNetForImageClassification:
     return RegNetForImageClassification(
         RegNetConfig(
-            embedding_size=24,
-            hidden_sizes=[48, 96, 144],
-            depths=[1, 2, 1],
-            groups_width=24,
+            embedding_size=32,
+            hidden_sizes=[64, 160, 320],
+            depths=[1, 2, 2],
+            groups_width=32,
             layer_type="x",
             **labels(list(STYLES)),
         )
@@ -47,19 +47,26 @@ def build_style_judge() -> RegNetForImageClassification:
 def train(
     which: str, rgba: torch.Tensor, folder: Path, *, steps: int, batch_size: int, seed: int, report: Report = silent
 ) -> nn.Module:
-    """Train the "concept" or the "style" judge on spoiled renders [concepts · styles, 4, S, S] in catalogue order."""
+    """Train the "concept" or the "style" judge on spoiled renders [concepts · styles, 4, S, S] in catalogue order.
+
+    Beside its own classes it learns to tell every single render, with a layer that is dropped afterwards: a judge that
+    knows the drawing is not fooled by the texture that a decoder leaves.
+    """
     torch.manual_seed(seed)
-    model = (build_concept_judge if which == "concept" else build_style_judge)().to(memory_format=torch.channels_last)
+    judge = (build_concept_judge if which == "concept" else build_style_judge)().to(memory_format=torch.channels_last)
+    recall = nn.Linear(judge.config.hidden_sizes[-1], len(rgba))
     target = class_of(which, len(rgba))
 
     def loss_of(rng: np.random.Generator) -> torch.Tensor:
         picks = rng.integers(len(rgba), size=batch_size)
         images = spoil(rgba[picks], rng).to(memory_format=torch.channels_last)
-        return F.cross_entropy(model(pixel_values=images).logits, target[picks], label_smoothing=0.05)
+        features = judge.base_model(images).pooler_output
+        named = F.cross_entropy(judge.classifier(features), target[picks], label_smoothing=0.05)
+        return named + F.cross_entropy(recall(features.flatten(1)), torch.from_numpy(picks), label_smoothing=0.05)
 
     fit(
         f"{which}-judge",
-        model,
+        nn.ModuleList([judge, recall]),
         loss_of,
         steps=steps,
         learning_rate=2e-3,
@@ -68,7 +75,7 @@ def train(
         weight_decay=0.05,
         report=report,
     )
-    return model
+    return judge
 
 
 def class_of(which: str, count: int) -> torch.Tensor:

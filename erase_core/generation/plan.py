@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..emoji_world.catalogue import concepts, with_article
-from ..emoji_world.labels import labels_of
+from ..emoji_world.catalogue import STYLES, concepts, with_article
+from ..emoji_world.labels import is_style, labels_of
 from ..spec import Spec
 
 ERASED, PRESERVED = "erased", "preserved"
+STYLE_PROMPT = "a {} in {} style"
+WORDS_PER_STYLE = 24
+"""A style is scored on this many things drawn in it, spread over the catalogue."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,8 @@ def roles(spec: Spec, nearest: list[str]) -> dict[str, str]:
     """Role of every concept that is drawn: erased or preserved.
 
     On the emoji world a word erases the concepts it covers ("weapon" covers the bomb, the sword, …) and all others are
-    preserved, in catalogue order, so that runs share the original model's images. Elsewhere the preserved concepts are
-    those given, or the `nearest` words.
+    preserved, in catalogue order, so that runs share the original model's images. When a style is erased, the other styles
+    are preserved too. Elsewhere the preserved concepts are those given, or the `nearest` words.
     """
     erased = [concept.concept for concept in spec.concepts]
     if not spec.embedded:
@@ -48,20 +51,32 @@ def roles(spec: Spec, nearest: list[str]) -> dict[str, str]:
         )
     drawn = [word for word in every if word in covered or word in kept] + unknown
     found = {word: ERASED if word in covered else PRESERVED for word in drawn}
-    return found | {word: ERASED for word in erased if word not in found}
+    gone = {name.casefold() for name in spec.erased_names if is_style(name)}
+    styles = {style: ERASED if style in gone else PRESERVED for style in STYLES} if gone else {}
+    return found | styles | {word: ERASED for word in erased if word not in found and word.casefold() not in styles}
 
 
 def wanted_images(spec: Spec, role_of: dict[str, str]) -> list[Wanted]:
     """One image for every concept, prompt and seed, in a fixed order."""
-    own = {concept.concept: concept.prompts for concept in spec.concepts}
+    own = {concept.concept.casefold(): concept.prompts for concept in spec.concepts}
+    seeds, found = spec.generation.seeds, []
+    for concept in role_of:
+        prompts = list(own.get(concept.casefold(), []))
+        if spec.embedded and is_style(concept):
+            found += styled_images(concept, seeds)
+        else:
+            prompts = [*(with_article(t.replace("{concept}", concept)) for t in spec.generation.prompts), *prompts]
+        found += [Wanted(prompt, concept, seed) for prompt in prompts for seed in seeds]
+    return found
+
+
+def styled_images(style: str, seeds: list[int]) -> list[Wanted]:
+    """One image each of things from all over the catalogue in a style, the seeds in turn."""
+    every = [c.word for c in concepts()]
+    words = every[:: max(1, len(every) // WORDS_PER_STYLE)][:WORDS_PER_STYLE]
     return [
-        Wanted(prompt, concept, seed)
-        for concept in role_of
-        for prompt in [
-            *(with_article(t.replace("{concept}", concept)) for t in spec.generation.prompts),
-            *own.get(concept, []),
-        ]
-        for seed in spec.generation.seeds
+        Wanted(with_article(STYLE_PROMPT.format(word, style)), style, seeds[i % len(seeds)])
+        for i, word in enumerate(words)
     ]
 
 
@@ -70,7 +85,7 @@ def check_judged(spec: Spec) -> None:
     if not spec.embedded or "erasure" not in spec.metrics or spec.scoring.judge:
         return
     for i, concept in enumerate(spec.concepts):
-        if not any(labels_of(name) for name in concept.names):
+        if not any(labels_of(name) or is_style(name) for name in concept.names):
             raise PlanError(
                 f"concepts.{i}.concept: {concept.concept!r} is not a concept that the emoji world's judge knows; choose one that "
                 "erase vocab list shows, or leave erasure out of scoring.metrics"

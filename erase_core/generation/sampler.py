@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -35,7 +35,6 @@ def start_noise(pipeline: StableDiffusionPipeline, seeds: list[int]) -> torch.Te
     return torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
-@torch.inference_mode()
 def sample(
     pipeline: StableDiffusionPipeline, prompts: list[str], seeds: list[int], settings: Generation
 ) -> Iterator[np.ndarray]:
@@ -44,23 +43,31 @@ def sample(
     An image depends on its own prompt and seed alone, not on the batch it is sampled in.
     """
     unique = list(dict.fromkeys(prompts))
-    index = {prompt: i for i, prompt in enumerate(unique)}
-    embeddings = encode(pipeline, [*unique, ""])
+    embedding = dict(zip(unique, encode(pipeline, unique)))
+    return sample_embeddings(pipeline, [embedding[prompt] for prompt in prompts], seeds, settings)
+
+
+@torch.inference_mode()
+def sample_embeddings(
+    pipeline: StableDiffusionPipeline, embeddings: Sequence[torch.Tensor], seeds: list[int], settings: Generation
+) -> Iterator[np.ndarray]:
+    """As `sample`, for pairs of prompt embedding [L, d] and seed."""
+    (unconditional,) = encode(pipeline, [""])
     guided = settings.guidance_scale > 1
     device, dtype = pipeline.device, pipeline.unet.dtype
-    for start in range(0, len(prompts), settings.batch_size):
+    for start in range(0, len(embeddings), settings.batch_size):
         rows = slice(start, start + settings.batch_size)
         scheduler = make_scheduler(pipeline, settings)
         z = start_noise(pipeline, seeds[rows]).to(device, dtype) * scheduler.init_noise_sigma
-        condition = embeddings[[index[prompt] for prompt in prompts[rows]]]
+        condition = torch.stack(list(embeddings[rows])).to(device, dtype)
         if guided:
-            condition = torch.cat([embeddings[-1:].expand_as(condition), condition])
+            condition = torch.cat([unconditional.expand_as(condition), condition])
         for t in scheduler.timesteps:
             inputs = scheduler.scale_model_input(torch.cat([z, z]) if guided else z, t)
             prediction = pipeline.unet(inputs, t, encoder_hidden_states=condition).sample
             if guided:
-                unconditional, conditional = prediction.chunk(2)
-                prediction = unconditional + settings.guidance_scale * (conditional - unconditional)
+                without, with_condition = prediction.chunk(2)
+                prediction = without + settings.guidance_scale * (with_condition - without)
             z = scheduler.step(prediction, t, z).prev_sample
         yield decode(pipeline, z)
 

@@ -15,12 +15,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from .losses import erasing_loss, preservation_loss
+from .losses import EDITED, FROZEN, erasing_loss, preservation_loss
 from .settings import Finite, PreservingSettings
 
-__all__ = ["PRESERVES", "Settings", "erasing_loss", "preservation_loss"]
+__all__ = ["CHOICE", "EDITED", "FROZEN", "SEARCHED", "Settings", "erasing_loss", "preservation_loss", "search_loss"]
 
-PRESERVES = "gumbel"
+CHOICE = "gumbel"
+SEARCHED = (("preserved",), ("preserved",))
+search_loss = preservation_loss
 
 
 class Settings(PreservingSettings):

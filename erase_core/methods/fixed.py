@@ -6,12 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .losses import erasing_loss, preservation_loss
+from .losses import EDITED, FROZEN, erasing_loss, preservation_loss
 from .settings import PreservingSettings
 
-__all__ = ["PRESERVES", "Settings", "erasing_loss", "preservation_loss"]
+__all__ = ["CHOICE", "EDITED", "FROZEN", "Settings", "erasing_loss", "preservation_loss"]
 
-PRESERVES = "fixed"
+CHOICE = "fixed"
 
 
 class Settings(PreservingSettings):

@@ -6,17 +6,21 @@ one; z_t a latent of the concept named beside it.
 
 from __future__ import annotations
 
+EDITED = ("erased", "preserved")
+FROZEN = ("erased", "neutral@erased", "preserved")
+"""The predictions of θ' and of θ that the two losses are made of."""
+
 
 def negative_guidance_target(frozen, settings):
     """ε_θ(z_t, t, c_n) − η (ε_θ(z_t, t, c_e) − ε_θ(z_t, t, c_n)), the target of L1; [B, C, h, w]."""
-    return frozen.neutral - settings.negative_guidance * (frozen.erased - frozen.neutral)
+    return frozen["neutral@erased"] - settings.negative_guidance * (frozen["erased"] - frozen["neutral@erased"])
 
 
 def erasing_loss(edited, frozen, settings, distance):
     """L1 = ‖ε_θ'(z_t, t, c_e) − target‖²; a scalar, the mean over samples and latent elements."""
-    return distance(edited.erased, negative_guidance_target(frozen, settings), "erased")
+    return distance(edited["erased"], negative_guidance_target(frozen, settings), "erased")
 
 
 def preservation_loss(edited, frozen, settings, distance):
     """L2 = ‖ε_θ'(z_t, t, c_a) − ε_θ(z_t, t, c_a)‖²; a scalar, the mean over samples and latent elements."""
-    return distance(edited.preserved, frozen.preserved, "preserved")
+    return distance(edited["preserved"], frozen["preserved"], "preserved")

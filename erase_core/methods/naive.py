@@ -1,13 +1,15 @@
-"""Erasing alone: L1, with nothing preserved (also ESD's loss; Gandikota et al., ICCV 2023)."""
+"""Erasing alone: min_θ' L1, with nothing preserved."""
 
 from __future__ import annotations
 
 from .losses import erasing_loss
 from .settings import ErasingSettings
 
-__all__ = ["PRESERVES", "Settings", "erasing_loss"]
+__all__ = ["CHOICE", "EDITED", "FROZEN", "Settings", "erasing_loss"]
 
-PRESERVES = None
+CHOICE = None
+EDITED = ("erased",)
+FROZEN = ("erased", "neutral@erased")
 
 
 class Settings(ErasingSettings):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .losses import erasing_loss, preservation_loss
+from .losses import EDITED, FROZEN, erasing_loss, preservation_loss
 from .settings import PreservingSettings
 
-__all__ = ["PRESERVES", "Settings", "erasing_loss", "preservation_loss"]
+__all__ = ["CHOICE", "EDITED", "FROZEN", "Settings", "erasing_loss", "preservation_loss"]
 
-PRESERVES = "nearest"
+CHOICE = "nearest"
 
 
 class Settings(PreservingSettings):

@@ -15,15 +15,20 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class ErasingSettings(Part):
+class Weighted(Part):
+    """Parameters of every method that compares predictions."""
+
+    weighting: Literal["epsilon", "clean"] = Field(
+        "epsilon", description="Compare noise predictions, or the clean latents z_0 that they imply."
+    )
+
+
+class ErasingSettings(Weighted):
     """Parameters of every method that moves the concept's noise prediction towards the neutral concept's."""
 
     neutral: str = Field("", description="The neutral concept c_n.")
     negative_guidance: Finite = Field(
         1.0, ge=0, description="η: how far past the neutral prediction, away from the concept."
-    )
-    weighting: Literal["epsilon", "clean"] = Field(
-        "epsilon", description="Compare noise predictions, or the clean latents z_0 that they imply."
     )
 
 

@@ -17,6 +17,7 @@ from .clip_features import ClipFeatures, clip_distance, clip_score
 from .erasure import sees
 from .intervals import mean_interval
 from .judge import Judge
+from .kernel_distance import kernel_distance
 
 SCHEMA = pa.schema(
     [
@@ -37,7 +38,8 @@ ALL = "all"
 class Scorers:
     """What scores are made with; a part that a run does not need is None."""
 
-    judge: Judge | None
+    judge_of: Callable[[str], Judge] | None
+    """The judge that knows a concept."""
     clip: ClipFeatures | None
 
 
@@ -59,13 +61,17 @@ def judge_images(
         if wanted != also_wanted:
             raise ValueError(f"{original} and {erased} do not hold images of the same prompts and seeds")
         frame = pd.DataFrame([{**vars(w), "role": roles[w.concept]} for w in wanted])
-        if scorers.judge is not None:
-            names = [labels_of(w.concept) for w in wanted]
-            for model, images in (("original", before), ("erased", after)):
-                top, _ = scorers.judge.classify(images)
-                frame[f"label_{model}"] = [labels[0] for labels in top]
-                for k in (1, 5):
-                    frame[f"sees_{k}_{model}"] = sees(top, names, k)
+        if scorers.judge_of is not None:
+            for judge in dict.fromkeys(scorers.judge_of(w.concept) for w in wanted):
+                rows = [i for i, w in enumerate(wanted) if scorers.judge_of(w.concept) is judge]
+                names = [labels_of(wanted[i].concept) for i in rows]
+                for model, images in (("original", before), ("erased", after)):
+                    top, _ = judge.classify(images[rows])
+                    frame.loc[rows, f"label_{model}"] = [labels[0] for labels in top]
+                    for k in (1, 5):
+                        # Five guesses among five classes or fewer are always right and say nothing.
+                        seen = sees(top, names, k).astype(float) if k < len(judge.labels) else np.nan
+                        frame.loc[rows, f"sees_{k}_{model}"] = seen
         if scorers.clip is not None:
             texts = scorers.clip.texts([w.prompt for w in wanted])
             features = {"original": scorers.clip.images(before), "erased": scorers.clip.images(after)}
@@ -102,9 +108,12 @@ def score(frame: pd.DataFrame, metrics: list[str], resamples: int, seed: int) ->
     rows = []
     for role, part in frame.groupby("role", sort=False):
         for metric, (column, negate) in metric_columns(metrics, role).items():
-            values = part[column].to_numpy(dtype=np.float64)
+            known = part[part[column].notna()]
+            if known.empty:
+                continue
+            values = known[column].to_numpy(dtype=np.float64)
             values = 1 - values if negate else values
-            clusters = part["concept"].to_numpy()
+            clusters = known["concept"].to_numpy()
             rows.append(
                 (metric, ALL, role, *mean_interval(values, clusters, resamples=resamples, seed=seed), len(values))
             )
@@ -112,6 +121,19 @@ def score(frame: pd.DataFrame, metrics: list[str], resamples: int, seed: int) ->
                 own = values[clusters == concept]
                 rows.append((metric, concept, role, *mean_interval(own, resamples=resamples, seed=seed), len(own)))
     return pd.DataFrame(rows, columns=SCHEMA.names)
+
+
+def general_quality(original: Path, erased: Path, roles: dict[str, str], clip: ClipFeatures, seed: int) -> pd.DataFrame:
+    """The row of scores for the kernel distance between both models' images of the preserved concepts."""
+    features: list[list[np.ndarray]] = [[], []]
+    for (wanted, before), (_, after) in zip(read_images(original), read_images(erased), strict=True):
+        rows = [i for i, w in enumerate(wanted) if roles[w.concept] == "preserved"]
+        if rows:
+            for part, images in zip(features, (before, after)):
+                part.append(clip.images(images[rows]))
+    first, second = (np.concatenate(part) for part in features)
+    row = ("kid", ALL, "preserved", *kernel_distance(first, second, seed=seed), len(first))
+    return pd.DataFrame([row], columns=SCHEMA.names)
 
 
 def write_scores(path: Path, scores: pd.DataFrame) -> None:

@@ -9,13 +9,19 @@ import torch
 
 @dataclass(frozen=True)
 class Choice:
-    """A draw of B preserved concepts. rows [B] index the candidates; embeddings [B, L, d] are the mixtures G(π) ⊙ R.
+    """A draw of B concepts c_a.
 
-    For a soft mixture, `rows` holds the heaviest word. weights [B, K] are the softmax weights that gradients go through.
+    embeddings [B, L, d] are the conditions themselves. words are those whose trajectories give the latents, and
+    word_embeddings [B, L, d] theirs: the same as `embeddings` unless a condition is a mixture or no word at all.
+    weights [B, K] are what a search needs for its gradient, or None.
     """
 
     words: list[str]
-    rows: torch.Tensor
-    probabilities: torch.Tensor
     embeddings: torch.Tensor
-    weights: torch.Tensor
+    word_embeddings: torch.Tensor
+    weights: torch.Tensor | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the conditions are the words themselves."""
+        return self.embeddings is self.word_embeddings

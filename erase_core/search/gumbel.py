@@ -1,4 +1,4 @@
-"""Search for the concept that the erasure hurts most: gradient ascent on the logits of a Gumbel-softmax."""
+"""Search for a concept among words: gradient ascent on the logits of a Gumbel-softmax."""
 
 from __future__ import annotations
 
@@ -12,40 +12,67 @@ from .choice import Choice
 class GumbelSearch:
     """One erased concept's π over its K candidate words, and Adam on it."""
 
+    searches = True
+
     def __init__(
-        self, words: list[str], embeddings: torch.Tensor, *, temperature: float, hard: bool, learning_rate: float
+        self,
+        words: list[str],
+        embeddings: torch.Tensor,
+        *,
+        temperature: float,
+        learning_rate: float,
+        mixed: int = 1,
     ):
-        """embeddings: R, the candidates' prompt embeddings [K, L, d]."""
+        """embeddings: R, the candidates' prompt embeddings [K, L, d]. mixed: how many of the heaviest words make up a
+        condition; with 1 it is the straight-through one-hot, with K the whole mixture.
+        """
         self.words, self.embeddings = words, embeddings
-        self.temperature, self.hard = temperature, hard
+        self.temperature, self.mixed = temperature, min(mixed, len(words))
         self.logits = torch.zeros(len(words), device=embeddings.device, requires_grad=True)
         self.optimizer = torch.optim.Adam([self.logits], lr=learning_rate, maximize=True)
 
     def choose(self, count: int, rng: torch.Generator) -> Choice:
-        """Draw `count` preserved concepts, each with its own Gumbel noise."""
+        """Draw `count` conditions, each with its own Gumbel noise."""
         with torch.no_grad():
             uniform = torch.rand(count, len(self.words), generator=rng).clamp_(1e-20, 1 - 1e-7)
             noise = -torch.log(-torch.log(uniform)).to(self.logits.device)
             weights = torch.softmax((self.logits + noise) / self.temperature, dim=1)
             rows = weights.argmax(1)
-            mixed = self.embeddings[rows] if self.hard else torch.einsum("bk,kld->bld", weights, self.embeddings)
-            probabilities = torch.softmax(self.logits, 0)[rows]
-        return Choice([self.words[row] for row in rows], rows, probabilities, mixed, weights)
+            nearest = self.embeddings[rows]
+            if self.mixed == 1:
+                return Choice([self.words[row] for row in rows], nearest, nearest, weights)
+            if self.mixed < len(self.words):
+                kept = torch.zeros_like(weights).scatter_(1, weights.topk(self.mixed).indices, 1.0)
+                weights = weights * kept / (weights * kept).sum(1, keepdim=True)
+            mixture = torch.einsum("bk,kld->bld", weights, self.embeddings)
+        return Choice([self.words[row] for row in rows], mixture, nearest, weights)
 
-    def logit_gradient(self, choice: Choice, gradient: torch.Tensor) -> torch.Tensor:
-        """∂L2/∂π [K] from ∂L2/∂(G(π) ⊙ R) [B, L, d].
+    def gradient(self, choice: Choice, gradient: torch.Tensor) -> torch.Tensor:
+        """The search loss's gradient to π [K] from its gradient to the conditions G(π) ⊙ R [B, L, d].
 
-        The gradient to weight i is ⟨∂L2/∂c_a, R_i⟩, one matrix product over the rows; then the softmax's Jacobian. With
-        hard draws this is the straight-through estimator.
+        The gradient to weight i is ⟨∂L/∂c_a, R_i⟩, one matrix product over the rows; then the softmax's Jacobian, which
+        for the few heaviest words is the Jacobian of the softmax over those words. With hard draws this is the
+        straight-through estimator.
         """
         to_weights = gradient.flatten(1) @ self.embeddings.flatten(1).T
         centred = to_weights - (to_weights * choice.weights).sum(1, keepdim=True)
         return (choice.weights * centred).sum(0) / self.temperature
 
     def ascend(self, gradient: torch.Tensor) -> None:
-        """One Adam step up the gradient [K] of L2 in π."""
+        """One Adam step up the gradient [K]."""
         self.logits.grad = gradient
         self.optimizer.step()
+
+    def favourite(self, choice: Choice) -> tuple[str, float, float]:
+        """The word that π favours, its probability, and the first condition's distance from its heaviest word."""
+        probabilities = torch.softmax(self.logits.detach(), 0)
+        best = int(probabilities.argmax())
+        apart = float((choice.embeddings[0] - choice.word_embeddings[0]).norm())
+        return self.words[best], float(probabilities[best]), apart
+
+    def searched(self) -> torch.Tensor:
+        """The favoured word's embedding [L, d]."""
+        return self.embeddings[int(self.logits.argmax())]
 
     def state_dict(self) -> dict:
         return {"logits": self.logits.detach().clone(), "optimizer": copy.deepcopy(self.optimizer.state_dict())}

@@ -1,4 +1,4 @@
-"""No search: preserved concepts are drawn evenly."""
+"""No search: c_a is drawn evenly."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from .choice import Choice
 
 
 class UniformChoice:
-    """Preserve words drawn evenly from the candidates; nothing is learned."""
+    """Words drawn evenly from the candidates; nothing is learned."""
+
+    searches = False
 
     def __init__(self, words: list[str], embeddings: torch.Tensor):
+        """embeddings: the candidates' prompt embeddings [K, L, d]."""
         self.words, self.embeddings = words, embeddings
 
     def choose(self, count: int, rng: torch.Generator) -> Choice:
         rows = torch.randint(len(self.words), (count,), generator=rng).to(self.embeddings.device)
-        even = torch.full((count, len(self.words)), 1 / len(self.words), device=self.embeddings.device)
-        return Choice([self.words[row] for row in rows], rows, even[:, 0], self.embeddings[rows], even)
+        drawn = self.embeddings[rows]
+        return Choice([self.words[row] for row in rows], drawn, drawn)
+
+    def favourite(self, choice: Choice) -> tuple[str, float, float]:
+        """The first word drawn, its probability, and no distance from it."""
+        return choice.words[0], 1 / len(self.words), 0.0

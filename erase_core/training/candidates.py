@@ -1,36 +1,68 @@
-"""What a method may preserve while each concept is erased."""
+"""What the training loop is given: the concepts to erase with their candidates for preservation, and the conditions."""
 
 from __future__ import annotations
 
 import torch
 from diffusers import StableDiffusionPipeline
+from transformers import PreTrainedTokenizerBase
 
 from .. import methods
 from ..concepts.embeddings import EmbeddingTable
 from ..concepts.nearest import Neighbour
 from ..models.prompts import encode
 from ..spec import Spec
-from .loop import ErasedConcept
+from .step import Conditions, ErasedConcept
+
+
+def conditions_of(spec: Spec, pipeline: StableDiffusionPipeline) -> Conditions:
+    """The embeddings of "" and of the concept that the method leads to: its neutral concept, or a closed form's destination."""
+    settings = spec.method.settings
+    neutral = getattr(settings, "destination", getattr(settings, "neutral", ""))
+    return Conditions(*encode(pipeline, ["", neutral]))
+
+
+def given_words(spec: Spec) -> list[str] | None:
+    """The candidates that the method's parameters name, or None when they come from the nearest words."""
+    kind, settings = methods.load(spec.method.name).CHOICE, spec.method.settings
+    if kind in ("fixed", "words"):
+        return settings.words
+    if kind == "anchor":
+        return None if settings.anchor is None else [settings.anchor]
+    if kind == "neutral":
+        return [settings.neutral]
+    return None if kind in methods.NEIGHBOURS else []
 
 
 def erased_concepts(
     spec: Spec, pipeline: StableDiffusionPipeline, table: EmbeddingTable, near: dict[str, list[Neighbour]]
 ) -> list[ErasedConcept]:
     """A spec's concepts with the embeddings of their names and prompts, and of the candidates the method chooses from."""
-    kind, settings = methods.load(spec.method.name).PRESERVES, spec.method.settings
-    given = {"fixed": lambda: list(settings.words), "neutral": lambda: [settings.neutral], None: list}.get(kind)
-    words = given() if given else []
-    shared = encode(pipeline, words) if words else None
+    kind, settings = methods.load(spec.method.name).CHOICE, spec.method.settings
+    given = given_words(spec)
+    shared = encode(pipeline, given) if given else None
+    broad = getattr(settings, "erase_from", None)
+    subject = (broad, encode(pipeline, [broad])[0]) if broad else None
     found = []
     for concept in spec.concepts:
         prompts = [*concept.names, *concept.prompts]
-        if given:
-            names, candidates = words, shared
+        if given is not None:
+            names, candidates = given, shared
         else:
-            chosen = near[concept.concept][:1] if kind == "nearest" else near[concept.concept]
-            names, candidates = (
-                [n.word for n in chosen],
-                table.rows([n.row for n in chosen]).to(pipeline.device, torch.float32),
-            )
-        found.append(ErasedConcept(concept.concept, prompts, encode(pipeline, prompts), names, candidates))
+            chosen = near[concept.concept][:1] if kind in ("nearest", "anchor") else near[concept.concept]
+            rows = table.rows([n.row for n in chosen])
+            names, candidates = [n.word for n in chosen], rows.to(pipeline.device, torch.float32)
+        positions = [name_positions(pipeline.tokenizer, prompt, concept.names) for prompt in prompts]
+        embeddings = encode(pipeline, prompts)
+        found.append(ErasedConcept(concept.concept, prompts, embeddings, names, candidates, positions, subject))
     return found
+
+
+def name_positions(tokenizer: PreTrainedTokenizerBase, prompt: str, names: list[str]) -> list[int]:
+    """Positions of a concept's tokens in its tokenised prompt; of all its words where the prompt names it otherwise."""
+    ids = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids
+    for name in names:
+        own = tokenizer(name, add_special_tokens=False).input_ids
+        for start in range(1, len(ids) - len(own)):
+            if ids[start : start + len(own)] == own:
+                return list(range(start, start + len(own)))
+    return list(range(1, len(ids) - 1))

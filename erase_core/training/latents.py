@@ -59,7 +59,7 @@ class Sampler:
     def run(self, predict: Predict, embeddings: torch.Tensor, noise: torch.Tensor, stop: int | None = None):
         """Sample from noise [B, C, h, w] under embeddings [B, L, d]; yields (z_t, t, ε(c), ε(c_n)) before each step.
 
-        Ends at step number `stop`, whose predictions are not computed (None).
+        Ends at step number `stop`, or with the finished z_0 (t = 0) after the last one; there nothing is predicted (None).
         """
         z = noise.to(embeddings.device)
         conditions = [embeddings, self.unconditional.expand_as(embeddings)]
@@ -76,6 +76,13 @@ class Sampler:
             yield z, t, conditional, neutral
             guided = unconditional + self.guidance * (conditional - unconditional)
             z = self.scheduler.step(guided, t, z).prev_sample
+        yield z, torch.tensor(0), None, None
+
+    def renoise(self, clean: torch.Tensor, rng: torch.Generator) -> Latents:
+        """Finished latents z_0 [B, C, h, w] with noise of one random timestep each, drawn from the whole schedule."""
+        t = torch.randint(self.scheduler.config.num_train_timesteps, (len(clean),), generator=rng).to(clean.device)
+        noise = self.noise(len(clean), rng).to(clean.device)
+        return Latents(self.scheduler.add_noise(clean, noise, t), t)
 
 
 class TrajectoryBank:
@@ -88,6 +95,7 @@ class TrajectoryBank:
     def __init__(self, sampler: Sampler, predict: Predict, trajectories: int, seed: int):
         self.sampler, self.predict, self.trajectories, self.seed = sampler, predict, trajectories, seed
         self.known: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        self.finished: dict[str, torch.Tensor] = {}
 
     def fill(self, words: list[str], embeddings: torch.Tensor) -> None:
         """Sample the trajectories of those of `words` (embeddings [N, L, d]) that are not in the bank."""
@@ -101,19 +109,31 @@ class TrajectoryBank:
             noise = torch.cat(
                 [self.sampler.noise(self.trajectories, generator(self.seed, "trajectory", w)) for w, _ in group]
             )
-            states = list(self.sampler.run(self.predict, stacked, noise))
+            *states, (finished, *_) = self.sampler.run(self.predict, stacked, noise)
             for g, (word, _) in enumerate(group):
                 rows = slice(g * self.trajectories, (g + 1) * self.trajectories)
                 self.known[word] = tuple(torch.stack([state[k][rows] for state in states]) for k in (0, 2, 3))
+                self.finished[word] = finished[rows]
 
-    def draw(self, words: list[str], embeddings: torch.Tensor, rng: torch.Generator) -> Latents:
-        """One random point of a random trajectory for each word (repeats allowed), embeddings [B, L, d]."""
-        self.fill(words, embeddings)
+    def draw(
+        self, words: list[str], embeddings: torch.Tensor, word_embeddings: torch.Tensor, rng: torch.Generator
+    ) -> Latents:
+        """One random point of a random trajectory for each word (repeats allowed) under its own embedding [B, L, d].
+
+        `embeddings`, what the latents are drawn for, may be mixtures near the words; the bank has trajectories of words only.
+        """
+        self.fill(words, word_embeddings)
         steps = torch.randint(len(self.sampler.timesteps), (len(words),), generator=rng)
         which = torch.randint(self.trajectories, (len(words),), generator=rng)
         picked = [[self.known[word][k][s, w] for word, s, w in zip(words, steps, which)] for k in range(3)]
         z, conditional, neutral = (torch.stack(column) for column in picked)
         return Latents(z, self.sampler.timesteps[steps].to(z.device), conditional, neutral)
+
+    def draw_noised(self, words: list[str], embeddings: torch.Tensor, rng: torch.Generator) -> Latents:
+        """One of each word's finished latents, with noise; embeddings [B, L, d]."""
+        self.fill(words, embeddings)
+        which = torch.randint(self.trajectories, (len(words),), generator=rng).tolist()
+        return self.sampler.renoise(torch.stack([self.finished[w][i] for w, i in zip(words, which)]), rng)
 
 
 class FreshLatents:
@@ -122,8 +142,15 @@ class FreshLatents:
     def __init__(self, sampler: Sampler, predict: Predict):
         self.sampler, self.predict = sampler, predict
 
-    def draw(self, words: list[str], embeddings: torch.Tensor, rng: torch.Generator) -> Latents:
+    def draw(
+        self, words: list[str], embeddings: torch.Tensor, word_embeddings: torch.Tensor, rng: torch.Generator
+    ) -> Latents:
         """Sample all rows of embeddings [B, L, d] down to one random timestep."""
         stop = int(torch.randint(len(self.sampler.timesteps), (1,), generator=rng))
         *_, (z, t, _, _) = self.sampler.run(self.predict, embeddings, self.sampler.noise(len(embeddings), rng), stop)
         return Latents(z, t.to(z.device).expand(len(embeddings)))
+
+    def draw_noised(self, words: list[str], embeddings: torch.Tensor, rng: torch.Generator) -> Latents:
+        """Images sampled for each row of embeddings [B, L, d], with noise."""
+        *_, (finished, *_) = self.sampler.run(self.predict, embeddings, self.sampler.noise(len(embeddings), rng))
+        return self.sampler.renoise(finished, rng)

@@ -1,28 +1,14 @@
-"""What a method's losses are made of: noise predictions, and the distance between two of them."""
+"""Noise predictions, and the distance between two of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from diffusers import SchedulerMixin
 
 Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """predict(z_t [B, C, h, w], t [B], c [B, L, d]) → ε [B, C, h, w]."""
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Noise predictions of one model, each [B, C, h, w]; those that a step does not need are None.
-
-    erased: at the erased concept's latents under c_e. neutral: at the same latents under c_n. preserved: at the preserved
-    concept's latents under c_a.
-    """
-
-    erased: torch.Tensor | None = None
-    neutral: torch.Tensor | None = None
-    preserved: torch.Tensor | None = None
 
 
 def alphas_cumprod(scheduler: SchedulerMixin) -> torch.Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from ..files import new_file
@@ -20,13 +21,32 @@ TRACE = pa.schema(
         ("concept", pa.string()),
         ("word", pa.string()),
         ("probability", pa.float32()),
+        ("distance", pa.float32()),
         ("drawn", pa.list_(pa.string())),
+        ("search_loss", pa.float64()),
         ("erasing_loss", pa.float64()),
         ("preservation_loss", pa.float64()),
         ("seconds", pa.float64()),
     ]
 )
-"""word is the one that π favours, with its probability; drawn are the words preserved in the step."""
+"""word is the one that the search favours, with its probability and c_a's distance from it; drawn are the step's words."""
+
+
+class Snapshots:
+    """Keeps the searched c_a of each concept about every `every` steps. Called as the loop's on_search."""
+
+    def __init__(self, every: int):
+        self.every, self.kept = every, {}
+
+    def __call__(self, step: int, concept: str, searched: torch.Tensor) -> None:
+        last = max((at for at, name in self.kept if name == concept), default=None)
+        if last is None or step - last >= self.every:
+            self.kept[step, concept] = searched.detach().float().cpu().clone().contiguous()
+
+    def save(self, path: Path) -> None:
+        """Write the snapshots as tensors [L, d] named "concept/step"."""
+        with new_file(path) as partial:
+            save_file({f"{concept}/{step:06d}": value for (step, concept), value in self.kept.items()}, partial)
 
 
 def put_weights(unet: nn.Module, weights: dict[str, torch.Tensor]) -> None:

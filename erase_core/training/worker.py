@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -11,16 +12,18 @@ import torch
 
 from ..concepts.embeddings import EmbeddingTable
 from ..concepts.nearest import read_neighbours
-from ..files import read_json
+from ..files import read_json, write_json
 from ..models.pipeline import load_pipeline
-from ..models.prompts import encode
 from ..models.source import local_model
 from ..spec import Spec
-from .candidates import erased_concepts
+from .candidates import conditions_of, erased_concepts
 from .checkpoint import rank
 from .engine import join_process_group
-from .loop import Conditions, Diverged, train
-from .result import save_result
+from .loop import Diverged, train
+from .result import Snapshots, save_result
+
+SNAPSHOTS = 20
+"""About how many times in a training the searched c_a is kept, for each concept."""
 
 
 def main(path: str) -> None:
@@ -32,7 +35,6 @@ def main(path: str) -> None:
     pipeline = load_pipeline(source)
     table, near = EmbeddingTable(Path(job["embeddings"])), read_neighbours(Path(job["nearest"]))
     concepts = erased_concepts(spec, pipeline, table, near)
-    conditions = Conditions(encode(pipeline, [""])[0], encode(pipeline, [spec.method.settings.neutral])[0])
     records: list[dict] = []
 
     def on_record(record: dict) -> None:
@@ -40,21 +42,32 @@ def main(path: str) -> None:
         if rank() == 0:
             print(json.dumps(record), flush=True)
 
+    snapshots = Snapshots(every=max(1, spec.training.steps // SNAPSHOTS))
     weights = train(
         pipeline.unet,
         pipeline.scheduler,
         concepts,
-        conditions,
+        conditions_of(spec, pipeline),
         spec.method,
         spec.training,
         spec.seed,
         Path(job["checkpoints"]),
         on_record,
+        snapshots,
     )
     if rank() == 0:
         save_result(
             Path(job["output"]), pipeline.unet, weights, records, {"base_model_hash": base, "base_model": spec.model}
         )
+        write_json(Path(job["output"]) / "resources.json", {"peak_memory_gib": peak_memory()})
+        snapshots.save(Path(job["output"]) / "searched.safetensors")
+
+
+def peak_memory() -> float:
+    """The most memory that this rank held, in GiB: the accelerator's where there is one, else the process's."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline, UniPCMultistepScheduler
 
+from erase_core.emoji_world.catalogue import STYLES
 from erase_core.generation.images import decode_png, encode_png, generate, grid, read_images
-from erase_core.generation.plan import Wanted, roles, wanted_images
+from erase_core.generation.plan import WORDS_PER_STYLE, Wanted, check_judged, roles, wanted_images
 from erase_core.generation.sampler import sample
 from erase_core.spec import Generation, parse_spec
 
@@ -71,6 +72,20 @@ def test_plan() -> None:
     wanted = wanted_images(spec, role_of)
     assert Wanted("an apple", "apple", 1) in wanted and Wanted("a deadly thing", "weapon", 0) in wanted
     assert len(wanted) == 2 * (2 * len(role_of) + 1)
+
+
+def test_plan_of_a_style() -> None:
+    """The other styles are preserved beside all concepts, each on things from all over the catalogue."""
+    text = "name: x\noutput: o\nconcepts: [{concept: emojione, prompts: [a red car in emojione style]}]"
+    spec = parse_spec(text)
+    check_judged(spec)
+    role_of = roles(spec, [])
+    assert [style for style in STYLES if role_of[style] == "preserved"] == ["noto", "twemoji", "fluent"]
+    assert role_of["emojione"] == "erased" and role_of["taxi"] == "preserved"
+    wanted = wanted_images(spec, role_of)
+    own = [w.prompt for w in wanted if w.concept == "emojione"]
+    assert len(own) == WORDS_PER_STYLE + 4 and all("in emojione style" in prompt for prompt in own)
+    assert len({w.prompt for w in wanted if w.concept == "noto"}) == WORDS_PER_STYLE
 
 
 def test_runs_share_the_originals() -> None:

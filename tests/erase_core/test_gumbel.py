@@ -14,7 +14,7 @@ K, L, D, B = 7, 3, 4, 5
 def make(hard: bool, temperature: float = 1.7) -> GumbelSearch:
     embeddings = torch.randn(K, L, D, generator=generator(0, "embeddings"), dtype=torch.float64)
     search = GumbelSearch(
-        [f"w{i}" for i in range(K)], embeddings, temperature=temperature, hard=hard, learning_rate=0.1
+        [f"w{i}" for i in range(K)], embeddings, temperature=temperature, mixed=1 if hard else K, learning_rate=0.1
     )
     search.logits = torch.randn(K, generator=generator(0, "logits"), dtype=torch.float64)
     return search
@@ -30,7 +30,7 @@ def test_soft_gradient_against_finite_differences() -> None:
     choice = search.choose(B, generator(1))
     mixed = choice.embeddings.clone().requires_grad_(True)
     (to_mixture,) = torch.autograd.grad(loss(mixed), mixed)
-    found = search.logit_gradient(choice, to_mixture)
+    found = search.gradient(choice, to_mixture)
     step, expected = 1e-6, torch.zeros(K, dtype=torch.float64)
     for i in range(K):
         values = []
@@ -56,42 +56,43 @@ def test_hard_gradient_is_straight_through() -> None:
     one_hot = torch.nn.functional.one_hot(soft.argmax(1), K).double()
     straight = one_hot + soft - soft.detach()
     loss(torch.einsum("bk,kld->bld", straight, search.embeddings)).backward()
-    assert torch.allclose(search.logit_gradient(choice, to_mixture), logits.grad, atol=1e-10)
+    assert torch.allclose(search.gradient(choice, to_mixture), logits.grad, atol=1e-10)
 
 
 def test_hard_draw_is_one_word() -> None:
     search = make(hard=True)
     choice = search.choose(B, generator(3))
-    assert torch.equal(choice.embeddings, search.embeddings[choice.rows])
-    assert choice.words == [f"w{i}" for i in choice.rows.tolist()]
+    rows = choice.weights.argmax(1)
+    assert choice.exact and torch.equal(choice.embeddings, search.embeddings[rows])
+    assert choice.words == [f"w{i}" for i in rows.tolist()]
 
 
 def test_draws_follow_the_logits() -> None:
     """The argmax of logits plus Gumbel noise is a draw from softmax(logits)."""
     search = make(hard=True)
-    rows = search.choose(20_000, generator(4)).rows
+    rows = search.choose(20_000, generator(4)).weights.argmax(1)
     seen = torch.bincount(rows, minlength=K) / len(rows)
     assert torch.allclose(seen.double(), torch.softmax(search.logits, 0), atol=0.015)
 
 
 def test_ascends_to_the_word_that_is_hurt_most() -> None:
     embeddings = torch.randn(K, L, D, generator=generator(5))
-    search = GumbelSearch([str(i) for i in range(K)], embeddings, temperature=2.0, hard=True, learning_rate=0.05)
+    search = GumbelSearch([str(i) for i in range(K)], embeddings, temperature=2.0, learning_rate=0.05)
     worst = 4
     for step in range(300):
         choice = search.choose(4, generator(6, step))
         mixed = choice.embeddings.clone().requires_grad_(True)
         hurt = -(mixed - embeddings[worst]).square().mean()
         (gradient,) = torch.autograd.grad(hurt, mixed)
-        search.ascend(search.logit_gradient(choice, gradient))
+        search.ascend(search.gradient(choice, gradient))
     assert int(search.logits.argmax()) == worst
 
 
 def test_state_round_trip() -> None:
     embeddings = torch.randn(K, L, D, generator=generator(7))
-    first = GumbelSearch(["a"] * K, embeddings, temperature=2.0, hard=True, learning_rate=0.05)
+    first = GumbelSearch(["a"] * K, embeddings, temperature=2.0, learning_rate=0.05)
     first.ascend(torch.arange(K).float())
-    second = GumbelSearch(["a"] * K, embeddings, temperature=2.0, hard=True, learning_rate=0.05)
+    second = GumbelSearch(["a"] * K, embeddings, temperature=2.0, learning_rate=0.05)
     second.load_state_dict(first.state_dict())
     for search in (first, second):
         search.ascend(torch.ones(K))

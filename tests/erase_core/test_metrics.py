@@ -84,7 +84,8 @@ def judged(world, tmp_path_factory):
     generate(world, wanted, settings, "a", folder / "before.parquet")
     nothing = [Wanted(w.prompt, w.concept, w.seed) for w in wanted]
     generate(world, nothing, settings.model_copy(update={"guidance_scale": 0.0}), "b", folder / "after.parquet")
-    scorers = Scorers(Judge(WEIGHTS / "concept_judge"), ClipFeatures(WEIGHTS / "clip"))
+    judge = Judge(WEIGHTS / "concept_judge")
+    scorers = Scorers(lambda concept: judge, ClipFeatures(WEIGHTS / "clip"))
     roles = {"taxi": "erased", "bus": "preserved", "rose": "preserved"}
     return judge_images(folder / "before.parquet", folder / "after.parquet", roles, scorers, labels_of)
 
@@ -99,6 +100,22 @@ def test_scores_by_hand(judged) -> None:
     rose = scores[(scores["concept"] == "rose") & (scores["metric"] == "psr_1")].iloc[0]
     assert rose["n"] == 2 and rose["value"] == judged[judged["concept"] == "rose"]["sees_1_erased"].mean()
     assert list(scores.columns) == ["metric", "concept", "role", "value", "low", "high", "n"]
+
+
+def test_styles_have_their_own_judge_and_no_top_5(world, tmp_path: Path) -> None:
+    wanted = [Wanted("a taxi", "taxi", 0), Wanted("a taxi in noto style", "noto", 0)]
+    generate(world, wanted, Generation(steps=4), "m", tmp_path / "a.parquet")
+    judges = {"taxi": Judge(WEIGHTS / "concept_judge"), "noto": Judge(WEIGHTS / "style_judge")}
+    found = judge_images(
+        tmp_path / "a.parquet",
+        tmp_path / "a.parquet",
+        {"taxi": "preserved", "noto": "erased"},
+        Scorers(judges.__getitem__, None),
+        lambda concept: {concept},
+    )
+    assert found["label_erased"][1] in judges["noto"].labels and found["label_erased"][0] in judges["taxi"].labels
+    figures = headline(score(found, ["erasure"], resamples=100, seed=0))
+    assert "esr_1" in figures and "psr_5" in figures and "esr_5" not in figures
 
 
 def test_files_of_other_images_are_refused(world, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from erase_core import methods
 from erase_core.concepts.vocabulary import candidates, curate
 from erase_core.models.pipeline import twin
 from erase_core.models.prompts import encode
@@ -17,8 +18,9 @@ from erase_core.randomness import generator
 from erase_core.spec import Method, Training
 from erase_core.training import checkpoint
 from erase_core.training.latents import FreshLatents, Sampler, TrajectoryBank
-from erase_core.training.loop import Conditions, Diverged, ErasedConcept, train
+from erase_core.training.loop import Diverged, train
 from erase_core.training.predictions import noise_predictor
+from erase_core.training.step import Conditions, ErasedConcept
 from tests.tiny import tiny_stable_diffusion
 
 WORDS = [row.word for row in curate(candidates("emoji-world"), ["taxi"], []) if row.kept][:12]
@@ -26,7 +28,7 @@ WORDS = [row.word for row in curate(candidates("emoji-world"), ["taxi"], []) if 
 
 def inputs(pipeline, words=WORDS):
     prompts = ["taxi", "a taxi"]
-    concept = ErasedConcept("taxi", prompts, encode(pipeline, prompts), words, encode(pipeline, words))
+    concept = ErasedConcept("taxi", prompts, encode(pipeline, prompts), words, encode(pipeline, words), [[1], [2]])
     empty = encode(pipeline, [""])[0]
     return pipeline.unet, pipeline.scheduler, [concept], Conditions(empty, empty)
 
@@ -83,7 +85,8 @@ def test_fresh_latents_stop_at_their_timestep(tiny_pipeline) -> None:
     unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
     sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=4, guidance=3.0)
     fresh = FreshLatents(sampler, noise_predictor(unet, scheduler))
-    seen = {int(fresh.draw(["taxi"], concept.embeddings[:1], generator(0, i)).timesteps[0]) for i in range(20)}
+    taxi = concept.embeddings[:1]
+    seen = {int(fresh.draw(["taxi"], taxi, taxi, generator(0, i)).timesteps[0]) for i in range(20)}
     assert seen <= set(sampler.timesteps.tolist()) and len(seen) > 1
 
 
@@ -120,10 +123,12 @@ def test_twin_shares_what_is_not_trained(tiny_pipeline) -> None:
     [
         {"name": "adversarial"},
         {"name": "adversarial", "gumbel": "soft", "weighting": "clean", "neutral": "a photo"},
-        {"name": "naive"},
-        {"name": "random"},
+        {"name": "adversarial-pgd", "norm": "linf"},
+        {"name": "weight-decay"},
+        {"name": "esd", "erase_from": "car"},
+        *({"name": name} for name in methods.names() if name not in ("adversarial", "fixed", "time", "uce")),
     ],
-    ids=["hard", "soft-clean", "naive", "random"],
+    ids=lambda method: "-".join(map(str, method.values())),
 )
 def test_same_seed_same_weights_and_the_original_stays(tiny_pipeline, method: dict) -> None:
     before = copy.deepcopy(tiny_pipeline.unet.state_dict())
@@ -139,7 +144,29 @@ def test_same_seed_same_weights_and_the_original_stays(tiny_pipeline, method: di
     updates = [r for r in records if r["phase"] == "update"]
     assert [r["step"] for r in updates] == [0, 1, 2, 3]
     searches = [r for r in records if r["phase"] == "search"]
-    assert len(searches) == (4 if method["name"] == "adversarial" else 0)
+    assert len(searches) == (4 if hasattr(methods.load(method["name"]), "search_loss") else 0)
+
+
+def test_a_mixture_borrows_its_heaviest_word_s_trajectory(tiny_pipeline) -> None:
+    """The bank's trajectories are those of words alone, whatever mixture first visits them."""
+    unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
+    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
+    plain, mixed = (TrajectoryBank(sampler, noise_predictor(unet, scheduler), 2, seed=1) for _ in range(2))
+    word, other = concept.candidates[:1], concept.candidates[1:2]
+    plain.draw(WORDS[:1], word, word, generator(0))
+    mixed.draw(WORDS[:1], 0.6 * word + 0.4 * other, word, generator(0))
+    assert torch.equal(plain.known[WORDS[0]][0], mixed.known[WORDS[0]][0])
+
+
+def test_searched_embeddings_are_told(tiny_pipeline) -> None:
+    told = []
+    pgd = Method(name="adversarial-pgd", step_size=0.1)
+    train(*inputs(tiny_pipeline), pgd, settings(), seed=0, on_search=lambda *values: told.append(values))
+    assert [(step, concept) for step, concept, _ in told] == [(i, "taxi") for i in range(4)]
+    start = encode(tiny_pipeline, ["taxi"])[0]
+    apart = [float((searched - start).norm() / start.norm()) for _, _, searched in told]
+    # Before the first update both models are the same: nothing is hurt yet, and there is nothing to climb.
+    assert apart[0] == 0 and apart[1] == pytest.approx(0.1, rel=1e-3) and max(apart) <= 0.3 + 1e-3
 
 
 def test_erasing_lowers_the_erasing_loss(tiny_pipeline) -> None:

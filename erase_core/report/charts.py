@@ -1,0 +1,144 @@
+"""Charts of a table, each as a PNG and as an interactive page of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from .plots import ERASED, INK, PRESERVED, QUIET, to_png
+
+COLOURS = (PRESERVED, ERASED, "#3c9d6b", "#8a5bb8", "#d6922b", "#3aa6b9", "#7b6a58", "#c85a9b", "#5c6b80", "#a3b83c")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart: png for documents, html for a browser, with everything in it."""
+
+    png: bytes
+    html: str
+
+
+def chart(still: plt.Figure, live: go.Figure) -> Chart:
+    live.update_layout(template="plotly_white", font_color=INK)
+    return Chart(to_png(still), live.to_html(include_plotlyjs=True, full_html=True))
+
+
+def bars(frame: pd.DataFrame, label: str, value: str, facet: str, axis: str, shown: int = 25) -> Chart:
+    """Horizontal bars, largest on top, a panel for each value of `facet`; the still one shows the first `shown`.
+
+    Columns low and high, where the frame has them, are drawn as intervals.
+    """
+    parts = list(frame.groupby(facet, sort=False))
+    still, axes = plt.subplots(
+        1, len(parts), figsize=(4.5 * len(parts), 1 + 0.2 * min(shown, len(frame))), squeeze=False
+    )
+    live = make_subplots(1, len(parts), subplot_titles=[str(name) for name, _ in parts])
+    for i, (name, part) in enumerate(parts):
+        part = part.sort_values(value, ascending=False)
+        errors = [part[value] - part["low"], part["high"] - part[value]] if "low" in part else None
+        live.add_bar(
+            x=part[value], y=part[label], orientation="h", marker_color=PRESERVED, showlegend=False, row=1, col=i + 1,
+            error_x=errors and {"type": "data", "array": errors[1], "arrayminus": errors[0], "symmetric": False},
+        )  # fmt: skip
+        live.update_yaxes(autorange="reversed", row=1, col=i + 1)
+        live.update_xaxes(title_text=axis, row=1, col=i + 1)
+        top = part.head(shown)
+        span = [e.head(shown).clip(lower=0) for e in errors] if errors else None
+        axes[0, i].barh(top[label].astype(str), top[value], xerr=span, color=PRESERVED, ecolor=QUIET, height=0.7)
+        axes[0, i].invert_yaxis()
+        axes[0, i].set_title(str(name))
+        axes[0, i].set_xlabel(axis)
+    live.update_layout(height=max(500, 14 * max(len(part) for _, part in parts)))
+    return chart(still, live)
+
+
+def scatter(
+    frame: pd.DataFrame, x: str, y: str, label: str, group: str | None = None, joined: bool = False, named: int = 12
+) -> Chart:
+    """Points with their labels, coloured by `group`, joined in the frame's order if `joined`.
+
+    The still one names the `named` points that lie furthest from the middle, or all of a small frame.
+    """
+    still, axis = plt.subplots(figsize=(7, 4.5))
+    live = go.Figure()
+    for i, (name, part) in enumerate(frame.groupby(group, sort=False) if group else [("", frame)]):
+        colour = COLOURS[i % len(COLOURS)]
+        axis.plot(part[x], part[y], "o-" if joined else "o", color=colour, markersize=4, alpha=0.8, label=str(name))
+        live.add_scatter(
+            x=part[x], y=part[y], text=part[label], name=str(name), marker_color=colour,
+            mode="lines+markers" if joined else "markers",
+        )  # fmt: skip
+    spread = ((frame[[x, y]] - frame[[x, y]].mean()) / frame[[x, y]].std().replace(0, 1)).pow(2).sum(axis=1)
+    for row in frame.loc[spread.sort_values(ascending=False).index[:named]].itertuples():
+        values = row._asdict()
+        axis.annotate(str(values[label]), (values[x], values[y]), fontsize=7, xytext=(3, 3), textcoords="offset points")
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    live.update_layout(xaxis_title=x, yaxis_title=y)
+    if group:
+        axis.legend(fontsize=7)
+    return chart(still, live)
+
+
+def histogram(frame: pd.DataFrame, value: str, label: str, marked: list[str], axis: str) -> Chart:
+    """How `value` is distributed, with the rows whose label is in `marked` as lines."""
+    still, panel = plt.subplots(figsize=(7, 3.5))
+    panel.hist(frame[value], bins=40, color=PRESERVED, alpha=0.8)
+    live = go.Figure(go.Histogram(x=frame[value], nbinsx=40, marker_color=PRESERVED))
+    for i, row in enumerate(frame[frame[label].isin(marked)].itertuples()):
+        values = row._asdict()
+        panel.axvline(values[value], color=ERASED, linewidth=1)
+        panel.annotate(
+            values[label],
+            (values[value], 0.95 - 0.08 * i),
+            xycoords=("data", "axes fraction"),
+            color=ERASED,
+            fontsize=8,
+        )
+        live.add_vline(x=values[value], line_color=ERASED, annotation_text=values[label])
+    panel.set_xlabel(axis)
+    panel.set_ylabel("concepts")
+    live.update_layout(xaxis_title=axis, yaxis_title="concepts")
+    return chart(still, live)
+
+
+def lines(frame: pd.DataFrame, x: str, y: str, group: str) -> Chart:
+    """One line for each value of `group`."""
+    still, axis = plt.subplots(figsize=(7, 3.5))
+    live = go.Figure()
+    for i, (name, part) in enumerate(frame.groupby(group, sort=False)):
+        colour = COLOURS[i % len(COLOURS)]
+        axis.plot(part[x], part[y], "o-", color=colour, markersize=3, label=str(name))
+        live.add_scatter(x=part[x], y=part[y], name=str(name), line_color=colour, mode="lines+markers")
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    axis.legend(fontsize=7)
+    live.update_layout(xaxis_title=x, yaxis_title=y)
+    return chart(still, live)
+
+
+def strips(images: dict[str, np.ndarray], captions: list[str]) -> Chart:
+    """Rows of images uint8 [N, H, W, 3] by their row's name, with a caption under each column."""
+    columns = max(len(row) for row in images.values())
+    still, axes = plt.subplots(
+        len(images), columns, figsize=(0.9 * columns + 1, 1.05 * len(images) + 0.4), squeeze=False
+    )
+    live = make_subplots(len(images), columns, row_titles=list(images), column_titles=captions)
+    for i, (name, row) in enumerate(images.items()):
+        axes[i, 0].set_ylabel(name, fontsize=8)
+        for j in range(columns):
+            axes[i, j].set_xticks([])
+            axes[i, j].set_yticks([])
+            axes[i, j].spines[:].set_visible(False)
+            if j < len(row):
+                axes[i, j].imshow(row[j])
+                live.add_image(z=row[j], row=i + 1, col=j + 1)
+            if i + 1 == len(images):
+                axes[i, j].set_xlabel(captions[j], fontsize=6)
+    live.update_xaxes(showticklabels=False).update_yaxes(showticklabels=False)
+    return chart(still, live)

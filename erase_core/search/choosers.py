@@ -1,0 +1,48 @@
+"""How c_a is chosen, by the kind that a method's CHOICE names."""
+
+from __future__ import annotations
+
+import torch
+
+from .gumbel import GumbelSearch
+from .projected import ProjectedSearch
+from .prompt import PromptSearch
+from .uniform import UniformChoice
+
+Chooser = GumbelSearch | ProjectedSearch | PromptSearch | UniformChoice
+
+
+def chooser_of(
+    kind: str | None, concept: str, embedding: torch.Tensor, words: list[str], candidates: torch.Tensor, settings
+) -> Chooser | None:
+    """The chooser of one erased concept; None when the method chooses nothing.
+
+    kind: gumbel (π over the candidates), pgd (any embedding near c_e), prompt (learnable tokens); for random, nearest,
+    anchor, neutral and fixed an even draw from the candidates. embedding: c_e [L, d]; candidates: [K, L, d].
+    """
+    if kind is None:
+        return None
+    if kind == "gumbel":
+        hard = getattr(settings, "gumbel", "soft") == "hard"
+        return GumbelSearch(
+            words,
+            candidates,
+            temperature=settings.temperature,
+            learning_rate=settings.search_learning_rate,
+            mixed=1 if hard else getattr(settings, "mixed", len(words)),
+        )
+    if kind == "pgd":
+        return ProjectedSearch(
+            concept,
+            embedding,
+            words,
+            candidates,
+            norm=settings.norm,
+            radius=settings.radius,
+            step_size=settings.step_size,
+        )
+    if kind == "prompt":
+        return PromptSearch(
+            concept, embedding, tokens=settings.prompt_tokens, learning_rate=settings.search_learning_rate
+        )
+    return UniformChoice(words, candidates)

@@ -1,0 +1,55 @@
+"""What should be preserved? One target, and beside it nothing, "", an unrelated word, a related one, a random one, the
+nearest, and the one that is hurt most.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from ..report.charts import bars
+from ..spec import Spec
+from .findings import Findings, summary, variant
+
+UNRELATED = "apple"
+
+
+def runs(base: Spec) -> dict[str, Spec]:
+    """One run a choice. The related word is the first of the target's group."""
+    from ..emoji_world.catalogue import concepts
+
+    target = base.concepts[0].concept
+    group = next((c.group for c in concepts() if c.word == target), None)
+    related = next((c.word for c in concepts() if c.group == group and c.word != target), target)
+    choices = {
+        "nothing": "naive",
+        "neutral": "neutral",
+        "unrelated word": {"name": "fixed", "words": [UNRELATED]},
+        "related word": {"name": "fixed", "words": [related]},
+        "random": "random",
+        "nearest": "nearest",
+        "adversarial": "adversarial",
+    }
+    return {label: variant(base, label, method=method) for label, method in choices.items()}
+
+
+def find(outputs: dict[str, Path]) -> Findings:
+    rows = []
+    for label, path in outputs.items():
+        figures = summary(path)["metrics"]
+        row = {
+            "preserved": label,
+            "psr_1": figures["psr_1"],
+            "low": figures["psr_1_low"],
+            "high": figures["psr_1_high"],
+        }
+        rows.append({**row, **{n: figures[n] for n in ("psr_5", "esr_1", "esr_5", "psr_1_original")}})
+    table = pd.DataFrame(rows).assign(panel="PSR-1 over all other concepts")
+    best = table.sort_values("psr_1", ascending=False).iloc[0]
+    return Findings(
+        table.drop(columns="panel"),
+        bars(table, "preserved", "psr_1", "panel", "PSR-1"),
+        {f"psr_1/{row['preserved']}": row["psr_1"] for row in rows},
+        f"Preserving {best['preserved']} keeps most: PSR-1 {best['psr_1']:.3f} (original {best['psr_1_original']:.3f}).",
+    )

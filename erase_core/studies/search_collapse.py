@@ -1,0 +1,63 @@
+"""Does the search stay among concepts? Images of the searched c_a over the steps, by gradient ascent on the embedding and
+by the Gumbel-softmax over words, and c_a's distance from the nearest word.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors.torch import load_file
+
+from ..generation.sampler import sample_embeddings
+from ..models.pipeline import load_pipeline
+from ..models.source import local_model
+from ..report.charts import strips
+from ..spec import Spec, make_spec
+from .findings import Findings, summary, variant
+from .places import embedding_table, stage_folder
+
+SHOWN = 10
+
+
+def runs(base: Spec) -> dict[str, Spec]:
+    """One run a search."""
+    return {
+        "gradient ascent": variant(base, "gradient ascent", method={"name": "adversarial-pgd", "radius": 100.0}),
+        "gumbel": variant(base, "gumbel", method="adversarial"),
+    }
+
+
+def find(outputs: dict[str, Path]) -> Findings:
+    rows, images, steps = [], {}, []
+    for label, path in outputs.items():
+        spec = make_spec(summary(path)["spec"])
+        searched = load_file(stage_folder(path, "training") / "searched.safetensors")
+        own = {int(n.rsplit("/", 1)[1]): v for n, v in searched.items() if n.startswith(f"{spec.concepts[0].concept}/")}
+        table = embedding_table(path)
+        every = table.rows(range(len(table.words))).flatten(1)
+        for step, value in sorted(own.items()):
+            apart = (every - value.flatten()).norm(dim=1)
+            rows.append(
+                {
+                    "search": label,
+                    "step": step,
+                    "word": table.words[int(apart.argmin())],
+                    "distance": float(apart.min()),
+                }
+            )
+        steps = sorted(own)[:: max(1, len(own) // SHOWN)][:SHOWN]
+        pipeline = load_pipeline(local_model(spec.model)[0])
+        drawn = sample_embeddings(pipeline, [own[s] for s in steps], [spec.seed] * len(steps), spec.generation)
+        images[label] = np.concatenate(list(drawn))
+    table = pd.DataFrame(rows)
+    last = table.groupby("search", sort=False).tail(1).set_index("search")
+    return Findings(
+        table,
+        strips(images, [f"step {step}" for step in steps]),
+        {f"final_distance/{label}": float(value) for label, value in last["distance"].items()},
+        "At the end c_a is "
+        + "; ".join(f"{row.distance:.2f} from {row.word} by {label}" for label, row in last.iterrows())
+        + ".",
+    )

@@ -1,0 +1,65 @@
+"""Do all erased concepts end in the same image? The distance between images of different erased concepts, before the
+erasure, after it with one neutral target, and with each concept's own searched target.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..generation.images import read_images
+from ..report.charts import bars
+from ..spec import Spec
+from .findings import Findings, variant
+from .places import stage_folder
+
+TARGETS = ("taxi", "cat", "apple", "guitar", "castle")
+
+
+def runs(base: Spec) -> dict[str, Spec]:
+    """Several concepts erased at once, by each kind of target."""
+    concepts = [c.concept for c in base.concepts] if len(base.concepts) > 1 else list(TARGETS)
+    return {
+        "neutral target": variant(base, "neutral target", concepts=concepts, method="adversarial"),
+        "searched target (age)": variant(base, "searched target", concepts=concepts, method="age"),
+    }
+
+
+def between(path: Path, concepts: set[str]) -> list[float]:
+    """Mean absolute pixel difference (0 to 1) of every two concepts' images of one seed."""
+    by_seed: dict[int, list[np.ndarray]] = {}
+    for wanted, images in read_images(path):
+        for one, image in zip(wanted, images):
+            if one.concept in concepts:
+                by_seed.setdefault(one.seed, []).append(image.astype(np.float32) / 255)
+    return [float(np.abs(a - b).mean()) for same in by_seed.values() for a, b in itertools.combinations(same, 2)]
+
+
+def find(outputs: dict[str, Path]) -> Findings:
+    first = next(iter(outputs.values()))
+    concepts = {w for w, role in read_roles(first).items() if role == "erased"}
+    found = {"original": between(stage_folder(first, "original") / "images.parquet", concepts)}
+    found |= {
+        label: between(stage_folder(path, "erased") / "images.parquet", concepts) for label, path in outputs.items()
+    }
+    rows = [
+        {"target": label, "distance": float(np.mean(values)), "pairs": len(values)} for label, values in found.items()
+    ]
+    table = pd.DataFrame(rows)
+    return Findings(
+        table,
+        bars(table.assign(panel="between erased concepts"), "target", "distance", "panel", "mean pixel distance"),
+        {f"distance/{row['target']}": row["distance"] for row in rows},
+        "Mean distance between different erased concepts' images: "
+        + ", ".join(f"{row['target']} {row['distance']:.3f}" for row in rows)
+        + ".",
+    )
+
+
+def read_roles(output: Path) -> dict[str, str]:
+    from .findings import summary
+
+    return summary(output)["roles"]

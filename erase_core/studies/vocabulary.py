@@ -1,0 +1,50 @@
+"""How large a concept space, and which? K from 20 to everything, over the sources: quality and cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from ..concepts.vocabulary import candidates, curate
+from ..report.charts import scatter
+from ..spec import Spec
+from .findings import Findings, summary, variant
+
+SIZES = (20, 50, 200, 1000)
+SOURCES = ("emoji-world", "english-3000", "clip-tokens")
+
+
+def runs(base: Spec) -> dict[str, Spec]:
+    """One run a source and size; the last size of a source is all its words."""
+    from ..models.source import local_model
+    from ..preflight import tokenizer_vocabulary
+
+    tokens = local_model(base.model)[0].folder / "tokenizer"
+    found = {}
+    for source in SOURCES:
+        rows = curate(
+            candidates(source, lambda: tokenizer_vocabulary(tokens)), base.erased_names, base.vocabulary.exclude
+        )
+        every = sum(row.kept for row in rows)
+        for size in [*(s for s in SIZES if s < every), every]:
+            found[f"{source} {size}"] = variant(base, f"{source} {size}", vocabulary={"source": source, "top_k": size})
+    return found
+
+
+def find(outputs: dict[str, Path]) -> Findings:
+    rows = []
+    for label, path in outputs.items():
+        run = summary(path)
+        source, size = label.rsplit(" ", 1)
+        cost = sum(run["seconds"][stage] for stage in ("vocabulary", "embeddings", "nearest", "training"))
+        figures = {name: run["metrics"][name] for name in ("esr_1", "psr_1", "psr_5")}
+        rows.append({"source": source, "words": int(size), **figures, "seconds": cost})
+    table = pd.DataFrame(rows)
+    best = table.sort_values("psr_1", ascending=False).iloc[0]
+    return Findings(
+        table,
+        scatter(table, "seconds", "psr_1", "words", group="source", joined=True),
+        {f"psr_1/{label}": row["psr_1"] for label, row in zip(outputs, rows)},
+        f"Best PSR-1 {best['psr_1']:.3f} with {best['words']} words of {best['source']}.",
+    )

@@ -1,0 +1,49 @@
+"""Closed-form methods: every cross-attention key and value projection is solved for once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import ModuleType
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from .step import ErasedConcept
+
+
+def token_rows(
+    concepts: list[ErasedConcept], destination: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Token embeddings, float64: every prompt's [n, d], the destination's [n, d] at the same positions, and those of all
+    words to preserve [m, d], each word once.
+    """
+    source = torch.cat([concept.embeddings for concept in concepts])
+    words: dict[str, torch.Tensor] = {}
+    for concept in concepts:
+        if concept.candidates is not None:
+            words |= zip(concept.candidate_words, concept.candidates)
+    kept = torch.stack(list(words.values())) if words else source[:0]
+    return (
+        source.flatten(0, 1).double(),
+        destination.expand_as(source).flatten(0, 1).double(),
+        kept.flatten(0, 1).double(),
+    )
+
+
+def solve_layers(
+    unet: UNet2DConditionModel,
+    trained: list[str],
+    concepts: list[ErasedConcept],
+    destination: torch.Tensor,
+    method: ModuleType,
+    settings,
+) -> Iterator[tuple[str, torch.Tensor, float, float]]:
+    """Yield each layer's name, its new weight, and what is left of ‖W' c_e − W c*‖² and ‖W' c_p − W c_p‖² per token."""
+    source, wanted, kept = token_rows(concepts, destination)
+    parameters = dict(unet.named_parameters())
+    for name in trained:
+        weight = parameters[name].detach().double()
+        solved = method.solve(weight, source, wanted, kept, settings)
+        erasing = (source @ solved.T - wanted @ weight.T).square().sum(1).mean()
+        preservation = (kept @ (solved - weight).T).square().sum(1).mean() if len(kept) else torch.tensor(0.0)
+        yield name, solved.float(), float(erasing), float(preservation)

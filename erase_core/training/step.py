@@ -1,0 +1,170 @@
+"""One step's latents and conditions, and the predictions of a model at them, by name.
+
+A prediction's name is "condition@latents", or one word where both are the same.
+
+Conditions, prompt embeddings [B, L, d]:
+    erased      one of the erased concept's prompts, c_e
+    neutral     the neutral concept, c_n
+    preserved   what the method's chooser chose, c_a
+    prompted    c_e followed by the learnable tokens that the chooser holds, [B, L + n, d]
+    subject     the prompt that is edited: c_e, or the broader concept it is taken out of
+
+Latents: erased, preserved and subject, from trajectories of those conditions; noised, the concept's own images with noise.
+Two names stand for something else: attention@noised, the cross-attention probabilities of θ' to the concept's tokens under
+c_e, a layer each; and weights, the trained weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+
+from ..search.choice import Choice
+from ..search.choosers import Chooser
+from .latents import FreshLatents, Latents, TrajectoryBank
+from .predictions import Predict
+
+SPECIAL = ("attention@noised", "weights")
+
+
+@dataclass(frozen=True)
+class ErasedConcept:
+    """A concept to erase: its prompts' embeddings [P, L, d], its tokens' positions in each, and its candidates [K, L, d].
+
+    subject, when given, is the broader concept that it is taken out of, with its embedding [L, d].
+    """
+
+    name: str
+    prompts: list[str]
+    embeddings: torch.Tensor
+    candidate_words: list[str]
+    candidates: torch.Tensor | None
+    positions: list[list[int]] = field(default_factory=list)
+    subject: tuple[str, torch.Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Prompt embeddings [L, d] of "" and of the neutral concept c_n."""
+
+    unconditional: torch.Tensor
+    neutral: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step drew. prompts holds the index of each row's prompt; known, the frozen predictions that came with latents."""
+
+    latents: dict[str, Latents]
+    conditions: dict[str, torch.Tensor]
+    known: dict[str, torch.Tensor]
+    prompts: list[int]
+    choice: Choice | None
+
+    @property
+    def timesteps(self) -> dict[str, torch.Tensor]:
+        return {name: at.timesteps for name, at in self.latents.items()}
+
+    def under(self, chosen: torch.Tensor) -> Step:
+        """The same step with other embeddings [B, L, d] for the chosen condition."""
+        conditions = {**self.conditions, **chosen_conditions(self.conditions.get("erased"), chosen)}
+        known = {name: value for name, value in self.known.items() if split(name)[0] not in ("preserved", "prompted")}
+        return Step(self.latents, conditions, known, self.prompts, self.choice)
+
+
+def split(name: str) -> tuple[str, str]:
+    """The condition and the latents of a prediction's name."""
+    condition, _, latents = name.partition("@")
+    return condition, latents or condition
+
+
+def chosen_conditions(erased: torch.Tensor | None, chosen: torch.Tensor) -> dict[str, torch.Tensor]:
+    prompted = {"prompted": torch.cat([erased, chosen], dim=1)} if erased is not None else {}
+    return {"preserved": chosen, **prompted}
+
+
+def draw(
+    names: Iterable[str],
+    concept: ErasedConcept,
+    chooser: Chooser | None,
+    source: FreshLatents | TrajectoryBank,
+    neutral: torch.Tensor,
+    batch_size: int,
+    rng: torch.Generator,
+) -> Step:
+    """Draw the prompts, the choice and the latents that the named predictions need."""
+    pairs = [split(name) for name in names if name != "weights"]
+    needed = {part for pair in pairs for part in pair}
+    at = {latents for _, latents in pairs}
+    latents, conditions, known, prompts, choice = {}, {}, {}, [], None
+    if needed & {"erased", "prompted", "subject", "noised"}:
+        prompts = torch.randint(len(concept.prompts), (batch_size,), generator=rng).tolist()
+        texts, erased = [concept.prompts[p] for p in prompts], concept.embeddings[prompts]
+        conditions |= {"erased": erased, "neutral": neutral.expand_as(erased)}
+        if "erased" in at:
+            latents["erased"] = source.draw(texts, erased, erased, rng)
+        if "noised" in at:
+            latents["noised"] = source.draw_noised(texts, erased, rng)
+        if "subject" in needed:
+            word, embedding = concept.subject or (None, None)
+            subject = erased if word is None else embedding.expand_as(erased)
+            conditions["subject"] = subject
+            latents["subject"] = source.draw([word] * batch_size if word else texts, subject, subject, rng)
+    if chooser is not None:
+        choice = chooser.choose(batch_size, rng)
+        conditions |= chosen_conditions(conditions.get("erased"), choice.embeddings)
+        if "preserved" in at:
+            latents["preserved"] = source.draw(choice.words, choice.embeddings, choice.word_embeddings, rng)
+    for name, drawn in latents.items():
+        if drawn.conditional is not None and (name != "preserved" or choice.exact):
+            known[name] = drawn.conditional
+        if drawn.neutral is not None:
+            known[f"neutral@{name}"] = drawn.neutral
+    if "subject" in known and concept.subject is None:
+        known["erased@subject"] = known["subject"]
+    return Step(latents, conditions, known, prompts, choice)
+
+
+def predict(model: Predict, names: Iterable[str], step: Step) -> dict[str, torch.Tensor]:
+    """The model's named predictions, each [B, C, h, w], in one call for each length of condition."""
+    names, found = list(names), {}
+    lengths = dict.fromkeys(step.conditions[split(name)[0]].shape[1] for name in names)
+    for length in lengths:
+        group = [name for name in names if step.conditions[split(name)[0]].shape[1] == length]
+        at = [step.latents[split(name)[1]] for name in group]
+        output = model(
+            torch.cat([a.latents for a in at]),
+            torch.cat([a.timesteps for a in at]),
+            torch.cat([step.conditions[split(name)[0]] for name in group]),
+        )
+        found |= zip(group, output.split([len(a.latents) for a in at]))
+    return found
+
+
+def frozen_predictions(frozen: Predict, names: Iterable[str], step: Step) -> dict[str, torch.Tensor]:
+    """θ's named predictions: read from the latents where they are known, computed where not."""
+    names = list(names)
+    missing = [name for name in names if name not in step.known]
+    computed = predict(frozen, missing, step) if missing else {}
+    return {name: step.known[name] if name in step.known else computed[name] for name in names}
+
+
+def concept_attention(
+    seen: list[torch.Tensor], positions: list[list[int]], prompts: list[int], after: bool
+) -> list[torch.Tensor]:
+    """From each layer's probabilities [B · heads, pixels, tokens] those to the concept's tokens, and, with `after`, to all
+    tokens behind them: one flat tensor a layer.
+    """
+    layers = []
+    for layer in seen:
+        heads = len(layer) // len(prompts)
+        chosen = torch.zeros(len(prompts), layer.shape[-1], dtype=torch.bool, device=layer.device)
+        for row, prompt in enumerate(prompts):
+            chosen[row, positions[prompt]] = True
+            if after:
+                chosen[row, positions[prompt][0] :] = True
+        by_token = layer.unflatten(0, (len(prompts), heads)).permute(0, 3, 1, 2)
+        layers.append(by_token[chosen])
+    return layers

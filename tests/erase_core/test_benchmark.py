@@ -1,0 +1,76 @@
+"""The benchmark's runs and its table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from erase_core import benchmark, methods
+from erase_core.emoji_world.catalogue import concepts
+from erase_core.metrics.kernel_distance import kernel_distance
+from erase_core.preflight import check
+from erase_core.spec import parse_spec
+
+
+def test_every_run_can_be_run(tmp_path: Path) -> None:
+    base = parse_spec(f"name: b\nconcepts: [taxi]\noutput: {tmp_path / 'out'}\ntraining: {{steps: 7}}")
+    cells = benchmark.cells(methods.names(), list(benchmark.TASKS), list(benchmark.SEEDS))
+    assert len(cells) == len(methods.MODULES) * (4 + 4 + 1) * 3 and len({c.label for c in cells}) == len(cells)
+    for cell in cells:
+        spec = benchmark.spec_of(cell, base)
+        assert (spec.seed, spec.method.name, spec.training.steps) == (cell.seed, cell.method, 7)
+    for cell in cells[:: len(methods.MODULES) * 3]:
+        check(benchmark.spec_of(cell, base))
+
+
+def test_splits_are_apart() -> None:
+    words = [word for task in benchmark.OBJECTS.values() for split in task.values() for word in split]
+    assert len(words) == len(set(words)) == 20 and set(words) <= {c.word for c in concepts()}
+
+
+def run(method: str, case: str, seed: int, psr: float) -> dict:
+    figures = {name: 0.5 for name in benchmark.METRICS if name not in ("seconds", "peak_memory_gib")}
+    figures |= {f"{name}_original": 0.9 for name in ("esr_1", "esr_5", "psr_1", "psr_5")}
+    figures["psr_1"] = psr
+    summary = {"metrics": figures, "seconds": {"training": 10.0}, "peak_memory_gib": 1.5, "mlflow_run": "r"}
+    return benchmark.row_of(benchmark.Cell("unsafe", case, method, seed), summary)
+
+
+def test_table_is_mean_and_spread() -> None:
+    runs = pd.DataFrame(
+        [run("naive", "weapon", s, p) for s, p in enumerate((0.2, 0.4, 0.6))] + [run("uce", "weapon", 0, 0.8)]
+    )
+    table = benchmark.table(runs).set_index("method")
+    assert list(table.index) == ["original", "naive", "uce"]
+    assert table.loc["naive", "psr_1"] == pytest.approx(0.4)
+    assert table.loc["naive", "psr_1_spread"] == pytest.approx(np.std([0.2, 0.4, 0.6]))
+    assert table.loc["original", "psr_1"] == pytest.approx(0.9) and table.loc["naive", "runs"] == 3
+    text = benchmark.markdown(benchmark.table(runs))
+    assert "| naive | 3 | 50.0 ± 0.0 |" in text and "40.0 ± 16.3" in text and "| original | 1 | 90.0 ± 0.0 |" in text
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="methods: magic is not one of adversarial"):
+        benchmark.known(["magic"], ["unsafe"])
+    with pytest.raises(ValueError, match="tasks: faces is not one of objects-tuning"):
+        benchmark.known(["naive"], ["faces"])
+
+
+def test_kernel_distance_against_its_definition() -> None:
+    """With one subset of everything: the unbiased squared MMD, pair by pair."""
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((6, 4)), rng.standard_normal((6, 4)) + 1
+    kernel = lambda x, y: (x @ y / 4 + 1) ** 3  # noqa: E731
+    within = [np.mean([kernel(x[i], x[j]) for i in range(6) for j in range(6) if i != j]) for x in (a, b)]
+    across = np.mean([kernel(x, y) for x in a for y in b])
+    assert kernel_distance(a, b)[0] == pytest.approx(sum(within) - 2 * across)
+
+
+def test_kernel_distance_tells_distributions_apart() -> None:
+    rng = np.random.default_rng(1)
+    same, other = rng.standard_normal((200, 8)), rng.standard_normal((200, 8)) + 0.5
+    value, low, high = kernel_distance(same[:100], same[100:])
+    assert low <= value <= high and abs(value) < 0.1 * kernel_distance(same, other)[0]

@@ -1,0 +1,149 @@
+"""The searches beside the Gumbel-softmax: projections, prompts, and mixtures of a few words."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from erase_core.models.attention import recorded_attention
+from erase_core.models.prompts import encode
+from erase_core.randomness import generator
+from erase_core.search.gumbel import GumbelSearch
+from erase_core.search.projected import ProjectedSearch
+from erase_core.search.prompt import PromptSearch
+from erase_core.training.candidates import name_positions
+from erase_core.training.step import concept_attention
+
+K, L, D, B = 7, 3, 4, 5
+
+
+def words() -> torch.Tensor:
+    return torch.randn(K, L, D, generator=generator(0, "embeddings"), dtype=torch.float64)
+
+
+def projected(norm: str, radius: float = 0.5) -> ProjectedSearch:
+    start = torch.randn(L, D, generator=generator(0, "start"), dtype=torch.float64)
+    names = [str(i) for i in range(K)]
+    return ProjectedSearch("taxi", start, names, words(), norm=norm, radius=radius, step_size=0.2)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_projection_climbs_and_stays_in_its_ball(norm: str) -> None:
+    search = projected(norm)
+    peak = search.start + 10
+    heights = []
+    for step in range(20):
+        choice = search.choose(B, generator(1, step))
+        assert not choice.exact and choice.words == ["taxi"] * B
+        drawn = choice.embeddings.clone().requires_grad_(True)
+        height = -(drawn - peak).square().mean()
+        (gradient,) = torch.autograd.grad(height, drawn)
+        search.ascend(search.gradient(choice, gradient))
+        heights.append(float(height.detach()))
+        away = search.position - search.start
+        size = away.norm() if norm == "l2" else away.abs().max()
+        assert float(size) <= search.radius * (1 + 1e-9)
+    assert heights[0] < heights[1] < heights[2] and float(size) == pytest.approx(search.radius)
+
+
+def test_projection_tells_the_nearest_word() -> None:
+    search = projected("l2")
+    search.position = words()[4] + 0.01
+    word, probability, apart = search.favourite(search.choose(1, generator(0)))
+    assert (word, probability) == ("4", None)
+    assert apart == pytest.approx(0.01 * (L * D) ** 0.5)
+
+
+def test_prompt_learns_by_ascent() -> None:
+    start = torch.randn(L, D, generator=generator(0, "start"))
+    search = PromptSearch("taxi", start, tokens=2, learning_rate=0.1)
+    assert torch.equal(search.searched(), start[-2:])
+    goal = torch.ones(2, D)
+    for step in range(200):
+        choice = search.choose(B, generator(1, step))
+        drawn = choice.embeddings.clone().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(-(drawn - goal).square().mean(), drawn)
+        search.ascend(search.gradient(choice, gradient))
+    assert torch.allclose(search.searched(), goal, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: projected("l2"), lambda: PromptSearch("taxi", words()[0], tokens=2, learning_rate=0.1)]
+)
+def test_state_round_trip(make) -> None:
+    first, second = make(), make()
+    shape = first.searched().shape
+    first.ascend(torch.ones(shape, dtype=torch.float64))
+    second.load_state_dict(first.state_dict())
+    for search in (first, second):
+        search.ascend(torch.arange(shape.numel()).reshape(shape).double())
+    assert torch.equal(first.searched(), second.searched())
+
+
+def few(logits: torch.Tensor | None = None) -> GumbelSearch:
+    search = GumbelSearch([str(i) for i in range(K)], words(), temperature=1.7, learning_rate=0.1, mixed=3)
+    search.logits = torch.randn(K, generator=generator(0, "logits"), dtype=torch.float64) if logits is None else logits
+    return search
+
+
+def test_mixture_of_few_holds_only_the_heaviest() -> None:
+    choice = few().choose(B, generator(1))
+    assert torch.equal((choice.weights > 0).sum(1), torch.full((B,), 3))
+    assert torch.allclose(choice.weights.sum(1), torch.ones(B).double())
+    assert torch.allclose(choice.embeddings, torch.einsum("bk,kld->bld", choice.weights, words()))
+    assert torch.equal(choice.word_embeddings, words()[choice.weights.argmax(1)])
+
+
+def test_gradient_of_a_mixture_of_few_against_finite_differences() -> None:
+    def loss(embedding: torch.Tensor) -> torch.Tensor:
+        return (embedding.flatten(1).sin() ** 2).sum(1).mean()
+
+    search = few()
+    choice = search.choose(B, generator(1))
+    drawn = choice.embeddings.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(loss(drawn), drawn)
+    found, step = search.gradient(choice, gradient), 1e-6
+    for i in range(K):
+        ends = []
+        for sign in (1, -1):
+            moved = search.logits.clone()
+            moved[i] += sign * step
+            ends.append(loss(few(moved).choose(B, generator(1)).embeddings))
+        assert float(found[i]) == pytest.approx(float(ends[0] - ends[1]) / (2 * step), abs=1e-6)
+
+
+def test_recorded_attention_computes_what_the_stock_layers_do(world) -> None:
+    embeddings = encode(world, ["a taxi", "a bus"])
+    z, t = torch.randn(2, 8, 8, 8, generator=generator(0)), torch.tensor([300, 700])
+    stock = world.unet(z, t, encoder_hidden_states=embeddings).sample
+    processors = world.unet.attn_processors
+    with recorded_attention(world.unet) as seen:
+        recorded = world.unet(z, t, encoder_hidden_states=embeddings).sample
+    assert torch.allclose(stock, recorded, atol=1e-4)
+    assert world.unet.attn_processors == processors
+    layers = [module for name, module in world.unet.named_modules() if name.endswith("attn2")]
+    assert len(seen) == len(layers)
+    assert all(torch.allclose(layer.sum(-1), torch.ones(()), atol=1e-4) for layer in seen)
+
+
+def test_concept_attention_picks_the_concept_s_tokens() -> None:
+    layer = torch.arange(2 * 2 * 3 * 5).reshape(4, 3, 5).float()
+    own = concept_attention([layer], [[1], [2, 3]], [1, 0], after=False)[0]
+    expected = [layer[0:2, :, 2], layer[0:2, :, 3], layer[2:4, :, 1]]
+    assert torch.equal(own, torch.stack(expected))
+    behind = concept_attention([layer], [[1], [2, 3]], [1, 0], after=True)[0]
+    assert len(behind) == 3 + 4
+
+
+@pytest.mark.parametrize(
+    ("prompt", "names", "words"),
+    [
+        ("a taxi", ["taxi"], "taxi"),
+        ("a photo of a police car", ["police car"], "police car"),
+        ("a cab", ["taxi"], "a cab"),
+    ],
+)
+def test_positions_of_the_name(prompt: str, names: list[str], words: str, world) -> None:
+    ids = world.tokenizer(prompt).input_ids
+    found = name_positions(world.tokenizer, prompt, names)
+    assert world.tokenizer.decode([ids[i] for i in found]).strip() == words

@@ -1,0 +1,101 @@
+"""Studies: the runs they ask for, and what they find in results whose answer is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from erase_core import methods, studies
+from erase_core.files import write_json
+from erase_core.metrics.scores import write_scores
+from erase_core.preflight import check
+from erase_core.spec import Spec, parse_spec
+from erase_core.studies import preserve_what, sensitivity, spectrum, text_similarity, trade_off
+from erase_core.studies.findings import variant
+
+
+def base(folder: Path, extra: str = "") -> Spec:
+    return parse_spec(f"name: study\nconcepts: [taxi]\noutput: {folder}\n{extra}")
+
+
+def result(folder: Path, drops: dict[str, float], figures: dict[str, float] | None = None) -> Path:
+    """A run's folder in which each preserved concept lost so much CLIP score."""
+    rows = []
+    for concept, drop in drops.items():
+        for metric, value in (
+            ("clip_score_original", 50.0),
+            ("clip_score", 50.0 - drop),
+            ("clip_distance", drop / 100),
+        ):
+            rows.append((metric, concept, "preserved", value, value, value, 2))
+    folder.mkdir(parents=True)
+    columns = ["metric", "concept", "role", "value", "low", "high", "n"]
+    write_scores(folder / "scores.parquet", pd.DataFrame(rows, columns=columns))
+    write_json(folder / "summary.json", {"metrics": figures or {}})
+    return folder
+
+
+@pytest.mark.parametrize("name", studies.NAMES)
+def test_every_run_of_a_study_can_be_run(name: str, tmp_path: Path) -> None:
+    wanted = studies.load(name).runs(base(tmp_path, "training: {steps: 7}"))
+    assert len({spec.output for spec in wanted.values()}) == len(wanted) >= 1
+    for spec in wanted.values():
+        check(spec)
+        assert spec.training.steps == 7 and Path(spec.output).is_relative_to(tmp_path / "runs")
+
+
+def test_a_variant_keeps_the_base_and_takes_the_method_s_own_defaults(tmp_path: Path) -> None:
+    spec = base(tmp_path, "seed: 9\nmethod: {name: adversarial, temperature: 1.0}\ntraining: {steps: 11}")
+    changed = variant(spec, "closed form", method="uce", generation={"seeds": [5]})
+    assert (changed.seed, changed.training.steps, changed.generation.seeds) == (9, 11, [5])
+    assert changed.training.trainable == "xattn-strict" and changed.method.settings.regularisation == 0.1
+
+
+def test_sensitivity_ranks_what_is_hurt(tmp_path: Path) -> None:
+    outputs = {
+        "taxi": result(tmp_path / "taxi", {"bus": 20, "car": 30, "rose": 1, "apple": 2}),
+        "sword": result(tmp_path / "sword", {"bus": 1, "car": 0, "rose": 9, "apple": 5}),
+    }
+    found = sensitivity.find(outputs)
+    taxi = found.table[found.table["target"] == "taxi"]
+    assert list(taxi["concept"]) == ["car", "bus", "apple", "rose"] and list(taxi["drop"]) == [30, 20, 2, 1]
+    assert found.figures["rank_agreement"] == pytest.approx(-1.0)
+    assert found.chart.png.startswith(b"\x89PNG") and "Plotly.newPlot" in found.chart.html
+
+
+def test_spectrum_places_the_neutral_concepts(tmp_path: Path) -> None:
+    drops = {"bus": 90, "car": 80, "a photo": 50, "rose": 2, "apple": 1}
+    found = spectrum.find({"naive": result(tmp_path / "naive", drops)})
+    assert list(found.table["concept"]) == ["bus", "car", "a photo", "rose", "apple"]
+    assert found.figures == {"percentile/a photo": pytest.approx(60.0)}
+
+
+def test_preserve_what_compares_the_choices(tmp_path: Path) -> None:
+    outputs = {}
+    for i, label in enumerate(preserve_what.runs(base(tmp_path))):
+        figures = {n: i / 10 for n in ("psr_1", "psr_1_low", "psr_1_high", "psr_5", "esr_1", "esr_5", "psr_1_original")}
+        outputs[label] = result(tmp_path / label, {"bus": 0}, figures)
+    found = preserve_what.find(outputs)
+    assert list(found.table["preserved"]) == list(outputs) and list(found.table["psr_1"]) == [i / 10 for i in range(7)]
+    assert "Preserving adversarial keeps most" in found.said
+
+
+def test_rank_correlation_and_its_interval() -> None:
+    x = np.arange(40.0)
+    assert text_similarity.rank_correlation(x, x**3, 0) == pytest.approx((1.0, 1.0, 1.0))
+    value, low, high = text_similarity.rank_correlation(x, np.random.default_rng(0).permutation(x), 0)
+    assert low < value < high and low < 0 < high
+
+
+def test_pareto_front() -> None:
+    table = pd.DataFrame({"esr_1": [1.0, 0.9, 0.8, 0.7], "psr_1": [0.5, 0.8, 0.7, 0.9]})
+    assert list(trade_off.pareto(table)) == [True, True, False, True]
+
+
+def test_trade_off_sweeps_every_method(tmp_path: Path) -> None:
+    wanted = trade_off.runs(base(tmp_path))
+    assert {spec.method.name for spec in wanted.values()} == set(methods.MODULES)
+    assert len(wanted) == len(methods.MODULES) * len(trade_off.STRENGTHS)

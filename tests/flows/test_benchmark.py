@@ -1,0 +1,40 @@
+"""A small benchmark for real, and a method added to it without running the other again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from tests.command import erase
+
+SPEC = """
+name: small benchmark
+concepts: [taxi]
+vocabulary: {{top_k: 4}}
+training: {{steps: 2, batch_size: 2, trajectories: 1, latent_steps: 3}}
+generation: {{seeds: [0], steps: 1}}
+scoring: {{resamples: 100}}
+output: {output}
+"""
+
+
+def test_benchmark_and_an_added_method(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(SPEC.format(output=tmp_path / "out"))
+    common = ("--spec", str(tmp_path / "base.yaml"), "--tasks", "unsafe", "--seeds", "0")
+    first = erase("benchmark", "--methods", "uce", *common)
+    assert first.returncode == 0, first.stderr
+    second = erase("benchmark", "--methods", "uce,naive", *common)
+    assert second.returncode == 0, second.stderr
+    runs = pd.read_parquet(tmp_path / "out" / "runs.parquet")
+    assert list(runs["method"]) == ["uce", "naive"] and runs["mlflow_run"].nunique() == 2
+    assert runs["kid_preserved"].notna().all() and (runs["peak_memory_gib"] > 0.1).all()
+    summary = json.loads((tmp_path / "out" / "runs" / "unsafe-weapon-uce-0" / "summary.json").read_text())
+    assert set(summary["cached"]) >= {"training", "original", "erased", "scores"}
+    assert "| original |" in (tmp_path / "out" / "benchmark.md").read_text()
+
+
+def test_unknown_method() -> None:
+    ran = erase("benchmark", "--methods", "magic")
+    assert ran.returncode == 2 and "methods: magic is not one of" in ran.stderr
