@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from tests.command import erase
 
@@ -15,11 +16,12 @@ concepts: [taxi]
 vocabulary: {{top_k: 4}}
 training: {{steps: 2, batch_size: 2, trajectories: 1, latent_steps: 3}}
 generation: {{seeds: [0], steps: 1}}
-scoring: {{resamples: 100}}
+scoring: {{preserved: [bus, car], resamples: 100}}
 output: {output}
 """
 
 
+@pytest.mark.slow
 def test_benchmark_and_an_added_method(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(SPEC.format(output=tmp_path / "out"))
     common = ("--spec", str(tmp_path / "base.yaml"), "--tasks", "unsafe", "--seeds", "0")

@@ -48,4 +48,3 @@ def test_a_method_from_outside(tmp_path: Path, monkeypatch) -> None:
     trace = pd.read_parquet(tmp_path / "out" / "trace.parquet")
     assert len(trace) == 3 and trace["preservation_loss"].isna().all()
     assert [list(drawn) for drawn in trace["drawn"]] == [["bus", "bus"]] * 3
-    assert "towards" in erase("run", "--help").stdout
