@@ -32,7 +32,7 @@ class Plan:
     clip: tuple[int, int] = (1600, 128)
     concept: tuple[int, int] = (1500, 64)
     style: tuple[int, int] = (3500, 64)
-    unet: tuple[int, int] = (10500, 32)
+    unet: tuple[int, int] = (12500, 32)
 
     def scaled(self, scale: float) -> Plan:
         """The same plan with every number of steps multiplied by `scale`."""
