@@ -10,7 +10,7 @@ import pandas as pd
 from . import methods
 from .emoji_world.catalogue import STYLES, with_article
 from .spec import Spec, make_spec
-from .studies.findings import merged
+from .studies.variants import merged
 
 TUNING, HELD_OUT = "objects-tuning", "objects-held-out"
 OBJECTS = {

@@ -1,4 +1,4 @@
-"""What studies share: specs made from a base spec, and what a study hands back."""
+"""What a study hands back, and how it reads the results of its runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pandas as pd
 from ..files import read_json
 from ..metrics.scores import ALL
 from ..report.charts import Chart
-from ..spec import Spec, make_spec
 
 
 @dataclass(frozen=True)
@@ -21,29 +20,6 @@ class Findings:
     chart: Chart
     figures: dict[str, float] = field(default_factory=dict)
     said: str = ""
-
-
-def merged(base: dict, changes: dict) -> dict:
-    """`base` with `changes` put over it, part by part."""
-    return base | {
-        key: merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
-        for key, value in changes.items()
-    }
-
-
-def variant(base: Spec, label: str, **changes: object) -> Spec:
-    """A run of a study: the base spec with `changes`, and an output folder below the base's.
-
-    A change of `method` replaces the method with all its parameters, and its own training defaults apply.
-    """
-    given = base.model_dump(mode="json", exclude_unset=True)
-    if "method" in changes:
-        given.pop("method", None)
-    named = {
-        "name": f"{base.name} - {label}"[:100],
-        "output": str(Path(base.output) / "runs" / label.replace(" ", "-")),
-    }
-    return make_spec(merged(given, {**changes, **named}))
 
 
 def concept_scores(output: Path) -> pd.DataFrame:

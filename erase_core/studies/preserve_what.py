@@ -10,7 +10,8 @@ import pandas as pd
 
 from ..report.charts import bars
 from ..spec import Spec
-from .findings import Findings, summary, variant
+from .findings import Findings, summary
+from .variants import variant
 
 UNRELATED = "apple"
 

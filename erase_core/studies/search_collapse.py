@@ -15,8 +15,9 @@ from ..models.pipeline import load_pipeline
 from ..models.source import local_model
 from ..report.charts import strips
 from ..spec import Spec, make_spec
-from .findings import Findings, summary, variant
+from .findings import Findings, summary
 from .places import embedding_table, stage_folder
+from .variants import variant
 
 SHOWN = 10
 

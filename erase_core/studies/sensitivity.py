@@ -12,7 +12,8 @@ from scipy.stats import spearmanr
 
 from ..report.charts import bars
 from ..spec import Spec
-from .findings import Findings, clip_drop, variant
+from .findings import Findings, clip_drop
+from .variants import variant
 
 SECOND = "sword"
 

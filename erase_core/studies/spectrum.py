@@ -10,7 +10,8 @@ from pathlib import Path
 from ..concepts.vocabulary import candidates, curate
 from ..report.charts import histogram
 from ..spec import Spec
-from .findings import Findings, concept_scores, variant
+from .findings import Findings, concept_scores
+from .variants import variant
 
 NEUTRAL = ("a photo", "a picture", "a drawing")
 

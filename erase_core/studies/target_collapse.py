@@ -13,8 +13,9 @@ import pandas as pd
 from ..generation.images import read_images
 from ..report.charts import bars
 from ..spec import Spec
-from .findings import Findings, variant
+from .findings import Findings, summary
 from .places import stage_folder
+from .variants import variant
 
 TARGETS = ("taxi", "cat", "apple", "guitar", "castle")
 
@@ -40,7 +41,7 @@ def between(path: Path, concepts: set[str]) -> list[float]:
 
 def find(outputs: dict[str, Path]) -> Findings:
     first = next(iter(outputs.values()))
-    concepts = {w for w, role in read_roles(first).items() if role == "erased"}
+    concepts = {w for w, role in summary(first)["roles"].items() if role == "erased"}
     found = {"original": between(stage_folder(first, "original") / "images.parquet", concepts)}
     found |= {
         label: between(stage_folder(path, "erased") / "images.parquet", concepts) for label, path in outputs.items()
@@ -57,9 +58,3 @@ def find(outputs: dict[str, Path]) -> Findings:
         + ", ".join(f"{row['target']} {row['distance']:.3f}" for row in rows)
         + ".",
     )
-
-
-def read_roles(output: Path) -> dict[str, str]:
-    from .findings import summary
-
-    return summary(output)["roles"]

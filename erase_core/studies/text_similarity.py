@@ -10,8 +10,9 @@ from scipy.stats import spearmanr
 from ..concepts.nearest import similarities
 from ..report.charts import scatter
 from ..spec import Spec
-from .findings import Findings, clip_drop, summary, variant
+from .findings import Findings, clip_drop, summary
 from .places import embedding_table
+from .variants import variant
 
 RESAMPLES = 2000
 

@@ -9,7 +9,8 @@ import pandas as pd
 from .. import methods
 from ..report.charts import scatter
 from ..spec import Spec
-from .findings import Findings, summary, variant
+from .findings import Findings, summary
+from .variants import variant
 
 STRENGTHS = (0.25, 0.5, 1.0, 2.0)
 """Multiples of a method's own learning rate; for a closed form, of the inverse of its regularisation."""

@@ -9,7 +9,8 @@ import pandas as pd
 from ..concepts.vocabulary import candidates, curate
 from ..report.charts import scatter
 from ..spec import Spec
-from .findings import Findings, summary, variant
+from .findings import Findings, summary
+from .variants import variant
 
 SIZES = (20, 50, 200, 1000)
 SOURCES = ("emoji-world", "english-3000", "clip-tokens")

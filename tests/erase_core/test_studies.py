@@ -14,7 +14,7 @@ from erase_core.metrics.scores import write_scores
 from erase_core.preflight import check
 from erase_core.spec import Spec, parse_spec
 from erase_core.studies import preserve_what, sensitivity, spectrum, text_similarity, trade_off
-from erase_core.studies.findings import variant
+from erase_core.studies.variants import variant
 
 
 def base(folder: Path, extra: str = "") -> Spec:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
+import pytest
 
 from tests.command import erase
 
@@ -21,6 +22,7 @@ output: {output}
 """
 
 
+@pytest.mark.slow
 def test_search_collapse(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(SPEC.format(output=tmp_path / "out"))
     ran = erase("study", "search-collapse", "--spec", str(tmp_path / "base.yaml"))
