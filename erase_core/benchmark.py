@@ -116,7 +116,7 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     grouped = every.groupby(["task", "method"], sort=False)[list(METRICS)]
     mean, spread = grouped.mean(), grouped.std(ddof=0)
     mean["runs"] = grouped.size()
-    return mean.join(spread, rsuffix="_spread").reset_index()
+    return mean.join(spread.add_suffix("_spread")).reset_index()
 
 
 def markdown(table: pd.DataFrame) -> str:
