@@ -124,7 +124,7 @@ class Training(Part):
     steps: int = Field(150, gt=0, description="Update steps; about 1000 for Stable Diffusion.")
     batch_size: int = Field(4, gt=0, description="Samples of the erased and of the preserved concept in each step.")
     learning_rate: Finite = Field(
-        2e-4, gt=0, description="Adam's learning rate for the UNet; about 1e-5 for Stable Diffusion."
+        5e-4, gt=0, description="Adam's learning rate for the UNet; about 1e-5 for Stable Diffusion."
     )
     trainable: Literal["xattn", "xattn-strict", "noxattn", "selfattn", "full"] = Field(
         "xattn",
