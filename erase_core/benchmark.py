@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
 from . import methods
 from .emoji_world.catalogue import STYLES, with_article
-from .spec import Spec, make_spec
-from .studies.variants import merged
+from .spec import Spec
+from .studies.variants import variant
 
 TUNING, HELD_OUT = "objects-tuning", "objects-held-out"
 OBJECTS = {
@@ -31,8 +30,9 @@ DRAWN_IN_STYLE = ("car", "cat", "rose", "pizza", "house", "sword", "penguin", "g
 GIVEN = {"fixed": {"words": ["car"]}}
 """Parameters of the methods that have no default for them: one everyday word, the same in every task."""
 SEEDS = (0, 1, 2)
+RATES = ("esr_1", "esr_5", "psr_1", "psr_5")
 METRICS = (
-    "esr_1", "esr_5", "psr_1", "psr_5", "clip_score_erased", "clip_score_preserved", "clip_distance_erased",
+    *RATES, "clip_score_erased", "clip_score_preserved", "clip_distance_erased",
     "clip_distance_preserved", "kid_preserved", "seconds", "peak_memory_gib",
 )  # fmt: skip
 
@@ -80,24 +80,21 @@ def spec_of(cell: Cell, base: Spec) -> Spec:
     erased = [concept["concept"] for concept in cases(cell.task)[cell.case]]
     if set(method.get("words", [])) & set(erased):
         raise ValueError(f"benchmark: {cell.method} would preserve what {cell.label} erases")
-    changes = {
-        "name": f"benchmark - {cell.label}",
-        "seed": cell.seed,
-        "concepts": cases(cell.task)[cell.case],
-        "method": method,
-        "scoring": {"metrics": ["erasure", "clip_score", "image_distance", "kid"]},
-        "output": str(Path(base.output) / "runs" / cell.label),
-    }
-    given = base.model_dump(mode="json", exclude_unset=True)
-    given.pop("method", None)
-    return make_spec(merged(given, changes))
+    return variant(
+        base,
+        cell.label,
+        seed=cell.seed,
+        concepts=cases(cell.task)[cell.case],
+        method=method,
+        scoring={"metrics": ["erasure", "clip_score", "image_distance", "kid"]},
+    )
 
 
 def row_of(cell: Cell, summary: dict) -> dict:
     """A finished run as a row of the benchmark's table of runs."""
     figures = summary["metrics"]
     every = {**figures, "seconds": summary["seconds"]["training"], "peak_memory_gib": summary["peak_memory_gib"]}
-    original = {f"{name}_original": figures.get(f"{name}_original") for name in ("esr_1", "esr_5", "psr_1", "psr_5")}
+    original = {f"{name}_original": figures.get(f"{name}_original") for name in RATES}
     return {
         **vars(cell),
         **{name: every.get(name) for name in METRICS},
@@ -108,8 +105,7 @@ def row_of(cell: Cell, summary: dict) -> dict:
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over cases and seeds, for each task and method, and the original model's own rows."""
-    rates = ("esr_1", "esr_5", "psr_1", "psr_5")
-    original = runs[["task", "case"]].assign(method="original", **{n: runs[f"{n}_original"] for n in rates})
+    original = runs[["task", "case"]].assign(method="original", **{n: runs[f"{n}_original"] for n in RATES})
     names = ["task", "method", *METRICS]
     every = pd.concat([original.drop_duplicates(["task", "case"]).reindex(columns=names), runs[names]])
     every = every.astype(dict.fromkeys(METRICS, float))

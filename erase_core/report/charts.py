@@ -107,21 +107,6 @@ def histogram(frame: pd.DataFrame, value: str, label: str, marked: list[str], ax
     return chart(still, live)
 
 
-def lines(frame: pd.DataFrame, x: str, y: str, group: str) -> Chart:
-    """One line for each value of `group`."""
-    still, axis = plt.subplots(figsize=(7, 3.5))
-    live = go.Figure()
-    for i, (name, part) in enumerate(frame.groupby(group, sort=False)):
-        colour = COLOURS[i % len(COLOURS)]
-        axis.plot(part[x], part[y], "o-", color=colour, markersize=3, label=str(name))
-        live.add_scatter(x=part[x], y=part[y], name=str(name), line_color=colour, mode="lines+markers")
-    axis.set_xlabel(x)
-    axis.set_ylabel(y)
-    axis.legend(fontsize=7)
-    live.update_layout(xaxis_title=x, yaxis_title=y)
-    return chart(still, live)
-
-
 def strips(images: dict[str, np.ndarray], captions: list[str]) -> Chart:
     """Rows of images uint8 [N, H, W, 3] by their row's name, with a caption under each column."""
     columns = max(len(row) for row in images.values())
