@@ -7,7 +7,7 @@ erased("a taxi").images[0]
 
 from __future__ import annotations
 
-__all__ = ["erase", "load"]
+__all__ = ["compare", "erase", "load"]
 
 
 def __getattr__(name: str):

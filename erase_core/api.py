@@ -1,21 +1,30 @@
-"""The library call: a pipeline in, an erased pipeline out, with no server and no files."""
+"""The library calls: a pipeline in, an erased pipeline out, or several methods side by side, with no server anywhere."""
 
 from __future__ import annotations
 
 import copy
 import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 
 from .concepts.embeddings import EmbeddingTable, write_embeddings
-from .concepts.nearest import top_k
+from .concepts.nearest import Neighbour, nearest_words, top_k
 from .concepts.vocabulary import candidates, curate, embedded_words, require_top_k
+from .generation.images import generate, grid, read_images
+from .generation.plan import roles, wanted_images
+from .metrics.scorers import scorers_of
+from .metrics.scores import headline, judge_images, score
 from .models.pipeline import load_pipeline
 from .models.prompts import encode
 from .models.source import find_model
-from .spec import make_spec
+from .preflight import check
+from .spec import Spec, make_spec
 from .training.candidates import conditions_of, erased_concepts
 from .training.loop import train
 from .training.result import put_weights
@@ -54,28 +63,118 @@ def erase(
             "training": training or {},
         }
     )
-    rows = curate(candidates(vocabulary, pipeline.tokenizer.get_vocab), spec.erased_names, [])
-    require_top_k(rows, top_k_words)
+    with tempfile.TemporaryDirectory() as folder:
+        table, near = neighbours(spec, pipeline, Path(folder))
+        return erased_pipeline(spec, pipeline, table, near, on_record)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods side by side. table has a row a method, the original model's first; images its images, [N, H, W, 3]."""
+
+    table: pd.DataFrame
+    images: dict[str, np.ndarray]
+    prompts: list[str]
+
+    def picture(self, columns: list[str] | None = None) -> Image.Image:
+        """A row of images for each method, a column for each of `columns`, prompts of the comparison (default: all)."""
+        chosen = [self.prompts.index(prompt) for prompt in columns or self.prompts]
+        rows = np.concatenate([images[chosen] for images in self.images.values()])
+        return Image.fromarray(grid(rows, len(chosen)))
+
+
+def compare(
+    model: str,
+    concepts: Iterable[str | dict],
+    methods: Iterable[str] | dict[str, str | dict],
+    *,
+    vocabulary: dict | None = None,
+    training: dict | None = None,
+    generation: dict | None = None,
+    scoring: dict | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda method: None,
+) -> Comparison:
+    """Erase `concepts` from a model by each of `methods`, draw and score the same images from all, and return them.
+
+    methods: names, or a label for each name or {name, and its parameters}. The other arguments are a spec's parts. The
+    table's columns are method and the names of a run's figures, such as esr_1 and psr_1. progress is called with each
+    method's label when its turn comes. Raises SpecError for bad input, before any work.
+    """
+    labelled = methods if isinstance(methods, dict) else {name: name for name in methods}
+    parts = {"vocabulary": vocabulary, "training": training, "generation": generation, "scoring": scoring}
+    given = {name: part for name, part in parts.items() if part is not None}
+    images, figures = {}, {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        common = {"name": "comparison", "seed": seed, "model": model, "concepts": list(concepts), **given}
+        specs = {
+            label: make_spec({**common, "method": method, "output": str(folder / "output")})
+            for label, method in labelled.items()
+        }
+        for spec in specs.values():
+            check(spec)
+        pipeline, first = load(model), next(iter(specs.values()))
+        table, near = neighbours(first, pipeline, folder)
+        role_of = roles(first, nearest_words(near))
+        wanted, scorers = wanted_images(first, role_of), scorers_of(first)
+
+        def draw(source: StableDiffusionPipeline, label: str) -> Path:
+            path = folder / f"{len(images)}.parquet"
+            generate(source, wanted, first.generation, label, path)
+            images[label] = np.concatenate([batch for _, batch in read_images(path)])
+            return path
+
+        original = draw(pipeline, "original")
+        for label, spec in specs.items():
+            progress(label)
+            erased = draw(erased_pipeline(spec, pipeline, table, near, trajectories=folder / "trajectories"), label)
+            verdicts = judge_images(original, erased, role_of, scorers)
+            figures[label] = headline(score(verdicts, spec.metrics, spec.scoring.resamples, seed))
+    found = next(iter(figures.values()))
+    before = {name.replace("_original", ""): value for name, value in found.items() if "_original" in name}
+    rows = [{"method": "original", **before}, *({"method": label, **of} for label, of in figures.items())]
+    return Comparison(pd.DataFrame(rows), images, [w.prompt for w in wanted])
+
+
+def neighbours(
+    spec: Spec, pipeline: StableDiffusionPipeline, folder: Path
+) -> tuple[EmbeddingTable, dict[str, list[Neighbour]]]:
+    """The spec's curated vocabulary, embedded in `folder`, and each concept's top-K words in it."""
+    rows = curate(
+        candidates(spec.vocabulary_source, pipeline.tokenizer.get_vocab), spec.erased_names, spec.vocabulary.exclude
+    )
+    require_top_k(rows, spec.vocabulary.top_k)
     allowed = {row.word for row in rows if row.kept}
     names = [concept.concept for concept in spec.concepts]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "embeddings.arrow"
-        write_embeddings(path, pipeline, embedded_words(rows), {})
-        table = EmbeddingTable(path)
-        near = {
-            n: top_k(table, q, top_k_words, spec.vocabulary.similarity, allowed)
-            for n, q in zip(names, encode(pipeline, names))
-        }
-        wanted = erased_concepts(spec, pipeline, table, near)
+    write_embeddings(folder / "embeddings.arrow", pipeline, embedded_words(rows), {})
+    table = EmbeddingTable(folder / "embeddings.arrow")
+    near = {
+        n: top_k(table, q, spec.vocabulary.top_k, spec.vocabulary.similarity, allowed)
+        for n, q in zip(names, encode(pipeline, names))
+    }
+    return table, near
+
+
+def erased_pipeline(
+    spec: Spec,
+    pipeline: StableDiffusionPipeline,
+    table: EmbeddingTable,
+    near: dict[str, list[Neighbour]],
+    on_record: Callable[[dict], None] = lambda record: None,
+    trajectories: Path | None = None,
+) -> StableDiffusionPipeline:
+    """A copy of the pipeline, with all parts but the UNet shared, trained in this process as the spec says."""
     weights = train(
         pipeline.unet,
         pipeline.scheduler,
-        wanted,
+        erased_concepts(spec, pipeline, table, near),
         conditions_of(spec, pipeline),
         spec.method,
         spec.training,
         spec.seed,
         on_record=on_record,
+        trajectories=trajectories,
     )
     parts = {name: part for name, part in pipeline.components.items() if name != "unet"}
     erased = StableDiffusionPipeline(**parts, unet=copy.deepcopy(pipeline.unet), requires_safety_checker=False)

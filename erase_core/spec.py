@@ -139,7 +139,7 @@ class Training(Part):
         "frozen-bank",
         description="Latents from stored trajectories of the original model, or sampled anew from the edited one.",
     )
-    latent_steps: int = Field(20, gt=1, le=1000, description="DDIM steps of a latent's trajectory.")
+    latent_steps: int = Field(10, gt=1, le=1000, description="DDIM steps of a latent's trajectory.")
     latent_guidance: Finite = Field(3.0, ge=0, description="Guidance scale of a latent's trajectory.")
     trajectories: int = Field(4, gt=0, description="Trajectories kept for each concept in the bank.")
     checkpoint_every: int = Field(100, gt=0, description="Steps between checkpoints.")

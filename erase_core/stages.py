@@ -21,14 +21,12 @@ import pyarrow.parquet as pq
 from . import methods
 from .artifacts import Artifact, produce
 from .concepts import vocabulary as vocabularies
-from .emoji_world.labels import is_style
-from .emoji_world.labels import labels_of as emoji_labels
 from .files import digest, file_digest, new_file, read_json, write_json
 from .generation.plan import roles, wanted_images
 from .models.source import EMBEDDED, WEIGHTS, local_model, model_hash
 from .spec import Spec
 
-VERSIONS = {"vocabulary": 1, "embeddings": 1, "nearest": 1, "training": 2, "images": 1, "scores": 2}
+VERSIONS = {"vocabulary": 1, "embeddings": 1, "nearest": 1, "training": 3, "images": 1, "scores": 2}
 """Raise a stage's number when its code gives another result for the same inputs."""
 
 Progress = Callable[[int, int], None]
@@ -153,16 +151,15 @@ def training(
 # Images
 
 
-def nearest_words(nearest: Artifact, count: int = 20) -> list[str]:
-    """The words nearest to any erased concept, nearest first."""
-    from .concepts.nearest import read_neighbours
+def roles_of(spec: Spec, nearest: Artifact) -> dict[str, str]:
+    """Role of every concept that is drawn; see `erase_core.generation.plan.roles`."""
+    from .concepts.nearest import nearest_words, read_neighbours
 
-    found = [n for near in read_neighbours(nearest.file("preserved.parquet")).values() for n in near]
-    return list(dict.fromkeys(n.word for n in sorted(found, key=lambda n: -n.similarity)))[:count]
+    return roles(spec, nearest_words(read_neighbours(nearest.file("preserved.parquet"))))
 
 
 def images_key(spec: Spec, nearest: Artifact, training: Artifact | None) -> str:
-    wanted = [vars(w) for w in wanted_images(spec, roles(spec, nearest_words(nearest)))]
+    wanted = [vars(w) for w in wanted_images(spec, roles_of(spec, nearest))]
     settings = spec.generation.model_dump(exclude={"batch_size", "prompts", "seeds"})
     return key("images", local_model(spec.model)[1], training.key if training else "original", wanted, settings)
 
@@ -178,7 +175,7 @@ def images(spec: Spec, nearest: Artifact, training: Artifact | None = None, prog
         pipeline = load_pipeline(source)
         if training is not None:
             apply_delta(pipeline.unet, training.file("delta.safetensors"), base)
-        wanted = wanted_images(spec, roles(spec, nearest_words(nearest)))
+        wanted = wanted_images(spec, roles_of(spec, nearest))
         generate(
             pipeline, wanted, spec.generation, training.key if training else base, folder / "images.parquet", progress
         )
@@ -196,53 +193,25 @@ def scores_key(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifa
         if spec.embedded
         else [part.judge, part.clip]
     )
-    role_of = roles(spec, nearest_words(nearest))
+    role_of = roles_of(spec, nearest)
     synonyms = [concept.names for concept in spec.concepts]
     return key("scores", original.key, erased.key, spec.metrics, judged, part.resamples, spec.seed, role_of, synonyms)
 
 
 def scores(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact, progress: Progress = quiet) -> Artifact:
     """Judge both models' images: scores.parquet (metric, concept, role, value, low, high, n) and verdicts.parquet."""
-    from .metrics.clip_features import ClipFeatures
-    from .metrics.judge import Judge
-    from .metrics.labels import matching_labels
-    from .metrics.scores import Scorers, general_quality, judge_images, score, write_scores
+    from .metrics.scorers import scorers_of
+    from .metrics.scores import general_quality, judge_images, score, write_scores
 
     def build(folder: Path) -> None:
-        part, metrics = spec.scoring, spec.metrics
-        judge = style_judge = None
-        if "erasure" in metrics:
-            judge = style_judge = Judge(part.judge or WEIGHTS / "concept_judge")
-            if spec.embedded and not part.judge:
-                style_judge = Judge(WEIGHTS / "style_judge")
-        clip = None
-        if (part.clip or spec.embedded) and {"clip_score", "image_distance", "kid"} & set(metrics):
-            clip = ClipFeatures(part.clip or WEIGHTS / "clip")
-        synonyms = {concept.concept: concept.names for concept in spec.concepts}
-
-        def labels_of(concept: str) -> set[str]:
-            names = synonyms.get(concept, [concept])
-            if spec.embedded and not part.judge and is_style(concept):
-                return {concept}
-            if spec.embedded and not part.judge:
-                return {label for name in names for label in emoji_labels(name)}
-            return matching_labels(judge.labels, names)
-
-        role_of = roles(spec, nearest_words(nearest))
-        verdicts = judge_images(
-            original.file("images.parquet"),
-            erased.file("images.parquet"),
-            role_of,
-            Scorers(judge and (lambda concept: style_judge if is_style(concept) else judge), clip),
-            labels_of,
-            progress,
-        )
+        role_of, scorers = roles_of(spec, nearest), scorers_of(spec)
+        files = (original.file("images.parquet"), erased.file("images.parquet"))
+        verdicts = judge_images(*files, role_of, scorers, progress)
         with new_file(folder / "verdicts.parquet") as partial:
             pq.write_table(pa.Table.from_pandas(verdicts, preserve_index=False), partial)
-        found = score(verdicts, metrics, part.resamples, spec.seed)
-        if "kid" in metrics:
-            files = (original.file("images.parquet"), erased.file("images.parquet"))
-            found = pd.concat([found, general_quality(*files, role_of, clip, spec.seed)], ignore_index=True)
+        found = score(verdicts, spec.metrics, spec.scoring.resamples, spec.seed)
+        if "kid" in spec.metrics:
+            found = pd.concat([found, general_quality(*files, role_of, scorers.clip, spec.seed)], ignore_index=True)
         write_scores(folder / "scores.parquet", found)
 
     return produce("scores", scores_key(spec, nearest, original, erased), build)
@@ -291,7 +260,7 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
     for name, stage in tables.items():
         with new_file(output / name) as partial:
             shutil.copyfile(artifacts[stage].file(name), partial)
-    role_of = roles(spec, nearest_words(artifacts["nearest"]))
+    role_of = roles_of(spec, artifacts["nearest"])
     write_images(output / "images.parquet", artifacts, role_of)
 
     figures = headline(pd.read_parquet(output / "scores.parquet"))
@@ -304,7 +273,7 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
             "seed": spec.seed,
             "seconds": {stage: artifact.seconds for stage, artifact in artifacts.items()},
             "cached": [stage for stage, artifact in artifacts.items() if artifact.cached],
-            "peak_memory_gib": read_json(artifacts["training"].file("resources.json"))["peak_memory_gib"],
+            **read_json(artifacts["training"].file("resources.json")),
             "vocabulary": read_json(artifacts["vocabulary"].file("counts.json")),
             "training": artifacts["training"].key,
             "base_model_hash": base,

@@ -23,6 +23,8 @@ from erase_core.files import home, read_json
 from erase_core.spec import Spec
 
 EXPERIMENT = "erase"
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Opens the experiment on its runs, not on the pages for language models."""
 LONGEST_PARAMETER = 500
 METRICS_PER_CALL = 500
 SECONDS_BETWEEN_CALLS = 2.0
@@ -40,7 +42,7 @@ def experiment_id() -> str:
     local = os.environ["MLFLOW_TRACKING_URI"].startswith("sqlite:")
     place = (home() / "mlflow" / "artifacts").as_uri() if local else None
     try:
-        return client().create_experiment(EXPERIMENT, artifact_location=place)
+        return client().create_experiment(EXPERIMENT, artifact_location=place, tags=KIND)
     except mlflow.MlflowException:
         return client().get_experiment_by_name(EXPERIMENT).experiment_id
 

@@ -89,3 +89,9 @@ def read_neighbours(path: Path) -> dict[str, list[Neighbour]]:
     for row in pq.read_table(path).to_pylist():
         found.setdefault(row["concept"], []).append(Neighbour(row["word"], row["similarity"], row["row"]))
     return found
+
+
+def nearest_words(near: dict[str, list[Neighbour]], count: int = 20) -> list[str]:
+    """The words nearest to any of the concepts, nearest first."""
+    found = [neighbour for each in near.values() for neighbour in each]
+    return list(dict.fromkeys(n.word for n in sorted(found, key=lambda n: -n.similarity)))[:count]

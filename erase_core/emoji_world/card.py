@@ -14,7 +14,7 @@ LICENCES = {
 
 NAMES = {
     "concept_top_1": "concept top-1, 8 images of “a {concept}” each",
-    "style_top_1": "style top-1, one image of every concept, the styles in turn",
+    "style_top_1": "style top-1, one image of every concept in every style",
     "concept_judge_held_out": "concept judge on held-out augmentations",
     "style_judge_held_out": "style judge on held-out augmentations",
     "concept_judge_on_reconstructions": "concept judge on the autoencoder's reconstructions",

@@ -33,16 +33,14 @@ def measure(
 ) -> tuple[dict[str, float], dict[str, float], np.ndarray]:
     """The world's figures, each concept's top-1, and a contact sheet uint8 [H, W, 3].
 
-    concept_top_1: over images_per_concept images of "a {concept}". style_top_1: over one image of every concept, the
-    styles in turn. With the renders at hand also the judges' accuracy on held-out augmentations and on the autoencoder's
+    concept_top_1: over images_per_concept images of "a {concept}". style_top_1: over one image of every concept in every
+    style. With the renders at hand also the judges' accuracy on held-out augmentations and on the autoencoder's
     reconstructions. Only every `every`-th concept is drawn.
     """
     words = [c.word for c in concepts()][::every]
     named = [(with_article(f"a {w}"), FIRST_SEED + i, w) for w in words for i in range(images_per_concept)]
-    styles_in_turn = [list(STYLES)[i % len(STYLES)] for i in range(len(words))]
-    styled = [
-        (with_article(f"a {w} in {s} style"), FIRST_SEED + i, s) for i, (w, s) in enumerate(zip(words, styles_in_turn))
-    ]
+    pairs = [(w, s) for w in words for s in STYLES]
+    styled = [(with_article(f"a {w} in {s} style"), FIRST_SEED + i, s) for i, (w, s) in enumerate(pairs)]
     made = []
     for batch in sample(pipeline, [p for p, _, _ in named + styled], [s for _, s, _ in named + styled], settings):
         made.append(batch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,8 @@ from ..generation.images import read_images
 from .clip_features import ClipFeatures, clip_distance, clip_score
 from .erasure import sees
 from .intervals import mean_interval
-from .judge import Judge
 from .kernel_distance import kernel_distance
+from .scorers import Scorers
 
 SCHEMA = pa.schema(
     [
@@ -34,27 +33,17 @@ ALL = "all"
 """The `concept` of rows that summarise every concept of a role."""
 
 
-@dataclass(frozen=True)
-class Scorers:
-    """What scores are made with; a part that a run does not need is None."""
-
-    judge_of: Callable[[str], Judge] | None
-    """The judge that knows a concept."""
-    clip: ClipFeatures | None
-
-
 def judge_images(
     original: Path,
     erased: Path,
     roles: dict[str, str],
     scorers: Scorers,
-    labels_of: Callable[[str], set[str]],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> pd.DataFrame:
     """One row an image: what was wanted, its role, and every metric's value under both models.
 
-    roles gives each concept's role, erased or preserved; labels_of the judge's labels that count as a concept. Raises
-    ValueError when the two files do not hold the same images in the same order.
+    roles gives each concept's role, erased or preserved. Raises ValueError when the two files do not hold the same images
+    in the same order.
     """
     total, done, frames = pq.ParquetFile(original).metadata.num_rows, 0, []
     for (wanted, before), (also_wanted, after) in zip(read_images(original), read_images(erased), strict=True):
@@ -64,7 +53,7 @@ def judge_images(
         if scorers.judge_of is not None:
             for judge in dict.fromkeys(scorers.judge_of(w.concept) for w in wanted):
                 rows = [i for i, w in enumerate(wanted) if scorers.judge_of(w.concept) is judge]
-                names = [labels_of(wanted[i].concept) for i in rows]
+                names = [scorers.labels_of(wanted[i].concept) for i in rows]
                 for model, images in (("original", before), ("erased", after)):
                     top, _ = judge.classify(images[rows])
                     frame.loc[rows, f"label_{model}"] = [labels[0] for labels in top]

@@ -107,13 +107,27 @@ def histogram(frame: pd.DataFrame, value: str, label: str, marked: list[str], ax
     return chart(still, live)
 
 
-def strips(images: dict[str, np.ndarray], captions: list[str]) -> Chart:
-    """Rows of images uint8 [N, H, W, 3] by their row's name, with a caption under each column."""
-    columns = max(len(row) for row in images.values())
-    still, axes = plt.subplots(
-        len(images), columns, figsize=(0.9 * columns + 1, 1.05 * len(images) + 0.4), squeeze=False
-    )
-    live = make_subplots(len(images), columns, row_titles=list(images), column_titles=captions)
+def strips(
+    images: dict[str, np.ndarray], captions: list[str], curve: pd.DataFrame, x: str, y: str, group: str
+) -> Chart:
+    """Rows of images uint8 [N, H, W, 3] by their row's name, with a caption under each column, and below them y over x, a
+    curve for each value of `group`.
+    """
+    columns, rows = max(len(row) for row in images.values()), len(images)
+    still = plt.figure(figsize=(0.9 * columns + 1, 1.05 * rows + 2.8))
+    above, below = still.subfigures(2, 1, height_ratios=[1.05 * rows + 0.4, 2.4])
+    axes, panel = above.subplots(rows, columns, squeeze=False), below.subplots()
+    live = make_subplots(
+        rows + 1, columns, row_titles=list(images), column_titles=captions,
+        specs=[[{}] * columns] * rows + [[{"colspan": columns}, *[None] * (columns - 1)]],
+        row_heights=[1.0] * rows + [2.0],
+    )  # fmt: skip
+    for colour, (name, part) in zip(COLOURS, curve.groupby(group, sort=False)):
+        panel.plot(part[x], part[y], color=colour, label=name)
+        live.add_scatter(x=part[x], y=part[y], name=name, line_color=colour, mode="lines", row=rows + 1, col=1)
+    panel.set_xlabel(x)
+    panel.set_ylabel(y)
+    panel.legend(fontsize=7)
     for i, (name, row) in enumerate(images.items()):
         axes[i, 0].set_ylabel(name, fontsize=8)
         for j in range(columns):
@@ -123,7 +137,8 @@ def strips(images: dict[str, np.ndarray], captions: list[str]) -> Chart:
             if j < len(row):
                 axes[i, j].imshow(row[j])
                 live.add_image(z=row[j], row=i + 1, col=j + 1)
-            if i + 1 == len(images):
+            if i + 1 == rows:
                 axes[i, j].set_xlabel(captions[j], fontsize=6)
-    live.update_xaxes(showticklabels=False).update_yaxes(showticklabels=False)
+        live.update_xaxes(showticklabels=False, row=i + 1).update_yaxes(showticklabels=False, row=i + 1)
+    live.update_xaxes(title_text=x, row=rows + 1).update_yaxes(title_text=y, row=rows + 1)
     return chart(still, live)

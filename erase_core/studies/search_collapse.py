@@ -56,7 +56,7 @@ def find(outputs: dict[str, Path]) -> Findings:
     last = table.groupby("search", sort=False).tail(1).set_index("search")
     return Findings(
         table,
-        strips(images, [f"step {step}" for step in steps]),
+        strips(images, [f"step {step}" for step in steps], table, "step", "distance", "search"),
         {f"final_distance/{label}": float(value) for label, value in last["distance"].items()},
         "At the end c_a is "
         + "; ".join(f"{row.distance:.2f} from {row.word} by {label}" for label, row in last.iterrows())

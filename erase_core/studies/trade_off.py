@@ -10,11 +10,10 @@ from .. import methods
 from ..report.charts import scatter
 from ..spec import Spec
 from .findings import Findings, summary
-from .variants import variant
+from .variants import GIVEN, variant
 
 STRENGTHS = (0.25, 0.5, 1.0, 2.0)
 """Multiples of a method's own learning rate; for a closed form, of the inverse of its regularisation."""
-NEEDED = {"fixed": {"words": ["apple"]}}
 
 
 def runs(base: Spec) -> dict[str, Spec]:
@@ -22,7 +21,7 @@ def runs(base: Spec) -> dict[str, Spec]:
     found = {}
     for name in methods.names():
         for strength in STRENGTHS:
-            method = {"name": name, **NEEDED.get(name, {})}
+            method = {"name": name, **GIVEN.get(name, {})}
             changes = {}
             if hasattr(methods.load(name), "solve"):
                 method["regularisation"] = methods.load(name).Settings().regularisation / strength

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from ..spec import Spec, make_spec
 
+GIVEN = {"fixed": {"words": ["car"]}}
+"""Parameters of the methods that have no default for them: one everyday word, the same whatever is erased."""
+
 
 def merged(base: dict, changes: dict) -> dict:
     """`base` with `changes` put over it, part by part."""

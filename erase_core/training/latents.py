@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler, SchedulerMixin
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
+from ..files import digest, new_file
 from ..randomness import generator
 from .predictions import Predict
-
-LARGEST_BATCH = 64
 
 
 @dataclass
@@ -86,34 +90,47 @@ class Sampler:
 
 
 class TrajectoryBank:
-    """Trajectories of each concept under the frozen model, filled when a concept is first visited.
+    """Trajectories of each concept under the frozen model, sampled when a concept is first visited.
 
     Classifier-free guidance computes ε_θ under the concept and under "" at every z_t anyway, so the bank keeps them: an
-    update step needs no further call of the frozen model.
+    update step needs no further call of the frozen model. With a folder, trajectories are kept there and shared by all runs
+    that would sample the same ones.
     """
 
-    def __init__(self, sampler: Sampler, predict: Predict, trajectories: int, seed: int):
+    def __init__(self, sampler: Sampler, predict: Predict, trajectories: int, seed: int, folder: Path | None = None):
+        """folder: belongs to one frozen model and precision; its files are named by all else that a trajectory depends on."""
         self.sampler, self.predict, self.trajectories, self.seed = sampler, predict, trajectories, seed
-        self.known: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
-        self.finished: dict[str, torch.Tensor] = {}
+        self.folder = folder
+        self.known: dict[str, dict[str, torch.Tensor]] = {}
 
     def fill(self, words: list[str], embeddings: torch.Tensor) -> None:
-        """Sample the trajectories of those of `words` (embeddings [N, L, d]) that are not in the bank."""
-        missing = {word: i for i, word in enumerate(words) if word not in self.known}
-        each = max(1, LARGEST_BATCH // self.trajectories)
-        todo = list(missing.items())
-        for start in range(0, len(todo), each):
-            group = todo[start : start + each]
-            stacked = torch.cat([embeddings[i].expand(self.trajectories, -1, -1) for _, i in group])
-            # Each word's noise depends on its own name, so the order of visits does not change a trajectory.
-            noise = torch.cat(
-                [self.sampler.noise(self.trajectories, generator(self.seed, "trajectory", w)) for w, _ in group]
-            )
+        """Sample, or read, the trajectories of those of `words` (embeddings [N, L, d]) that are not in the bank."""
+        for word, embedding in zip(words, embeddings):
+            if word in self.known:
+                continue
+            file = self.folder and self.folder / f"{self.name(word, embedding)}.safetensors"
+            if file and file.exists():
+                # A damaged file is replaced like one that is not there.
+                with contextlib.suppress(SafetensorError):
+                    self.known[word] = load_file(file, device=str(embedding.device))
+                    continue
+            # Alone and by a noise of its own name: which words were visited before changes no bit of a trajectory.
+            noise = self.sampler.noise(self.trajectories, generator(self.seed, "trajectory", word))
+            stacked = embedding.expand(self.trajectories, -1, -1)
             *states, (finished, *_) = self.sampler.run(self.predict, stacked, noise)
-            for g, (word, _) in enumerate(group):
-                rows = slice(g * self.trajectories, (g + 1) * self.trajectories)
-                self.known[word] = tuple(torch.stack([state[k][rows] for state in states]) for k in (0, 2, 3))
-                self.finished[word] = finished[rows]
+            z, _, conditional, neutral = zip(*states)
+            parts = {"z": z, "conditional": conditional, "neutral": neutral}
+            self.known[word] = {name: torch.stack(part) for name, part in parts.items()} | {"finished": finished}
+            if file:
+                with new_file(file) as partial:
+                    save_file(self.known[word], partial)
+
+    def name(self, word: str, embedding: torch.Tensor) -> str:
+        """The hash of what a word's trajectories depend on beside the model."""
+        sampler = self.sampler
+        tensors = [embedding, sampler.unconditional, sampler.neutral]
+        contents = [hashlib.sha256(t.detach().float().cpu().numpy().tobytes()).hexdigest() for t in tensors]
+        return digest(word, self.seed, self.trajectories, sampler.timesteps.tolist(), sampler.guidance, *contents)
 
     def draw(
         self, words: list[str], embeddings: torch.Tensor, word_embeddings: torch.Tensor, rng: torch.Generator
@@ -125,15 +142,17 @@ class TrajectoryBank:
         self.fill(words, word_embeddings)
         steps = torch.randint(len(self.sampler.timesteps), (len(words),), generator=rng)
         which = torch.randint(self.trajectories, (len(words),), generator=rng)
-        picked = [[self.known[word][k][s, w] for word, s, w in zip(words, steps, which)] for k in range(3)]
-        z, conditional, neutral = (torch.stack(column) for column in picked)
+        z, conditional, neutral = (
+            torch.stack([self.known[word][part][s, w] for word, s, w in zip(words, steps, which)])
+            for part in ("z", "conditional", "neutral")
+        )
         return Latents(z, self.sampler.timesteps[steps].to(z.device), conditional, neutral)
 
     def draw_noised(self, words: list[str], embeddings: torch.Tensor, rng: torch.Generator) -> Latents:
         """One of each word's finished latents, with noise; embeddings [B, L, d]."""
         self.fill(words, embeddings)
         which = torch.randint(self.trajectories, (len(words),), generator=rng).tolist()
-        return self.sampler.renoise(torch.stack([self.finished[w][i] for w, i in zip(words, which)]), rng)
+        return self.sampler.renoise(torch.stack([self.known[w]["finished"][i] for w, i in zip(words, which)]), rng)
 
 
 class FreshLatents:

@@ -43,11 +43,13 @@ def train(
     checkpoints: Path | None = None,
     on_record: Callable[[Record], None] = lambda record: None,
     on_search: Callable[[int, str, torch.Tensor], None] | None = None,
+    trajectories: Path | None = None,
 ) -> dict[str, torch.Tensor]:
     """Erase `concepts` from a copy of `unet` and return the trained weights by name.
 
     `unet` is θ and stays as it is. Goes on from the newest checkpoint in `checkpoints`, if there is one. Every rank calls
     this with the same arguments. on_search is given the step, the concept and the searched c_a after each search step.
+    trajectories is a folder that runs on this model share their latents in.
     Raises Diverged when a loss is not a number or out of bounds.
     """
     losses, settings = methods.load(method.name), method.settings
@@ -79,7 +81,7 @@ def train(
     if training.latents == "fresh":
         source = FreshLatents(sampler, edited_for_search)
     else:
-        source = TrajectoryBank(sampler, frozen, training.trajectories, seed)
+        source = TrajectoryBank(sampler, frozen, training.trajectories, seed, trajectories)
     choosers = [
         chooser_of(losses.CHOICE, c.name, c.embeddings[0], c.candidate_words, c.candidates, settings) for c in concepts
     ]
@@ -98,7 +100,7 @@ def train(
         for record in records:
             on_record(record)
 
-    def record(step: int, phase: str, concept: ErasedConcept, chooser, choice, began: float, **values: torch.Tensor):
+    def record(step: int, phase: str, concept: ErasedConcept, chooser, choice, began, drawing, **values: torch.Tensor):
         names = ("search", "erasing", "preservation")
         found = average(torch.tensor([float(values[n].detach()) if n in values else math.nan for n in names]))
         losses_now = {n: float(value) if n in values else None for n, value in zip(names, found)}
@@ -123,12 +125,15 @@ def train(
             "drawn": choice.words if choice is not None and word is not None else [],
             **{f"{name}_loss": value for name, value in losses_now.items()},
             "seconds": time.perf_counter() - began,
+            "latent_seconds": drawing,
         }
         records.append(row)
         on_record(row)
 
-    def drawn(names, concept: ErasedConcept, chooser: Chooser | None, rng: torch.Generator) -> Step:
-        return draw(names, concept, chooser, source, conditions.neutral, training.batch_size, rng)
+    def drawn(names, concept: ErasedConcept, chooser: Chooser | None, rng: torch.Generator) -> tuple[Step, float]:
+        began = time.perf_counter()
+        at = draw(names, concept, chooser, source, conditions.neutral, training.batch_size, rng)
+        return at, time.perf_counter() - began
 
     for step in range(start, training.steps):
         rng = generator(seed, "step", step, rank)
@@ -138,7 +143,7 @@ def train(
         for _ in range(settings.search_steps if chooser is not None and chooser.searches else 0):
             began = time.perf_counter()
             of_edited, of_frozen = losses.SEARCHED
-            at = drawn([*of_edited, *of_frozen], concept, chooser, rng)
+            at, drawing = drawn([*of_edited, *of_frozen], concept, chooser, rng)
             chosen = at.choice.embeddings.clone().requires_grad_(True)
             searched = at.under(chosen)
             gain = losses.search_loss(
@@ -149,12 +154,12 @@ def train(
             )
             (gradient,) = torch.autograd.grad(gain, chosen)
             chooser.ascend(average(chooser.gradient(at.choice, gradient)))
-            record(step, "search", concept, chooser, at.choice, began, search=gain)
+            record(step, "search", concept, chooser, at.choice, began, drawing, search=gain)
             if on_search is not None:
                 on_search(step, concept.name, chooser.searched())
 
         began = time.perf_counter()
-        at = drawn([*losses.EDITED, *losses.FROZEN], concept, chooser, rng)
+        at, drawing = drawn([*losses.EDITED, *losses.FROZEN], concept, chooser, rng)
         with torch.no_grad():
             known = frozen_predictions(frozen, [n for n in losses.FROZEN if n not in SPECIAL], at)
         known["weights"] = originals
@@ -172,7 +177,7 @@ def train(
         if hasattr(losses, "preservation_loss"):
             both["preservation"] = losses.preservation_loss(made, known, settings, distance)
             loss = erasing + settings.preservation_weight * both["preservation"]
-        record(step, "update", concept, chooser, at.choice, began, **both)
+        record(step, "update", concept, chooser, at.choice, began, drawing, **both)
         engine.backward(loss)
         engine.step()
 
@@ -205,6 +210,7 @@ def solve(unet, trained, concepts, conditions: Conditions, method, settings, on_
                 "erasing_loss": erasing,
                 "preservation_loss": preservation,
                 "seconds": time.perf_counter() - began,
+                "latent_seconds": 0.0,
             }
         )
         began = time.perf_counter()

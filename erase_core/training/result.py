@@ -27,9 +27,12 @@ TRACE = pa.schema(
         ("erasing_loss", pa.float64()),
         ("preservation_loss", pa.float64()),
         ("seconds", pa.float64()),
+        ("latent_seconds", pa.float64()),
     ]
 )
-"""word is the one that the search favours, with its probability and c_a's distance from it; drawn are the step's words."""
+"""word is the one that the search favours, with its probability and c_a's distance from it; drawn are the step's words;
+latent_seconds, the part of the seconds in which its latents were sampled.
+"""
 
 
 class Snapshots:

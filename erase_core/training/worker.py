@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import resource
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from ..concepts.embeddings import EmbeddingTable
 from ..concepts.nearest import read_neighbours
-from ..files import read_json, write_json
+from ..files import digest, home, read_json, write_json
 from ..models.pipeline import load_pipeline
 from ..models.source import local_model
 from ..spec import Spec
@@ -54,13 +55,22 @@ def main(path: str) -> None:
         Path(job["checkpoints"]),
         on_record,
         snapshots,
+        trajectory_folder(spec, base),
     )
     if rank() == 0:
         save_result(
             Path(job["output"]), pipeline.unet, weights, records, {"base_model_hash": base, "base_model": spec.model}
         )
-        write_json(Path(job["output"]) / "resources.json", {"peak_memory_gib": peak_memory()})
+        sampling = sum(record["latent_seconds"] for record in records)
+        used = {"peak_memory_gib": peak_memory(), "latent_seconds": sampling}
+        write_json(Path(job["output"]) / "resources.json", used)
         snapshots.save(Path(job["output"]) / "searched.safetensors")
+
+
+def trajectory_folder(spec: Spec, base: str) -> Path:
+    """Where runs on one model and machine share trajectories, which may be deleted at any time."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return home() / "trajectories" / digest(base, spec.training.precision, torch.__version__, device)
 
 
 def peak_memory() -> float:

@@ -8,9 +8,10 @@ import sys
 import pytest
 import torch
 
-from erase_core import erase
+from erase_core import compare, erase
+from erase_core.generation.sampler import sample
 from erase_core.models.delta import DeltaError, apply_delta, save_delta
-from erase_core.spec import SpecError
+from erase_core.spec import Generation, SpecError
 
 SMALL = {"steps": 2, "batch_size": 2, "trajectories": 1, "latent_steps": 3}
 
@@ -46,6 +47,30 @@ def test_bad_input(tiny_pipeline) -> None:
         erase(tiny_pipeline, [])
     with pytest.raises(ValueError, match="vocabulary.top_k"):
         erase(tiny_pipeline, ["taxi"], top_k_words=10_000)
+
+
+def test_compare(world) -> None:
+    """Every method draws the same images, the ones that a pipeline erased by itself would draw."""
+    told: list[str] = []
+    found = compare(
+        "emoji-world",
+        ["taxi"],
+        {"plain": "naive", "by words": {"name": "fixed", "words": ["bus"]}},
+        vocabulary={"top_k": 6},
+        training=SMALL,
+        generation={"steps": 2, "seeds": [0, 1]},
+        scoring={"preserved": ["bus", "rose"]},
+        progress=told.append,
+    )
+    assert told == ["plain", "by words"] and list(found.table["method"]) == ["original", *told]
+    assert sorted(found.prompts) == ["a bus"] * 2 + ["a rose"] * 2 + ["a taxi"] * 2
+    assert found.table[["esr_1", "psr_1", "clip_score_preserved"]].notna().all(axis=None)
+    alone = erase(world, ["taxi"], method="naive", top_k_words=6, training=SMALL)
+    (again,) = sample(alone, found.prompts, [0, 1] * 3, Generation(steps=2))
+    assert (found.images["plain"] == again).all() and (found.images["plain"] != found.images["by words"]).any()
+    assert found.picture(["a taxi", "a bus"]).size == (2 * 66 - 2, 3 * 66 - 2)
+    with pytest.raises(SpecError, match=r"scoring\.preserved"):
+        compare("emoji-world", ["taxi"], ["naive"], scoring={"preserved": ["happiness"]})
 
 
 def test_knows_no_orchestrator_and_no_tracker() -> None:

@@ -17,7 +17,8 @@ from erase_core.metrics.erasure import erased_success, preserved_success
 from erase_core.metrics.intervals import mean_interval
 from erase_core.metrics.judge import Judge
 from erase_core.metrics.labels import matching_labels
-from erase_core.metrics.scores import Scorers, headline, judge_images, score
+from erase_core.metrics.scorers import Scorers
+from erase_core.metrics.scores import headline, judge_images, score
 from erase_core.models.source import WEIGHTS
 from erase_core.spec import Generation
 
@@ -85,9 +86,9 @@ def judged(world, tmp_path_factory):
     nothing = [Wanted(w.prompt, w.concept, w.seed) for w in wanted]
     generate(world, nothing, settings.model_copy(update={"guidance_scale": 0.0}), "b", folder / "after.parquet")
     judge = Judge(WEIGHTS / "concept_judge")
-    scorers = Scorers(lambda concept: judge, ClipFeatures(WEIGHTS / "clip"))
+    scorers = Scorers(lambda concept: judge, labels_of, ClipFeatures(WEIGHTS / "clip"))
     roles = {"taxi": "erased", "bus": "preserved", "rose": "preserved"}
-    return judge_images(folder / "before.parquet", folder / "after.parquet", roles, scorers, labels_of)
+    return judge_images(folder / "before.parquet", folder / "after.parquet", roles, scorers)
 
 
 def test_scores_by_hand(judged) -> None:
@@ -110,8 +111,7 @@ def test_styles_have_their_own_judge_and_no_top_5(world, tmp_path: Path) -> None
         tmp_path / "a.parquet",
         tmp_path / "a.parquet",
         {"taxi": "preserved", "noto": "erased"},
-        Scorers(judges.__getitem__, None),
-        lambda concept: {concept},
+        Scorers(judges.__getitem__, lambda concept: {concept}, None),
     )
     assert found["label_erased"][1] in judges["noto"].labels and found["label_erased"][0] in judges["taxi"].labels
     figures = headline(score(found, ["erasure"], resamples=100, seed=0))
@@ -122,4 +122,4 @@ def test_files_of_other_images_are_refused(world, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 1)):
         generate(world, [Wanted("a taxi", "taxi", seed)], Generation(steps=1), "m", tmp_path / f"{name}.parquet")
     with pytest.raises(ValueError, match="same prompts and seeds"):
-        judge_images(tmp_path / "a.parquet", tmp_path / "b.parquet", {"taxi": "erased"}, Scorers(None, None), labels_of)
+        judge_images(tmp_path / "a.parquet", tmp_path / "b.parquet", {"taxi": "erased"}, Scorers(None, labels_of, None))

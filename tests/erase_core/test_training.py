@@ -63,7 +63,7 @@ def test_bank_is_ddim_under_the_frozen_model(tiny_pipeline) -> None:
         for i, t in enumerate(ddim.timesteps):
             with_concept = unet(z, t, encoder_hidden_states=concept.embeddings[1].expand(2, -1, -1)).sample
             without = unet(z, t, encoder_hidden_states=conditions.unconditional.expand(2, -1, -1)).sample
-            latents, conditional, neutral = (part[i] for part in bank.known["a taxi"])
+            latents, conditional, neutral = (bank.known["a taxi"][part][i] for part in ("z", "conditional", "neutral"))
             assert torch.allclose(latents, z, atol=1e-5)
             assert torch.allclose(conditional, with_concept, atol=1e-5)
             assert torch.allclose(neutral, without, atol=1e-5)
@@ -78,7 +78,29 @@ def test_bank_does_not_depend_on_the_order_of_visits(tiny_pipeline) -> None:
     for i in (2, 0, 1):
         second.fill([WORDS[i]], concept.candidates[i : i + 1])
     for word in WORDS[:3]:
-        assert torch.allclose(first.known[word][0], second.known[word][0], atol=1e-5)
+        assert same(first.known[word], second.known[word])
+
+
+def test_banks_share_a_folder(tiny_pipeline, tmp_path) -> None:
+    """The second bank reads every bit that the first sampled; a damaged file is sampled again."""
+    unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
+    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
+    calls = []
+
+    def predict(*arguments):
+        calls.append(1)
+        return noise_predictor(unet, scheduler)(*arguments)
+
+    first, second, third, other = (TrajectoryBank(sampler, predict, 2, seed, tmp_path) for seed in (1, 1, 1, 2))
+    first.fill(WORDS[:2], concept.candidates[:2])
+    sampled = len(calls)
+    second.fill(WORDS[:2], concept.candidates[:2])
+    assert len(calls) == sampled and all(same(first.known[word], second.known[word]) for word in WORDS[:2])
+    next(tmp_path.iterdir()).write_bytes(b"cut short")
+    third.fill(WORDS[:2], concept.candidates[:2])
+    assert len(calls) == sampled * 3 // 2 and all(same(first.known[word], third.known[word]) for word in WORDS[:2])
+    other.fill(WORDS[:1], concept.candidates[:1])
+    assert not torch.equal(other.known[WORDS[0]]["z"], first.known[WORDS[0]]["z"])
 
 
 def test_fresh_latents_stop_at_their_timestep(tiny_pipeline) -> None:

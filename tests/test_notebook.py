@@ -1,0 +1,21 @@
+"""The notebook in docs runs from top to bottom in a kernel of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+NOTEBOOK = Path(__file__).parent.parent / "docs" / "compare_methods.ipynb"
+
+
+def test_compare_methods() -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    parameters.source += "\nsteps, neighbours = 2, ['bus']"
+    NotebookClient(notebook, timeout=250, kernel_name="python3").execute()
+    shown = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    tables = [output.data["text/html"] for output in shown if "text/html" in output.get("data", {})]
+    assert any("adversarial" in table and "naive" in table and "psr_1" in table for table in tables)
+    assert any("image/png" in output.get("data", {}) for output in shown)
