@@ -51,7 +51,9 @@ def serve(prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> No
             mlflow_port,
         ),
     }
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Shells start background jobs with SIGINT ignored.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.default_int_handler)
     running = {}
     try:
         for name, (command, _) in commands.items():

@@ -177,7 +177,7 @@ def test_a_mixture_borrows_its_heaviest_word_s_trajectory(tiny_pipeline) -> None
     word, other = concept.candidates[:1], concept.candidates[1:2]
     plain.draw(WORDS[:1], word, word, generator(0))
     mixed.draw(WORDS[:1], 0.6 * word + 0.4 * other, word, generator(0))
-    assert torch.equal(plain.known[WORDS[0]][0], mixed.known[WORDS[0]][0])
+    assert same(plain.known[WORDS[0]], mixed.known[WORDS[0]])
 
 
 def test_searched_embeddings_are_told(tiny_pipeline) -> None:

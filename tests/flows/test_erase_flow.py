@@ -83,6 +83,7 @@ def test_tables_have_their_columns(finished) -> None:
             "erasing_loss",
             "preservation_loss",
             "seconds",
+            "latent_seconds",
         ],
     }
     for name, wanted in columns.items():
