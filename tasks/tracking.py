@@ -16,6 +16,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from erase_core.artifacts import Artifact
@@ -28,6 +30,9 @@ KIND = {"mlflow.experimentKind": "custom_model_development"}
 LONGEST_PARAMETER = 500
 METRICS_PER_CALL = 500
 SECONDS_BETWEEN_CALLS = 2.0
+PROMPTS_TO_IMAGES = ModelSignature(
+    Schema([ColSpec("string", "prompt"), ColSpec("long", "seed", required=False)]), Schema([ColSpec("binary", "png")])
+)
 
 
 def client() -> MlflowClient:
@@ -195,6 +200,7 @@ def register_model(run_id: str, spec: Spec, training_key: str, metrics: dict[str
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).parent / "registered_model.py"),
+            signature=PROMPTS_TO_IMAGES,
             artifacts={"pipeline": str(Path(spec.output) / "model")},
             pip_requirements=["torch", "diffusers", "transformers", "safetensors", "pandas"],
             registered_model_name=name,

@@ -138,6 +138,7 @@ def test_registered_model_draws(finished) -> None:
     model = mlflow.pyfunc.load_model("models:/flow-test/1")
     frame = model.predict(pd.DataFrame({"prompt": ["a bus"], "seed": [0]}))
     assert frame["png"][0].startswith(b"\x89PNG")
+    assert [column.name for column in model.metadata.signature.inputs] == ["prompt", "seed"]
 
 
 def test_prefect_has_the_flow_run_and_its_tasks(finished) -> None:
