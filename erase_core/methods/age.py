@@ -17,6 +17,8 @@ CHOICE = "gumbel"
 EDITED = ("erased", "preserved")
 FROZEN = ("preserved@erased", "preserved")
 SEARCHED = (EDITED, FROZEN)
+# The target changes from step to step, and what they have in common is learnt slowly.
+TRAINING = {"learning_rate": 1e-3}
 
 
 def erasing_loss(edited, frozen, settings, distance):

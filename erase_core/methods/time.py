@@ -26,4 +26,4 @@ class Settings(Part):
     """Closed form: the concept's tokens are projected like the destination's."""
 
     destination: str = Field("", description="The prompt that the concept becomes.")
-    regularisation: Finite = Field(0.1, gt=0, description="ρ: how much staying close to W counts.")
+    regularisation: Finite = Field(1.0, gt=0, description="ρ: how much staying close to W counts.")
