@@ -25,7 +25,7 @@ output: {output}
 def offer(folder: Path) -> None:
     """What installing a package with the guide's module and entry point leaves behind."""
     text = GUIDE.read_text(encoding="utf-8")
-    (module,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (module,) = re.findall(r"```python\n(.*?)```", text.split("## Adding one")[1], re.DOTALL)
     group, name, value = re.search(r'entry-points\."(.*?)"\]\n(\w+) = "(.*?)"', text).groups()
     package, file = value.split(".")
     (folder / package).mkdir()
