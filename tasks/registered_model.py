@@ -16,7 +16,7 @@ class TextToImage(mlflow.pyfunc.PythonModel):
             context.artifacts["pipeline"], use_safetensors=True, safety_checker=None, requires_safety_checker=False
         )
 
-    def predict(self, context, model_input, params=None):
+    def predict(self, context, model_input: pd.DataFrame, params=None):
         pngs = []
         for i, row in enumerate(model_input.to_dict("records")):
             generator = torch.Generator().manual_seed(int(row.get("seed", i)))

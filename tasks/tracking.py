@@ -8,6 +8,7 @@ import math
 import os
 import re
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -196,7 +197,9 @@ def register_model(run_id: str, spec: Spec, training_key: str, metrics: dict[str
     known = client().search_model_versions(f"name = '{name}' and tags.training = '{training_key}'")
     if known:
         return known[0].version
-    with mlflow.start_run(run_id=run_id):
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        # An input example would be drawn on the spot, which takes minutes for a large model.
+        warnings.filterwarnings("ignore", message=".*input example was not provided")
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).parent / "registered_model.py"),
