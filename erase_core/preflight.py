@@ -12,14 +12,18 @@ from .models.source import ModelSource, find_model
 from .spec import Spec, SpecError
 
 
-def check(spec: Spec) -> ModelSource:
-    """Check a spec against the files it names and return its model. SpecError names the field and the fix."""
+def check(spec: Spec, several: bool = False) -> ModelSource:
+    """Check a spec against the files it names and return its model. SpecError names the field and the fix.
+
+    several: many runs are made from it below its output, each of which is checked by itself.
+    """
     try:
         source = find_model(spec.model)
         check_place("scoring.judge", spec.scoring.judge)
         check_place("scoring.clip", spec.scoring.clip)
         check_scorers(spec)
-        check_output(Path(spec.output))
+        if not several:
+            check_output(Path(spec.output))
         check_judged(spec)
         roles(spec, [])
         check_vocabulary(spec, source)

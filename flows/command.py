@@ -70,14 +70,14 @@ class SpecCommand(typer.core.TyperCommand):
         typer.echo("\n" + spec_help().replace("\b\n", ""))
 
 
-def read_spec(path: Path):
+def read_spec(path: Path, several: bool = False):
     """Load and check a spec, or end with its errors, one a line, before anything heavy is imported or written."""
     from erase_core.preflight import check
     from erase_core.spec import SpecError, load_spec
 
     try:
         spec = load_spec(path)
-        source = check(spec)
+        source = check(spec, several)
     except SpecError as error:
         for line in str(error).splitlines():
             complaints.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
@@ -255,7 +255,7 @@ def study(
             f"name: {name!r} is not a study; choose one of {', '.join(studies.NAMES)}", style="red", markup=False
         )
         raise typer.Exit(2)
-    base = read_spec(spec or BASE_OF_STUDIES)
+    base = read_spec(spec or BASE_OF_STUDIES, several=True)
     base = base.model_copy(update={"output": str(output or Path(base.output) / name)})
     from .study import study as flow
 
@@ -290,7 +290,7 @@ def benchmark(
     except ValueError as error:
         complaints.print(str(error), style="red", markup=False)
         raise typer.Exit(2) from None
-    base = read_spec(spec or BASE_OF_STUDIES)
+    base = read_spec(spec or BASE_OF_STUDIES, several=True)
     if output is not None or spec is None:
         base = base.model_copy(update={"output": str(output or "results/benchmark"), "name": "benchmark"})
     from .benchmark import benchmark as flow

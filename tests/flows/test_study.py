@@ -8,7 +8,9 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
+import typer
 
+from flows.command import read_spec
 from tests.command import erase
 
 SPEC = """
@@ -47,3 +49,11 @@ def test_an_unknown_study_is_named() -> None:
     assert ran.returncode == 2 and "'happiness' is not a study; choose one of sensitivity" in ran.stderr.replace(
         "\n", " "
     )
+
+
+def test_a_second_study_may_lie_beside_the_first(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(SPEC.format(output=tmp_path / "out"))
+    (tmp_path / "out" / "sensitivity").mkdir(parents=True)
+    assert read_spec(tmp_path / "base.yaml", several=True).output == str(tmp_path / "out")
+    with pytest.raises(typer.Exit):
+        read_spec(tmp_path / "base.yaml")
