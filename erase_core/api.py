@@ -14,7 +14,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from .concepts.embeddings import EmbeddingTable, write_embeddings
-from .concepts.nearest import Neighbour, nearest_words, top_k
+from .concepts.nearest import Neighbour, find_neighbours, nearest_words
 from .concepts.vocabulary import candidates, curate, embedded_words, require_top_k
 from .generation.images import generate, grid, read_images
 from .generation.plan import roles, wanted_images
@@ -149,11 +149,7 @@ def neighbours(
     names = [concept.concept for concept in spec.concepts]
     write_embeddings(folder / "embeddings.arrow", pipeline, embedded_words(rows), {})
     table = EmbeddingTable(folder / "embeddings.arrow")
-    near = {
-        n: top_k(table, q, spec.vocabulary.top_k, spec.vocabulary.similarity, allowed)
-        for n, q in zip(names, encode(pipeline, names))
-    }
-    return table, near
+    return table, find_neighbours(table, dict(zip(names, encode(pipeline, names))), spec.vocabulary, allowed, spec.seed)
 
 
 def erased_pipeline(

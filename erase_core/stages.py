@@ -102,7 +102,7 @@ def nearest_key(spec: Spec, vocabulary: Artifact, embeddings: Artifact) -> str:
 def nearest(spec: Spec, vocabulary: Artifact, embeddings: Artifact) -> Artifact:
     """Find each concept's top-K words: preserved.parquet (concept, rank, word, similarity, row)."""
     from .concepts.embeddings import EmbeddingTable
-    from .concepts.nearest import reduce_to_clusters, top_k, write_neighbours
+    from .concepts.nearest import find_neighbours, write_neighbours
     from .models.pipeline import load_pipeline
     from .models.prompts import encode
 
@@ -112,14 +112,7 @@ def nearest(spec: Spec, vocabulary: Artifact, embeddings: Artifact) -> Artifact:
         allowed = {row.word for row in rows if row.kept}
         names = [concept.concept for concept in spec.concepts]
         queries = encode(load_pipeline(local_model(spec.model)[0]), names)
-        found = {
-            n: top_k(table, q, spec.vocabulary.top_k, spec.vocabulary.similarity, allowed)
-            for n, q in zip(names, queries)
-        }
-        if spec.vocabulary.clusters:
-            found = {
-                n: reduce_to_clusters(table, near, spec.vocabulary.clusters, spec.seed) for n, near in found.items()
-            }
+        found = find_neighbours(table, dict(zip(names, queries)), spec.vocabulary, allowed, spec.seed)
         write_neighbours(folder / "preserved.parquet", found)
 
     return produce("nearest", nearest_key(spec, vocabulary, embeddings), build)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ..files import new_file
+from ..spec import Vocabulary
 from .embeddings import EmbeddingTable
 
 SCHEMA = pa.schema(
@@ -88,6 +89,18 @@ def read_neighbours(path: Path) -> dict[str, list[Neighbour]]:
     found: dict[str, list[Neighbour]] = {}
     for row in pq.read_table(path).to_pylist():
         found.setdefault(row["concept"], []).append(Neighbour(row["word"], row["similarity"], row["row"]))
+    return found
+
+
+def find_neighbours(
+    table: EmbeddingTable, queries: dict[str, torch.Tensor], vocabulary: Vocabulary, allowed: set[str], seed: int
+) -> dict[str, list[Neighbour]]:
+    """Each concept's (name → embedding [L, d]) top-K among the `allowed` words, reduced to clusters where the spec asks so."""
+    found = {
+        name: top_k(table, query, vocabulary.top_k, vocabulary.similarity, allowed) for name, query in queries.items()
+    }
+    if vocabulary.clusters:
+        found = {name: reduce_to_clusters(table, near, vocabulary.clusters, seed) for name, near in found.items()}
     return found
 
 
