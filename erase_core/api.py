@@ -18,8 +18,9 @@ from .concepts.nearest import Neighbour, find_neighbours, nearest_words
 from .concepts.vocabulary import candidates, curate, embedded_words, require_top_k
 from .generation.images import generate, grid, read_images
 from .generation.plan import roles, wanted_images
+from .metrics.per_image import judge_images
 from .metrics.scorers import scorers_of
-from .metrics.scores import headline, judge_images, score
+from .metrics.scores import headline, score
 from .models.pipeline import load_pipeline
 from .models.prompts import encode
 from .models.source import find_model

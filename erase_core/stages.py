@@ -193,8 +193,10 @@ def scores_key(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifa
 
 def scores(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact, progress: Progress = quiet) -> Artifact:
     """Judge both models' images: scores.parquet (metric, concept, role, value, low, high, n) and verdicts.parquet."""
+    from .metrics.general_quality import general_quality
+    from .metrics.per_image import judge_images
     from .metrics.scorers import scorers_of
-    from .metrics.scores import general_quality, judge_images, score, write_scores
+    from .metrics.scores import score, write_scores
 
     def build(folder: Path) -> None:
         role_of, scorers = roles_of(spec, nearest), scorers_of(spec)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 
-def matching_labels(labels: list[str], names: list[str]) -> set[str]:
+
+def names_in(text: str) -> list[str]:
+    """The names in a text that holds one or several with commas between ("cab, hack, taxi"), in its order."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def matching_labels(labels: Iterable[str], names: Iterable[str]) -> set[str]:
     """Labels one of whose comma-separated names ("cab, hack, taxi") is one of `names`; case is ignored."""
-    wanted = {name.casefold() for name in names}
-    return {label for label in labels if wanted & {part.strip().casefold() for part in label.split(",")}}
+    wanted = {part.casefold() for name in names for part in names_in(name)}
+    return {label for label in labels if wanted & {part.casefold() for part in names_in(label)}}

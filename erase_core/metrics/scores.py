@@ -1,8 +1,7 @@
-"""Score a run: the original's and the erased model's images side by side, per image, per concept, and in all."""
+"""Scores with intervals, per concept and in all, from one row of verdicts an image."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..files import new_file
-from ..generation.images import read_images
-from .clip_features import ClipFeatures, clip_distance, clip_score
-from .erasure import sees
 from .intervals import mean_interval
-from .kernel_distance import kernel_distance
-from .scorers import Scorers
 
 SCHEMA = pa.schema(
     [
@@ -31,47 +25,6 @@ SCHEMA = pa.schema(
 )
 ALL = "all"
 """The `concept` of rows that summarise every concept of a role."""
-
-
-def judge_images(
-    original: Path,
-    erased: Path,
-    roles: dict[str, str],
-    scorers: Scorers,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> pd.DataFrame:
-    """One row an image: what was wanted, its role, and every metric's value under both models.
-
-    roles gives each concept's role, erased or preserved. Raises ValueError when the two files do not hold the same images
-    in the same order.
-    """
-    total, done, frames = pq.ParquetFile(original).metadata.num_rows, 0, []
-    for (wanted, before), (also_wanted, after) in zip(read_images(original), read_images(erased), strict=True):
-        if wanted != also_wanted:
-            raise ValueError(f"{original} and {erased} do not hold images of the same prompts and seeds")
-        frame = pd.DataFrame([{**vars(w), "role": roles[w.concept]} for w in wanted])
-        if scorers.judge_of is not None:
-            for judge in dict.fromkeys(scorers.judge_of(w.concept) for w in wanted):
-                rows = [i for i, w in enumerate(wanted) if scorers.judge_of(w.concept) is judge]
-                names = [scorers.labels_of(wanted[i].concept) for i in rows]
-                for model, images in (("original", before), ("erased", after)):
-                    top, _ = judge.classify(images[rows])
-                    frame.loc[rows, f"label_{model}"] = [labels[0] for labels in top]
-                    for k in (1, 5):
-                        # Five guesses among five classes or fewer are always right and say nothing.
-                        seen = sees(top, names, k).astype(float) if k < len(judge.labels) else np.nan
-                        frame.loc[rows, f"sees_{k}_{model}"] = seen
-        if scorers.clip is not None:
-            texts = scorers.clip.texts([w.prompt for w in wanted])
-            features = {"original": scorers.clip.images(before), "erased": scorers.clip.images(after)}
-            for model, values in features.items():
-                frame[f"clip_score_{model}"] = clip_score(values, texts)
-            frame["clip_distance"] = clip_distance(features["original"], features["erased"])
-        frame["pixel_distance"] = np.abs(before.astype(np.float32) - after).mean((1, 2, 3)) / 255
-        frames.append(frame)
-        done += len(wanted)
-        progress(done, total)
-    return pd.concat(frames, ignore_index=True)
 
 
 def metric_columns(metrics: list[str], role: str) -> dict[str, tuple[str, bool]]:
@@ -97,7 +50,7 @@ def score(frame: pd.DataFrame, metrics: list[str], resamples: int, seed: int) ->
     rows = []
     for role, part in frame.groupby("role", sort=False):
         for metric, (column, negate) in metric_columns(metrics, role).items():
-            known = part[part[column].notna()]
+            known = part[part[column].notna()] if column in part else part[:0]
             if known.empty:
                 continue
             values = known[column].to_numpy(dtype=np.float64)
@@ -110,19 +63,6 @@ def score(frame: pd.DataFrame, metrics: list[str], resamples: int, seed: int) ->
                 own = values[clusters == concept]
                 rows.append((metric, concept, role, *mean_interval(own, resamples=resamples, seed=seed), len(own)))
     return pd.DataFrame(rows, columns=SCHEMA.names)
-
-
-def general_quality(original: Path, erased: Path, roles: dict[str, str], clip: ClipFeatures, seed: int) -> pd.DataFrame:
-    """The row of scores for the kernel distance between both models' images of the preserved concepts."""
-    features: list[list[np.ndarray]] = [[], []]
-    for (wanted, before), (_, after) in zip(read_images(original), read_images(erased), strict=True):
-        rows = [i for i, w in enumerate(wanted) if roles[w.concept] == "preserved"]
-        if rows:
-            for part, images in zip(features, (before, after)):
-                part.append(clip.images(images[rows]))
-    first, second = (np.concatenate(part) for part in features)
-    row = ("kid", ALL, "preserved", *kernel_distance(first, second, seed=seed), len(first))
-    return pd.DataFrame([row], columns=SCHEMA.names)
 
 
 def write_scores(path: Path, scores: pd.DataFrame) -> None:

@@ -17,8 +17,9 @@ from erase_core.metrics.erasure import erased_success, preserved_success
 from erase_core.metrics.intervals import mean_interval
 from erase_core.metrics.judge import Judge
 from erase_core.metrics.labels import matching_labels
+from erase_core.metrics.per_image import judge_images
 from erase_core.metrics.scorers import Scorers
-from erase_core.metrics.scores import headline, judge_images, score
+from erase_core.metrics.scores import headline, score
 from erase_core.models.source import WEIGHTS
 from erase_core.spec import Generation
 
