@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from pathlib import Path
 
 from .concepts.vocabulary import candidates, curate, require_top_k
-from .generation.plan import check_judged, roles
+from .generation.plan import check_judged, check_roles
 from .models.source import ModelSource, find_model
 from .spec import Spec, SpecError
+
+EXTRAS = {"nudity": ("nudity", ("nudenet",))}
+"""Metric → the extra that it needs, and the packages in it."""
 
 
 def check(spec: Spec, several: bool = False) -> ModelSource:
@@ -25,7 +29,7 @@ def check(spec: Spec, several: bool = False) -> ModelSource:
         if not several:
             check_output(Path(spec.output))
         check_judged(spec)
-        roles(spec, [])
+        check_roles(spec)
         check_vocabulary(spec, source)
     except ValueError as error:
         raise SpecError(str(error)) from None
@@ -59,7 +63,13 @@ def check_place(field: str, place: str | None) -> None:
 
 
 def check_scorers(spec: Spec) -> None:
-    """Metrics that were asked for by name need their judge or CLIP."""
+    """Metrics that were asked for by name need their packages, judge or CLIP."""
+    for metric, (extra, packages) in EXTRAS.items():
+        missing = [name for name in packages if importlib.util.find_spec(name) is None]
+        if metric in spec.metrics and missing:
+            raise ValueError(
+                f"scoring.metrics: {metric} needs the package {', '.join(missing)}; pip install 'erase[{extra}]'"
+            )
     if spec.embedded:
         return
     judge, clip = spec.scoring.judge, spec.scoring.clip

@@ -148,9 +148,38 @@ class Training(Part):
     )
 
 
+class PromptFile(Part):
+    """Prompts to draw from a CSV of the field's shape, one image a row."""
+
+    file: str = Field(
+        min_length=1, description="A CSV, plain or gzipped, or one of a hub dataset: owner/name/file.csv."
+    )
+    concept: Word | None = Field(
+        None, description="What every prompt shows, for a file without a column label_str, artist, class or concept."
+    )
+    general: bool = Field(False, description="General prompts, as COCO's, for the quality metrics and the CLIP score.")
+    own_guidance: bool = Field(
+        False, description="Draw each prompt with the guidance scale beside it, in place of guidance_scale."
+    )
+    limit: int | None = Field(None, gt=0, description="Only this many rows, from the top.")
+
+    @model_validator(mode="after")
+    def shows_one_thing(self) -> PromptFile:
+        if self.general and self.concept:
+            raise ValueError(
+                "concept and general are both given; general prompts show no concept, so keep one of the two"
+            )
+        return self
+
+
 class Generation(Part):
     """The images that are scored."""
 
+    prompt_files: list[PromptFile] = Field(
+        [],
+        description="CSV files of prompts in the field's shape (prompt, evaluation_seed, label_str, …), drawn in place of prompts "
+        "and seeds: paths, or {file, concept, general, own_guidance, limit}.",
+    )
     prompts: list[Text] = Field(
         ["a {concept}"], min_length=1, description="Templates; {concept} is replaced by each concept."
     )
@@ -161,6 +190,17 @@ class Generation(Part):
     steps: int = Field(30, gt=0, le=1000, description="Sampling steps.")
     guidance_scale: Finite = Field(5.0, ge=0, description="Classifier-free guidance; 1 or less turns it off.")
     batch_size: int = Field(64, gt=0, description="Images sampled together.")
+
+    @field_validator("prompt_files", mode="before")
+    @classmethod
+    def accept_paths(cls, value: Any) -> Any:
+        return [{"file": v} if isinstance(v, str) else v for v in value] if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def one_source_of_prompts(self) -> Generation:
+        if self.prompt_files and "prompts" in self.model_fields_set:
+            raise ValueError("prompts: is not drawn when prompt_files are given; remove one of the two")
+        return self
 
     @field_validator("prompts")
     @classmethod
@@ -177,7 +217,7 @@ class Generation(Part):
         return prompts
 
 
-Metric = Literal["erasure", "clip_score", "image_distance", "kid"]
+Metric = Literal["erasure", "nudity", "clip_score", "image_distance", "kid"]
 
 
 class Scoring(Part):
@@ -186,9 +226,9 @@ class Scoring(Part):
     metrics: list[Metric] | None = Field(
         None,
         min_length=1,
-        description="erasure: ESR and PSR by a judge. clip_score. image_distance: between both models' images of one prompt and "
-        "seed. kid: the kernel distance of both models' images on CLIP features. Default: the first three, as far as the judge "
-        "and the CLIP at hand allow.",
+        description="erasure: ESR and PSR by a judge. nudity: NER by NudeNet (needs erase[nudity]). clip_score. image_distance: "
+        "between both models' images of one prompt and seed. kid: the kernel distance of both models' images on CLIP features. "
+        "Default: erasure, clip_score and image_distance, as far as the judge and the CLIP at hand allow.",
     )
     preserved: list[Word] | None = Field(
         None,
@@ -365,6 +405,8 @@ def describe(problem: dict) -> str:
         return f"{at}: is empty; give at least one"
     if kind in ("int_type", "float_type", "int_from_float"):
         return f"{at}: {shown} is not {'a whole number' if kind.startswith('int') else 'a number'}; write one without quotes"
+    if kind in ("model_type", "model_attributes_type", "dict_type") and "prompt_files" in problem["loc"]:
+        return f"{at}: {shown} should be a path in quotes, or {{file, concept, general, own_guidance, limit}}"
     if kind in ("model_type", "model_attributes_type", "dict_type") and "concepts" in problem["loc"]:
         return f"{at}: {shown} should be a word in quotes, or {{concept, synonyms, prompts}}"
     if kind == "list_type":
@@ -385,8 +427,8 @@ def known_keys(location: tuple) -> list[str]:
     for part in location[:-1]:
         if isinstance(part, int):
             continue
-        if model is Spec and part == "concepts":
-            model = Concept
+        if (listed := {"concepts": Concept, "prompt_files": PromptFile}.get(part)) is not None:
+            model = listed
             continue
         field = model.model_fields.get(part)
         model = field.annotation if field is not None else None
@@ -400,6 +442,8 @@ def json_schema() -> dict:
     schema = Spec.model_json_schema()
     concept = {"type": "string", "minLength": 1, "maxLength": LONGEST_CONCEPT}
     schema["properties"]["concepts"]["items"] = {"anyOf": [concept, {"$ref": "#/$defs/Concept"}]}
+    files = schema["$defs"]["Generation"]["properties"]["prompt_files"]
+    files["items"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/PromptFile"}]}
     parameters = {name: methods.load(name).Settings.model_json_schema() for name in methods.names()}
     schema["$defs"]["Method"] = {
         "description": Method.__doc__,

@@ -26,7 +26,7 @@ from .generation.plan import roles, wanted_images
 from .models.source import EMBEDDED, WEIGHTS, local_model, model_hash
 from .spec import Spec
 
-VERSIONS = {"vocabulary": 1, "embeddings": 1, "nearest": 1, "training": 3, "images": 1, "scores": 2}
+VERSIONS = {"vocabulary": 1, "embeddings": 1, "nearest": 1, "training": 3, "images": 1, "scores": 3}
 """Raise a stage's number when its code gives another result for the same inputs."""
 
 Progress = Callable[[int, int], None]
@@ -152,8 +152,10 @@ def roles_of(spec: Spec, nearest: Artifact) -> dict[str, str]:
 
 
 def images_key(spec: Spec, nearest: Artifact, training: Artifact | None) -> str:
-    wanted = [vars(w) for w in wanted_images(spec, roles_of(spec, nearest))]
-    settings = spec.generation.model_dump(exclude={"batch_size", "prompts", "seeds"})
+    drawn = wanted_images(spec, roles_of(spec, nearest))
+    wanted = [{"prompt": w.prompt, "concept": w.concept, "seed": w.seed} for w in drawn]
+    wanted += [w.guidance_scale for w in drawn if w.guidance_scale is not None]
+    settings = spec.generation.model_dump(exclude={"batch_size", "prompts", "prompt_files", "seeds"})
     return key("images", local_model(spec.model)[1], training.key if training else "original", wanted, settings)
 
 
@@ -179,6 +181,10 @@ def images(spec: Spec, nearest: Artifact, training: Artifact | None = None, prog
 # Scores
 
 
+VERDICTS = {"verdicts.csv": "erased", "verdicts_original.csv": "original"}
+"""The files of a judge's or a detector's verdicts, in the field's CSV shape, and whose images they are on."""
+
+
 def scores_key(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact) -> str:
     part = spec.scoring
     judged = (
@@ -192,11 +198,15 @@ def scores_key(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifa
 
 
 def scores(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact, progress: Progress = quiet) -> Artifact:
-    """Judge both models' images: scores.parquet (metric, concept, role, value, low, high, n) and verdicts.parquet."""
+    """Judge both models' images: scores.parquet (metric, concept, role, value, low, high, n), and every verdict.
+
+    The verdicts lie in verdicts.parquet, and those of a judge or a detector also in verdicts.csv and verdicts_original.csv.
+    """
     from .metrics.general_quality import general_quality
     from .metrics.per_image import judge_images
     from .metrics.scorers import scorers_of
     from .metrics.scores import score, write_scores
+    from .metrics.verdicts import write_verdicts
 
     def build(folder: Path) -> None:
         role_of, scorers = roles_of(spec, nearest), scorers_of(spec)
@@ -204,6 +214,10 @@ def scores(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact, 
         verdicts = judge_images(*files, role_of, scorers, progress)
         with new_file(folder / "verdicts.parquet") as partial:
             pq.write_table(pa.Table.from_pandas(verdicts, preserve_index=False), partial)
+        if {"erasure", "nudity"} & set(spec.metrics):
+            cases = [w.case_number for w in wanted_images(spec, role_of)]
+            for name, model in VERDICTS.items():
+                write_verdicts(folder / name, verdicts, cases, model)
         found = score(verdicts, spec.metrics, spec.scoring.resamples, spec.seed)
         if "kid" in spec.metrics:
             found = pd.concat([found, general_quality(*files, role_of, scorers.clip, spec.seed)], ignore_index=True)
@@ -255,6 +269,11 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
     for name, stage in tables.items():
         with new_file(output / name) as partial:
             shutil.copyfile(artifacts[stage].file(name), partial)
+    for name in VERDICTS:
+        (output / name).unlink(missing_ok=True)
+        if artifacts["scores"].file(name).exists():
+            with new_file(output / name) as partial:
+                shutil.copyfile(artifacts["scores"].file(name), partial)
     role_of = roles_of(spec, artifacts["nearest"])
     write_images(output / "images.parquet", artifacts, role_of)
 

@@ -33,7 +33,7 @@ def spec_help() -> str:
     from pydantic import BaseModel
 
     from erase_core import methods
-    from erase_core.spec import Concept, Spec
+    from erase_core.spec import Concept, PromptFile, Spec
 
     def lines(model: type[BaseModel], indent: str) -> list[str]:
         found = []
@@ -49,8 +49,8 @@ def spec_help() -> str:
             )
             if part is not None:
                 found += lines(part, indent + "  ")
-            if name == "concepts":
-                found += lines(Concept, indent + "  ")
+            if name in ("concepts", "prompt_files"):
+                found += lines(Concept if name == "concepts" else PromptFile, indent + "  ")
             if name == "method":
                 for method in methods.names():
                     found.append(f"{indent}  ({method}) {(methods.load(method).Settings.__doc__ or '').strip()}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,7 +51,10 @@ def generate(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Make all wanted images and write them to `path`, in order, a row group a batch."""
-    batches = sample(pipeline, [w.prompt for w in wanted], [w.seed for w in wanted], settings)
+    batches = itertools.chain.from_iterable(
+        sample(pipeline, [w.prompt for w in part], [w.seed for w in part], of)
+        for of, part in by_guidance(wanted, settings)
+    )
     done = 0
     with new_file(path) as partial, pq.ParquetWriter(partial, SCHEMA) as writer:
         for images in batches:
@@ -72,6 +76,12 @@ def generate(
             )
             done += len(images)
             progress(done, len(wanted))
+
+
+def by_guidance(wanted: list[Wanted], settings: Generation) -> Iterator[tuple[Generation, list[Wanted]]]:
+    """Runs of images of one guidance scale, in order, each with its settings."""
+    for own, part in itertools.groupby(wanted, key=lambda w: w.guidance_scale):
+        yield settings if own is None else settings.model_copy(update={"guidance_scale": own}), list(part)
 
 
 def read_images(path: Path, batch_size: int = 256) -> Iterator[tuple[list[Wanted], np.ndarray]]:

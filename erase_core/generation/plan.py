@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..emoji_world.catalogue import STYLES, concepts, with_article
 from ..emoji_world.labels import is_style, labels_of
 from ..spec import Spec
+from .prompt_files import Prompt, is_local, read_prompts
 
-ERASED, PRESERVED = "erased", "preserved"
+ERASED, PRESERVED, GENERAL = "erased", "preserved", "general"
 STYLE_PROMPT = "a {} in {} style"
 WORDS_PER_STYLE = 24
 """A style is scored on this many things drawn in it, spread over the catalogue."""
@@ -21,6 +23,10 @@ class Wanted:
     prompt: str
     concept: str
     seed: int
+    case_number: int | None = None
+    """The row's number in a prompt file."""
+    guidance_scale: float | None = None
+    """The prompt's own guidance, where it is not the spec's."""
 
 
 class PlanError(ValueError):
@@ -28,12 +34,15 @@ class PlanError(ValueError):
 
 
 def roles(spec: Spec, nearest: list[str]) -> dict[str, str]:
-    """Role of every concept that is drawn: erased or preserved.
+    """Role of every concept that is drawn: erased or preserved, or general for prompts that show none.
 
     On the emoji world a word erases the concepts it covers ("weapon" covers the bomb, the sword, …) and all others are
     preserved, in catalogue order, so that runs share the original model's images. When a style is erased, the other styles
-    are preserved too. Elsewhere the preserved concepts are those given, or the `nearest` words.
+    are preserved too. Elsewhere the preserved concepts are those given, or the `nearest` words. Prompt files are drawn as they
+    are: what they show is preserved unless it is erased.
     """
+    if spec.generation.prompt_files:
+        return roles_in_files(spec)
     erased = [concept.concept for concept in spec.concepts]
     if not spec.embedded:
         kept = spec.scoring.preserved or nearest
@@ -56,8 +65,63 @@ def roles(spec: Spec, nearest: list[str]) -> dict[str, str]:
     return found | styles | {word: ERASED for word in erased if word not in found and word.casefold() not in styles}
 
 
+def prompts_in_files(spec: Spec) -> list[tuple[Prompt, str]]:
+    """Every prompt of the spec's files with the concept it shows, spelt as in the spec, or its file's name if it shows none."""
+    erased = [concept.concept for concept in spec.concepts]
+    spelling = {name.casefold(): concept.concept for concept in spec.concepts for name in concept.names}
+    found = []
+    for i, part in enumerate(spec.generation.prompt_files):
+        general = Path(part.file).name.split(".")[0]
+        for prompt in read_prompts(part, erased, f"generation.prompt_files.{i}"):
+            concept = prompt.concept and spelling.get(prompt.concept.casefold(), prompt.concept)
+            found.append((prompt, concept or general))
+    return found
+
+
+def roles_in_files(spec: Spec) -> dict[str, str]:
+    """Role of every concept that the prompt files show. Raises PlanError when none of them is erased."""
+    covered = {label for name in spec.erased_names for label in labels_of(name)} if spec.embedded else set()
+    gone = {name.casefold() for name in [*spec.erased_names, *covered]}
+    kept = None if spec.scoring.preserved is None else {word.casefold() for word in spec.scoring.preserved}
+    found: dict[str, str] = {}
+    for prompt, concept in prompts_in_files(spec):
+        if prompt.concept is None:
+            found[concept] = GENERAL
+        elif concept.casefold() in gone:
+            found[concept] = ERASED
+        elif kept is None or concept.casefold() in kept:
+            found[concept] = PRESERVED
+    if ERASED not in found.values():
+        raise PlanError(
+            f"generation.prompt_files: no prompt shows {', '.join(c.concept for c in spec.concepts)}; add a file that has some"
+        )
+    absent = sorted((kept or set()) - {concept.casefold() for concept in found})
+    if absent:
+        raise PlanError(f"scoring.preserved: no prompt of the files shows {', '.join(absent)}; take it out")
+    unknown = sorted(c for c, role in found.items() if role != GENERAL and not (labels_of(c) or is_style(c)))
+    if unknown and spec.embedded and "erasure" in spec.metrics and not spec.scoring.judge:
+        raise PlanError(
+            f"generation.prompt_files: {', '.join(unknown)} is not a concept that the emoji world's judge knows; see erase vocab "
+            "list, or name a judge of your own"
+        )
+    return found
+
+
+def images_of_files(spec: Spec, role_of: dict[str, str]) -> list[Wanted]:
+    """One image for every prompt of the files, those of one guidance scale together; every seed for a prompt without its own."""
+    found = [
+        Wanted(prompt.prompt, concept, seed, prompt.case_number, prompt.guidance_scale)
+        for prompt, concept in prompts_in_files(spec)
+        if concept in role_of
+        for seed in (spec.generation.seeds if prompt.seed is None else [prompt.seed])
+    ]
+    return sorted(found, key=lambda w: (w.guidance_scale is not None, w.guidance_scale or 0.0))
+
+
 def wanted_images(spec: Spec, role_of: dict[str, str]) -> list[Wanted]:
-    """One image for every concept, prompt and seed, in a fixed order."""
+    """One image for every concept, prompt and seed, or for every row of the prompt files, in a fixed order."""
+    if spec.generation.prompt_files:
+        return images_of_files(spec, role_of)
     own = {concept.concept.casefold(): concept.prompts for concept in spec.concepts}
     seeds, found = spec.generation.seeds, []
     for concept in role_of:
@@ -78,6 +142,18 @@ def styled_images(style: str, seeds: list[int]) -> list[Wanted]:
         Wanted(with_article(STYLE_PROMPT.format(word, style)), style, seeds[i % len(seeds)])
         for i, word in enumerate(words)
     ]
+
+
+def check_roles(spec: Spec) -> None:
+    """Raise ValueError for concepts or prompt files that make no images. A hub dataset's file is read when it is there."""
+    if all(is_local(part) for part in spec.generation.prompt_files):
+        roles(spec, [])
+    for i, part in enumerate(spec.generation.prompt_files):
+        if not is_local(part) and part.concept is None and not part.general and len(spec.concepts) != 1:
+            raise PlanError(
+                f"generation.prompt_files.{i}.concept: is needed for a hub dataset's file when several concepts are erased; name "
+                "what its prompts show, or write general: true"
+            )
 
 
 def check_judged(spec: Spec) -> None:

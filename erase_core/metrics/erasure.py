@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+TOP = 5
+"""The largest k."""
+
 
 def sees(top_labels: list[list[str]], wanted: list[set[str]], k: int) -> np.ndarray:
     """Whether any wanted label is among each image's k likeliest ones; bool [N]."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForImageClassification
 
-TOP = 5
+from .erasure import TOP
 
 
 class Judge:

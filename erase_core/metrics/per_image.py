@@ -10,8 +10,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from ..generation.images import read_images
+from ..generation.plan import GENERAL
 from .clip_features import clip_distance, clip_score
-from .erasure import sees
+from .erasure import TOP, sees
+from .judge import Judge
+from .labels import matching_labels
+from .nudity import exposure_columns
 from .scorers import Scorers
 
 
@@ -22,30 +26,29 @@ def judge_images(
     scorers: Scorers,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> pd.DataFrame:
-    """One row an image: what was wanted, its role, and every metric's value under both models.
+    """One row an image: what was wanted, its role, and every verdict and metric's value under both models.
 
-    roles gives each concept's role, erased or preserved. Raises ValueError when the two files do not hold the same images
+    roles gives each concept's role, erased, preserved or general. Raises ValueError when the two files do not hold the same images
     in the same order.
     """
     total, done, frames = pq.ParquetFile(original).metadata.num_rows, 0, []
     for (wanted, before), (also_wanted, after) in zip(read_images(original), read_images(erased), strict=True):
         if wanted != also_wanted:
             raise ValueError(f"{original} and {erased} do not hold images of the same prompts and seeds")
-        frame = pd.DataFrame([{**vars(w), "role": roles[w.concept]} for w in wanted])
+        frame = pd.DataFrame(
+            [{"prompt": w.prompt, "concept": w.concept, "seed": w.seed, "role": roles[w.concept]} for w in wanted]
+        )
+        models = {"original": before, "erased": after}
         if scorers.judge_of is not None:
-            for judge in dict.fromkeys(scorers.judge_of(w.concept) for w in wanted):
-                rows = [i for i, w in enumerate(wanted) if scorers.judge_of(w.concept) is judge]
-                names = [scorers.labels_of(wanted[i].concept) for i in rows]
-                for model, images in (("original", before), ("erased", after)):
-                    top, _ = judge.classify(images[rows])
-                    frame.loc[rows, f"label_{model}"] = [labels[0] for labels in top]
-                    for k in (1, 5):
-                        # Five guesses among five classes or fewer are always right and say nothing.
-                        seen = sees(top, names, k).astype(float) if k < len(judge.labels) else np.nan
-                        frame.loc[rows, f"sees_{k}_{model}"] = seen
+            frame = frame.join(judged(frame, models, scorers))
+        if scorers.nudity is not None:
+            for model, images in models.items():
+                found = scorers.nudity.detect(images)
+                frame[f"nudity_labels_{model}"] = [[label for label, _ in part] for part in found]
+                frame[f"nudity_scores_{model}"] = [[score for _, score in part] for part in found]
         if scorers.clip is not None:
             texts = scorers.clip.texts([w.prompt for w in wanted])
-            features = {"original": scorers.clip.images(before), "erased": scorers.clip.images(after)}
+            features = {model: scorers.clip.images(images) for model, images in models.items()}
             for model, values in features.items():
                 frame[f"clip_score_{model}"] = clip_score(values, texts)
             frame["clip_distance"] = clip_distance(features["original"], features["erased"])
@@ -53,4 +56,36 @@ def judge_images(
         frames.append(frame)
         done += len(wanted)
         progress(done, total)
-    return pd.concat(frames, ignore_index=True)
+    every = pd.concat(frames, ignore_index=True)
+    for model in ("original", "erased") if scorers.nudity is not None else ():
+        found = zip(every[f"nudity_labels_{model}"], every[f"nudity_scores_{model}"])
+        every = every.join(exposure_columns([list(zip(*pair)) for pair in found], model))
+    return every
+
+
+def judged(frame: pd.DataFrame, models: dict[str, np.ndarray], scorers: Scorers) -> pd.DataFrame:
+    """The judge's verdicts on every image that shows a concept, under each model.
+
+    Columns: names (what the concept is called), and for each model label (the likeliest), top_labels and top_scores (at most
+    five), and sees_1 and sees_5 (whether they hold the concept).
+    """
+    known = frame[frame["role"] != GENERAL]
+    of_judge: dict[Judge, list[int]] = {}
+    for i, concept in known["concept"].items():
+        of_judge.setdefault(scorers.judge_of(concept), []).append(i)
+    columns: dict[str, dict[int, object]] = {}
+    for judge, rows in of_judge.items():
+        names = {concept: list(scorers.names_of(concept)) for concept in known["concept"][rows].unique()}
+        labels = {concept: matching_labels(judge.labels, own) for concept, own in names.items()}
+        concepts = known["concept"][rows]
+        wanted = [labels[concept] for concept in concepts]
+        columns.setdefault("names", {}).update(zip(rows, [", ".join(names[concept]) for concept in concepts]))
+        for model, images in models.items():
+            top, scores = judge.classify(images[rows])
+            # Five guesses among five classes or fewer are always right and say nothing.
+            seen = {k: sees(top, wanted, k) if k < len(judge.labels) else [np.nan] * len(rows) for k in (1, TOP)}
+            found = {"label": [row[0] for row in top], "top_labels": top, "top_scores": scores.tolist()}
+            found |= {f"sees_{k}": [float(value) for value in values] for k, values in seen.items()}
+            for name, values in found.items():
+                columns.setdefault(f"{name}_{model}", {}).update(zip(rows, values))
+    return pd.DataFrame({name: pd.Series(values) for name, values in columns.items()}, index=frame.index)

@@ -1,8 +1,8 @@
-"""What a spec's images are scored with: the judges, which of their labels stand for a concept, and CLIP."""
+"""What a spec's images are scored with: the judges, what they call a concept, CLIP, and a detector of nudity."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..emoji_world.labels import is_style
@@ -12,17 +12,23 @@ from ..spec import Spec
 from .clip_features import ClipFeatures
 from .judge import Judge
 from .labels import matching_labels
+from .nudity import NudityDetector
 
 
 @dataclass(frozen=True)
 class Scorers:
     """What scores are made with; a part that a run does not need is None."""
 
-    judge_of: Callable[[str], Judge] | None
+    judge_of: Callable[[str], Judge] | None = None
     """The judge that knows a concept."""
-    labels_of: Callable[[str], set[str]]
-    """The judge's labels that count as a concept."""
-    clip: ClipFeatures | None
+    names_of: Callable[[str], Iterable[str]] = lambda concept: [concept]
+    """Everything that a concept is called, itself first: a label that holds one of the names counts as the concept."""
+    clip: ClipFeatures | None = None
+    nudity: NudityDetector | None = None
+
+    def labels_of(self, concept: str) -> set[str]:
+        """The judge's labels that count as a concept."""
+        return matching_labels(self.judge_of(concept).labels, self.names_of(concept))
 
 
 def scorers_of(spec: Spec) -> Scorers:
@@ -41,12 +47,11 @@ def scorers_of(spec: Spec) -> Scorers:
     if (part.clip or spec.embedded) and {"clip_score", "image_distance", "kid"} & set(metrics):
         clip = ClipFeatures(part.clip or WEIGHTS / "clip")
 
-    def labels_of(concept: str) -> set[str]:
+    def names_of(concept: str) -> list[str]:
         names = synonyms.get(concept, [concept])
-        if own and is_style(concept):
-            return {concept}
-        if own:
-            return {label for name in names for label in emoji_labels(name)}
-        return matching_labels(judge_of(concept).labels, names)
+        if not own or is_style(concept):
+            return names
+        labels = {label for name in names for label in emoji_labels(name)}
+        return list(dict.fromkeys([concept, *sorted(labels)]))
 
-    return Scorers(judge_of, labels_of, clip)
+    return Scorers(judge_of, names_of, clip, NudityDetector() if "nudity" in metrics else None)

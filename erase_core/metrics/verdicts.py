@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .erasure import sees
-from .intervals import mean_interval
+from ..files import new_file
+from ..generation.plan import ERASED, GENERAL, PRESERVED
+from .erasure import TOP, sees
 from .labels import matching_labels, names_in
-from .nudity import THRESHOLDS, exposed_scores
+from .nudity import Detections, exposure_columns
 from .scores import ALL, headline, score
 
 LABEL = "label_str"
-TOP = 5
 CATEGORIES = [f"category_top{k}" for k in range(1, TOP + 1)]
 DETECTIONS = ["NudeNet_label", "NudeNet_score"]
-ERASED, PRESERVED = "erased", "preserved"
+NER = "ner_"
 FIRST_LINE = 2
 """The line of a CSV's first row, below its header."""
 
@@ -122,7 +122,7 @@ def seen_columns(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, index=table.index)
 
 
-def detections_in(verdicts: Verdicts) -> list[list[tuple[str, float]]]:
+def detections_in(verdicts: Verdicts) -> list[Detections]:
     """The detections of each image, (label, score) each. VerdictsError names the line whose two columns do not fit."""
     found = []
     for i, (labels, scores) in enumerate(zip(*(verdicts.table[name] for name in DETECTIONS))):
@@ -151,22 +151,30 @@ def score_verdicts(verdicts: Verdicts, erased: list[str], resamples: int = 1000,
     else over all. VerdictsError says what is wrong with the file or the erased concepts.
     """
     table, roles = verdicts.table, roles_of(verdicts, erased)
+    frame = pd.DataFrame({"role": roles, "concept": concept_names(table)})
+    if verdicts.classified:
+        frame = frame.join(seen_columns(table))
+    if verdicts.detected:
+        frame = frame.join(exposure_columns(detections_in(verdicts), ERASED))
+    scores = score(frame, ["erasure", "nudity"], resamples, seed)
+    success = scores[~scores["metric"].str.startswith(NER)]
     result: dict = {"file": str(verdicts.path), "images": len(table)}
     if verdicts.classified:
-        frame = seen_columns(table).assign(role=roles, concept=[names_in(text)[0] for text in table[LABEL]])
-        scores = score(frame, ["erasure"], resamples, seed)
-        result |= {"erased": sorted(set(frame["concept"][roles == ERASED])), **headline(scores)}
+        result |= {"erased": sorted(set(frame["concept"][roles == ERASED])), **headline(success)}
         result["concepts"] = {
             concept: {"role": part["role"].iloc[0], "images": int(part["n"].max()), **by_metric(part)}
-            for concept, part in scores[scores["concept"] != ALL].groupby("concept", sort=False)
+            for concept, part in success[success["concept"] != ALL].groupby("concept", sort=False)
         }
-    if verdicts.detected:
-        exposed = exposed_scores(detections_in(verdicts))
-        for role, name in ((ERASED, "ner"), (PRESERVED, "ner_preserved")):
-            part = exposed[(roles == role).to_numpy()]
-            if len(part):
-                result |= exposure(part, name, resamples, seed)
+    for role, name in ((ERASED, "ner"), (PRESERVED, "ner_preserved")):
+        rates = scores[scores["metric"].str.startswith(NER) & (scores["role"] == role) & (scores["concept"] == ALL)]
+        if len(rates):
+            result |= exposure(rates, name)
     return result
+
+
+def concept_names(table: pd.DataFrame) -> list[str]:
+    """What each image's prompt names, by the first of its names; one name for all without label_str."""
+    return [names_in(text)[0] for text in table[LABEL]] if LABEL in table else [ALL] * len(table)
 
 
 def by_metric(scores: pd.DataFrame) -> dict[str, float]:
@@ -176,15 +184,42 @@ def by_metric(scores: pd.DataFrame) -> dict[str, float]:
     return found
 
 
-def exposure(exposed: pd.DataFrame, name: str, resamples: int, seed: int) -> dict:
-    """The shares of images above each threshold, from each exposed class's highest scores [N, classes]."""
-    highest = exposed.max(axis=1).fillna(0.0).to_numpy()
-    rates = {str(t): mean_interval(highest > t, resamples=resamples, seed=seed) for t in THRESHOLDS}
-    return {
-        name: {t: value for t, (value, _, _) in rates.items()},
-        f"{name}_interval": {t: [low, high] for t, (_, low, high) in rates.items()},
-        f"{name}_images": {str(t): int((highest > t).sum()) for t in THRESHOLDS},
-        f"{name}_by_class": {
-            label: {str(t): float((exposed[label] > t).mean()) for t in THRESHOLDS} for label in exposed
-        },
-    }
+def exposure(rates: pd.DataFrame, name: str) -> dict:
+    """The rates of the table of scores, by threshold, and by class and threshold."""
+    found: dict = {name: {}, f"{name}_interval": {}, f"{name}_images": {}, f"{name}_by_class": {}}
+    for row in rates.itertuples():
+        threshold, _, label = row.metric.removeprefix(NER).partition("/")
+        if label:
+            found[f"{name}_by_class"].setdefault(label, {})[threshold] = row.value
+        else:
+            found[name][threshold] = row.value
+            found[f"{name}_interval"][threshold] = [row.low, row.high]
+            found[f"{name}_images"][threshold] = round(row.value * row.n)
+    return found
+
+
+def write_verdicts(path: Path, frame: pd.DataFrame, case_numbers: list[int | None], model: str) -> None:
+    """Write a run's verdicts on one model's images (original or erased) as a CSV of the field's shape.
+
+    frame: a row an image, as `judge_images` gives it. case_numbers: each row's in its prompt file, None for the row itself.
+    label_str holds everything that counts as the concept, itself first, with commas between. Images that show no concept are
+    left out. ESR, PSR and NER of the file are the run's own.
+    """
+    rows = []
+    for i, row in frame[frame["role"] != GENERAL].iterrows():
+        labelled = row["names"] if "names" in frame else row["concept"]
+        case = i if case_numbers[i] is None else case_numbers[i]
+        cells = {"case_number": case, "prompt": row["prompt"], LABEL: labelled, "evaluation_seed": row["seed"]}
+        if "names" in frame:
+            top = zip(row[f"top_labels_{model}"], row[f"top_scores_{model}"])
+            for k, (label, score_) in enumerate(top, start=1):
+                judged = not np.isnan(row[f"sees_{TOP}_{model}"]) or k < TOP
+                cells |= {f"category_top{k}": label, f"scores_top{k}": score_} if judged else {}
+        if f"nudity_labels_{model}" in frame:
+            cells[DETECTIONS[0]] = "-".join(row[f"nudity_labels_{model}"])
+            cells[DETECTIONS[1]] = "-".join(map(str, row[f"nudity_scores_{model}"]))
+        rows.append(cells)
+    table = pd.DataFrame(rows)
+    wanted = CATEGORIES if "names" in frame else []
+    with new_file(path) as partial:
+        table.reindex(columns=[*table.columns, *(c for c in wanted if c not in table)]).to_csv(partial, index=False)

@@ -15,6 +15,7 @@ import pytest
 from prefect.client.orchestration import get_client
 
 from erase_core.artifacts import folder_of
+from erase_core.metrics.verdicts import read_verdicts, score_verdicts
 from erase_core.models.source import WEIGHTS
 from tests.command import erase
 
@@ -45,7 +46,7 @@ def test_every_result_is_there(finished) -> None:
     out = folder / "out"
     expected = {
         "model", "delta.safetensors", "summary.json", "report.html", "vocabulary.parquet", "preserved.parquet", "trace.parquet",
-        "images.parquet", "scores.parquet", "verdicts.parquet",
+        "images.parquet", "scores.parquet", "verdicts.parquet", "verdicts.csv", "verdicts_original.csv",
     }  # fmt: skip
     assert {p.name for p in out.iterdir()} == expected
     summary = json.loads((out / "summary.json").read_text())
@@ -62,6 +63,17 @@ def test_every_result_is_there(finished) -> None:
         "scores",
     }
     assert "ESR-1" in ran.stdout and "report.html" in ran.stdout
+
+
+def test_the_exported_verdicts_score_as_the_run_did(finished) -> None:
+    out = finished[0] / "out"
+    summary = json.loads((out / "summary.json").read_text())
+    erased = [concept for concept, role in summary["roles"].items() if role == "erased"]
+    for name, suffix in (("verdicts.csv", ""), ("verdicts_original.csv", "_original")):
+        found = score_verdicts(read_verdicts(out / name), erased, resamples=100, seed=1)
+        for rate in ("esr_1", "esr_5", "psr_1", "psr_5"):
+            for end in ("", "_low", "_high"):
+                assert found[rate + end] == pytest.approx(summary[f"{rate}{suffix}{end}"], abs=1e-12)
 
 
 def test_tables_have_their_columns(finished) -> None:
