@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from PIL import Image
 
 from .concepts.embeddings import EmbeddingTable, write_embeddings
@@ -21,7 +21,8 @@ from .generation.plan import roles, wanted_images
 from .metrics.per_image import judge_images
 from .metrics.scorers import scorers_of
 from .metrics.scores import headline, score
-from .models.pipeline import load_pipeline
+from .models.conditions import layout_of
+from .models.pipeline import load_pipeline, with_unet
 from .models.prompts import encode
 from .models.source import find_model
 from .preflight import check
@@ -31,13 +32,13 @@ from .training.loop import train
 from .training.result import put_weights
 
 
-def load(model: str = "emoji-world") -> StableDiffusionPipeline:
+def load(model: str = "emoji-world") -> DiffusionPipeline:
     """Load the embedded model, a local diffusers folder, or a hub id. ModelError says what is wrong with it."""
     return load_pipeline(find_model(model))
 
 
 def erase(
-    pipeline: StableDiffusionPipeline,
+    pipeline: DiffusionPipeline,
     concepts: Iterable[str | dict],
     *,
     method: str | dict = "adversarial",
@@ -46,7 +47,7 @@ def erase(
     training: dict | None = None,
     seed: int = 0,
     on_record: Callable[[dict], None] = lambda record: None,
-) -> StableDiffusionPipeline:
+) -> DiffusionPipeline:
     """Return a copy of a pipeline that has forgotten `concepts`; the given pipeline stays as it is.
 
     concepts, method, training: as in a spec. vocabulary: a source as in a spec. top_k_words: how many nearest words the
@@ -120,7 +121,7 @@ def compare(
         role_of = roles(first, nearest_words(near))
         wanted, scorers = wanted_images(first, role_of), scorers_of(first)
 
-        def draw(source: StableDiffusionPipeline, label: str) -> Path:
+        def draw(source: DiffusionPipeline, label: str) -> Path:
             path = folder / f"{len(images)}.parquet"
             generate(source, wanted, first.generation, label, path)
             images[label] = np.concatenate([batch for _, batch in read_images(path)])
@@ -139,7 +140,7 @@ def compare(
 
 
 def neighbours(
-    spec: Spec, pipeline: StableDiffusionPipeline, folder: Path
+    spec: Spec, pipeline: DiffusionPipeline, folder: Path
 ) -> tuple[EmbeddingTable, dict[str, list[Neighbour]]]:
     """The spec's curated vocabulary, embedded in `folder`, and each concept's top-K words in it."""
     rows = curate(
@@ -150,17 +151,18 @@ def neighbours(
     names = [concept.concept for concept in spec.concepts]
     write_embeddings(folder / "embeddings.arrow", pipeline, embedded_words(rows), {})
     table = EmbeddingTable(folder / "embeddings.arrow")
-    return table, find_neighbours(table, dict(zip(names, encode(pipeline, names))), spec.vocabulary, allowed, spec.seed)
+    queries = layout_of(pipeline).tokens(encode(pipeline, names))
+    return table, find_neighbours(table, dict(zip(names, queries)), spec.vocabulary, allowed, spec.seed)
 
 
 def erased_pipeline(
     spec: Spec,
-    pipeline: StableDiffusionPipeline,
+    pipeline: DiffusionPipeline,
     table: EmbeddingTable,
     near: dict[str, list[Neighbour]],
     on_record: Callable[[dict], None] = lambda record: None,
     trajectories: Path | None = None,
-) -> StableDiffusionPipeline:
+) -> DiffusionPipeline:
     """A copy of the pipeline, with all parts but the UNet shared, trained in this process as the spec says."""
     weights = train(
         pipeline.unet,
@@ -173,8 +175,6 @@ def erased_pipeline(
         on_record=on_record,
         trajectories=trajectories,
     )
-    parts = {name: part for name, part in pipeline.components.items() if name != "unet"}
-    erased = StableDiffusionPipeline(**parts, unet=copy.deepcopy(pipeline.unet), requires_safety_checker=False)
+    erased = with_unet(pipeline, copy.deepcopy(pipeline.unet))
     put_weights(erased.unet, weights)
-    erased.set_progress_bar_config(disable=True)
     return erased

@@ -38,7 +38,7 @@ def check(spec: Spec, several: bool = False) -> ModelSource:
 
 def check_vocabulary(spec: Spec, source: ModelSource) -> None:
     """The vocabulary can be read and keeps top_k words. A hub model's tokens are not known yet and are checked later."""
-    tokens = source.folder and source.folder / "tokenizer"
+    tokens = source.tokenizer
     if spec.vocabulary_source == "clip-tokens" and tokens is None:
         return
     words = candidates(spec.vocabulary_source, lambda: tokenizer_vocabulary(tokens))

@@ -246,7 +246,11 @@ class Spec(Part):
 
     name: str = Field(description="Names the run in MLflow and Prefect.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,99}$")
     seed: int = Field(0, ge=0, lt=2**31, description="Every random choice comes from it.")
-    model: str = Field(EMBEDDED_MODEL, min_length=1, description="emoji-world, a hub id, or a local diffusers folder.")
+    model: str = Field(
+        EMBEDDED_MODEL,
+        min_length=1,
+        description="emoji-world, a hub id, a local diffusers folder, or a single .safetensors file.",
+    )
     concepts: list[Concept] = Field(min_length=1, description="What to erase: words, or {concept, synonyms, prompts}.")
     method: Method = Field(Method(), description="How to erase.")
     vocabulary: Vocabulary = Field(Vocabulary(), description="Where preserved concepts come from.")

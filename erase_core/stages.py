@@ -26,7 +26,7 @@ from .generation.plan import roles, wanted_images
 from .models.source import EMBEDDED, WEIGHTS, local_model, model_hash
 from .spec import Spec
 
-VERSIONS = {"vocabulary": 1, "embeddings": 1, "nearest": 1, "training": 3, "images": 1, "scores": 3}
+VERSIONS = {"vocabulary": 1, "embeddings": 1, "nearest": 1, "training": 4, "images": 1, "scores": 3}
 """Raise a stage's number when its code gives another result for the same inputs."""
 
 Progress = Callable[[int, int], None]
@@ -103,6 +103,7 @@ def nearest(spec: Spec, vocabulary: Artifact, embeddings: Artifact) -> Artifact:
     """Find each concept's top-K words: preserved.parquet (concept, rank, word, similarity, row)."""
     from .concepts.embeddings import EmbeddingTable
     from .concepts.nearest import find_neighbours, write_neighbours
+    from .models.conditions import layout_of
     from .models.pipeline import load_pipeline
     from .models.prompts import encode
 
@@ -111,7 +112,8 @@ def nearest(spec: Spec, vocabulary: Artifact, embeddings: Artifact) -> Artifact:
         rows = vocabularies.read_vocabulary(vocabulary.file("vocabulary.parquet"))
         allowed = {row.word for row in rows if row.kept}
         names = [concept.concept for concept in spec.concepts]
-        queries = encode(load_pipeline(local_model(spec.model)[0]), names)
+        pipeline = load_pipeline(local_model(spec.model)[0])
+        queries = layout_of(pipeline).tokens(encode(pipeline, names))
         found = find_neighbours(table, dict(zip(names, queries)), spec.vocabulary, allowed, spec.seed)
         write_neighbours(folder / "preserved.parquet", found)
 
@@ -169,7 +171,7 @@ def images(spec: Spec, nearest: Artifact, training: Artifact | None = None, prog
         source, base = local_model(spec.model)
         pipeline = load_pipeline(source)
         if training is not None:
-            apply_delta(pipeline.unet, training.file("delta.safetensors"), base)
+            apply_delta(pipeline.unet, training.file("delta.safetensors"))
         wanted = wanted_images(spec, roles_of(spec, nearest))
         generate(
             pipeline, wanted, spec.generation, training.key if training else base, folder / "images.parquet", progress
@@ -255,7 +257,7 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
         and model_hash(made) == known.get("erased_model_hash")
     ):
         pipeline = load_pipeline(source)
-        apply_delta(pipeline.unet, artifacts["training"].file("delta.safetensors"), base)
+        apply_delta(pipeline.unet, artifacts["training"].file("delta.safetensors"))
         save_pipeline(pipeline, made)
 
     tables = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -83,7 +83,7 @@ def read_spec(path: Path, several: bool = False):
             complaints.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     prepare()
-    if source.folder is None:
+    if source.on_hub:
         allow_hub()
     return spec
 
@@ -158,7 +158,7 @@ def show(summary: dict, output: Path) -> None:
 
 @app.command()
 def generate(
-    model: Annotated[str, typer.Argument(help="emoji-world, a diffusers folder, or a hub id.")],
+    model: Annotated[str, typer.Argument(help="emoji-world, a diffusers folder, a .safetensors file, or a hub id.")],
     prompts: Annotated[list[str], typer.Argument(help="One row of images each.")],
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("grid.png"),
     seeds: Annotated[int, typer.Option(min=1, help="Images per prompt, with seeds 0, 1, …")] = 4,
@@ -179,7 +179,7 @@ def generate(
         complaints.print(str(error), style="red", markup=False)
         raise typer.Exit(2) from None
     prepare()
-    if source.folder is None:
+    if source.on_hub:
         allow_hub()
     import numpy as np
     from rich.progress import Progress
@@ -199,6 +199,53 @@ def generate(
     with new_file(out) as partial:
         partial.write_bytes(encode_png(grid(np.concatenate(images), columns=seeds)))
     console.print(f"{out}", highlight=False)
+
+
+Precision = Annotated[Literal["fp32", "fp16", "bf16"], typer.Option(help="Of the weights that are written.")]
+
+
+def write_model(model: str, out: Path, precision: str, delta: Path | None = None, any_base: bool = False) -> None:
+    """Write a model to `out` in the format that its name asks for, or end with what is wrong."""
+    from erase_core.models.source import ModelError, find_model
+
+    try:
+        source = find_model(model)
+        if delta is not None and not delta.is_file():
+            raise ModelError(f"delta: {delta} is no file; give a run's delta.safetensors")
+        prepare()
+        if source.on_hub:
+            allow_hub()
+        from erase_core.models.export import export as write
+
+        write(source, out, precision, delta, any_base)
+    except ValueError as error:
+        complaints.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    console.print(f"{out}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="emoji-world, a diffusers folder, a .safetensors file, or a hub id.")],
+    out: Annotated[Path, typer.Argument(help="A folder, or a name that ends in .safetensors for a single file.")],
+    precision: Precision = "fp32",
+) -> None:
+    """Write a model in another format: a diffusers folder, or a single file that other programs read."""
+    write_model(model, out, precision)
+
+
+@app.command()
+def apply(
+    delta: Annotated[Path, typer.Argument(help="A run's delta.safetensors.")],
+    base: Annotated[
+        str, typer.Argument(help="A copy of the model it was made from: folder, .safetensors file or hub id.")
+    ],
+    out: Annotated[Path, typer.Argument(help="A folder, or a name that ends in .safetensors for a single file.")],
+    precision: Precision = "fp32",
+    force: Annotated[bool, typer.Option("--force", help="Apply it to another base of the same architecture.")] = False,
+) -> None:
+    """Put an erasure on a copy of its base model."""
+    write_model(base, out, precision, delta, force)
 
 
 @app.command()
@@ -369,10 +416,8 @@ def vocab_curate(
     from erase_core.preflight import tokenizer_vocabulary
 
     try:
-        folder = find_model(model).folder
-        rows = curate(
-            candidates(source, folder and (lambda: tokenizer_vocabulary(folder / "tokenizer"))), erased or [], []
-        )
+        tokens = find_model(model).tokenizer
+        rows = curate(candidates(source, tokens and (lambda: tokenizer_vocabulary(tokens))), erased or [], [])
     except ValueError as error:
         complaints.print(str(error), style="red", markup=False)
         raise typer.Exit(2) from None

@@ -5,16 +5,14 @@ import io
 import mlflow
 import pandas as pd
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 
 
 class TextToImage(mlflow.pyfunc.PythonModel):
     """A diffusers pipeline behind predict: a frame with the columns prompt and, optionally, seed → a frame with png."""
 
     def load_context(self, context):
-        self.pipeline = StableDiffusionPipeline.from_pretrained(
-            context.artifacts["pipeline"], use_safetensors=True, safety_checker=None, requires_safety_checker=False
-        )
+        self.pipeline = DiffusionPipeline.from_pretrained(context.artifacts["pipeline"], use_safetensors=True)
 
     def predict(self, context, model_input: pd.DataFrame, params=None):
         pngs = []

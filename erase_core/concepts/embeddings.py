@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 
 from ..files import new_file
 from ..models.prompts import encode_batches
@@ -18,7 +18,7 @@ Progress = Callable[[int, int], None]
 
 def write_embeddings(
     path: Path,
-    pipeline: StableDiffusionPipeline,
+    pipeline: DiffusionPipeline,
     words: list[str],
     metadata: dict[str, str],
     batch_size: int = 256,
@@ -60,11 +60,11 @@ class EmbeddingTable:
     def __len__(self) -> int:
         return len(self.words)
 
-    def rows(self, indices: list[int]) -> torch.Tensor:
-        """Prompt embeddings float32 [len(indices), L, d]."""
-        found = [self.row(int(index)) for index in indices]
+    def rows(self, indices: Iterable[int], column: str = "embedding") -> torch.Tensor:
+        """Embeddings float32 [len(indices), L, d], or pooled ones [len(indices), p]."""
+        found = [self.row(int(index), column) for index in indices]
         return torch.from_numpy(np.stack(found).astype(np.float32))
 
-    def row(self, index: int) -> np.ndarray:
+    def row(self, index: int, column: str) -> np.ndarray:
         chunk = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return self.chunks["embedding"][chunk][index - self.starts[chunk]]
+        return self.chunks[column][chunk][index - self.starts[chunk]]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from PIL import Image
 
 from ..files import new_file
@@ -43,7 +43,7 @@ def decode_png(png: bytes) -> np.ndarray:
 
 
 def generate(
-    pipeline: StableDiffusionPipeline,
+    pipeline: DiffusionPipeline,
     wanted: list[Wanted],
     settings: Generation,
     model_hash: str,

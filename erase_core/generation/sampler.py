@@ -6,20 +6,22 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline, UniPCMultistepScheduler
+from diffusers import DDIMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
+from ..models.conditions import latent_shape, layout_of
 from ..models.prompts import encode
 from ..spec import Generation
 
 SAMPLERS = {
-    "ddim": (DDIMScheduler, {}),
+    "ddim": (DDIMScheduler, {"clip_sample": False}),
     "dpm-solver++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "solver_order": 2}),
     "unipc": (UniPCMultistepScheduler, {}),
 }
-DECODE_CHUNK = 32
+DECODED_PIXELS = 2**17
+"""At most so many pixels are decoded together, but at least one image."""
 
 
-def make_scheduler(pipeline: StableDiffusionPipeline, settings: Generation):
+def make_scheduler(pipeline: DiffusionPipeline, settings: Generation):
     """A fresh scheduler of the wanted kind with the model's own noise schedule."""
     kind, options = SAMPLERS[settings.sampler]
     scheduler = kind.from_config(pipeline.scheduler.config, **options)
@@ -27,16 +29,14 @@ def make_scheduler(pipeline: StableDiffusionPipeline, settings: Generation):
     return scheduler
 
 
-def start_noise(pipeline: StableDiffusionPipeline, seeds: list[int]) -> torch.Tensor:
+def start_noise(pipeline: DiffusionPipeline, seeds: list[int]) -> torch.Tensor:
     """Noise [N, C, h, w], each image's from its own seed, as the stock pipeline draws it."""
-    side = pipeline.unet.config.sample_size
-    height, width = (side, side) if isinstance(side, int) else side
-    shape = (1, pipeline.unet.config.in_channels, height, width)
+    shape = (1, *latent_shape(pipeline.unet))
     return torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
 def sample(
-    pipeline: StableDiffusionPipeline, prompts: list[str], seeds: list[int], settings: Generation
+    pipeline: DiffusionPipeline, prompts: list[str], seeds: list[int], settings: Generation
 ) -> Iterator[np.ndarray]:
     """Yield batches of images uint8 [B, H, W, 3], in order, for pairs of prompt and seed.
 
@@ -49,12 +49,12 @@ def sample(
 
 @torch.inference_mode()
 def sample_embeddings(
-    pipeline: StableDiffusionPipeline, embeddings: Sequence[torch.Tensor], seeds: list[int], settings: Generation
+    pipeline: DiffusionPipeline, embeddings: Sequence[torch.Tensor], seeds: list[int], settings: Generation
 ) -> Iterator[np.ndarray]:
-    """As `sample`, for pairs of prompt embedding [L, d] and seed."""
+    """As `sample`, for pairs of condition [R, d] and seed."""
     (unconditional,) = encode(pipeline, [""])
     guided = settings.guidance_scale > 1
-    device, dtype = pipeline.device, pipeline.unet.dtype
+    device, dtype, layout = pipeline.device, pipeline.unet.dtype, layout_of(pipeline)
     for start in range(0, len(embeddings), settings.batch_size):
         rows = slice(start, start + settings.batch_size)
         scheduler = make_scheduler(pipeline, settings)
@@ -64,7 +64,7 @@ def sample_embeddings(
             condition = torch.cat([unconditional.expand_as(condition), condition])
         for t in scheduler.timesteps:
             inputs = scheduler.scale_model_input(torch.cat([z, z]) if guided else z, t)
-            prediction = pipeline.unet(inputs, t, encoder_hidden_states=condition).sample
+            prediction = pipeline.unet(inputs, t, **layout.arguments(condition)).sample
             if guided:
                 without, with_condition = prediction.chunk(2)
                 prediction = without + settings.guidance_scale * (with_condition - without)
@@ -72,10 +72,11 @@ def sample_embeddings(
         yield decode(pipeline, z)
 
 
-def decode(pipeline: StableDiffusionPipeline, latents: torch.Tensor) -> np.ndarray:
+def decode(pipeline: DiffusionPipeline, latents: torch.Tensor) -> np.ndarray:
     """Latents [B, C, h, w] → images uint8 [B, H, W, 3]."""
-    chunks = [
-        pipeline.vae.decode(part / pipeline.vae.config.scaling_factor).sample for part in latents.split(DECODE_CHUNK)
-    ]
+    vae = pipeline.vae
+    pixels_of_one = latents.shape[-2] * latents.shape[-1] * pipeline.vae_scale_factor**2
+    parts = latents.to(vae.dtype).split(max(1, DECODED_PIXELS // pixels_of_one))
+    chunks = [vae.decode(part / vae.config.scaling_factor).sample for part in parts]
     pixels = (torch.cat(chunks).float() / 2 + 0.5).clamp(0, 1) * 255
     return pixels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -3,53 +3,85 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from ..files import new_folder
-from .source import ModelSource
+from .source import ModelError, ModelSource, check_folder, variant_of
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+HUB_FILES = ["model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors"]
+UNUSED_HUB_FILES = ["*fp16*", "*non_ema*", "safety_checker/*", "vae_*/*", "*openvino*"]
 
 
 def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_pipeline(source: ModelSource, dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
+def load_pipeline(source: ModelSource, precision: str = "fp32") -> DiffusionPipeline:
     """Load a pipeline for inference, with gradients off and no safety checker.
 
-    Only safetensors are read, and the network is used for hub ids alone. Parts are moved to the accelerator if there is one.
+    Only safetensors are read, and the network is used for hub ids alone. Parts are moved to the accelerator if there is
+    one. precision: fp32, bf16 or fp16; an autoencoder that overflows in half precision, as SDXL's does, stays in fp32.
     """
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
-    place = source.folder if source.folder is not None else source.name
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        str(place),
-        dtype=dtype,
+    folder = resolve_folder(source)
+    kind = check_folder(source.name, folder)
+    absent = {"safety_checker": None, "requires_safety_checker": False} if kind == "StableDiffusionPipeline" else {}
+    pipeline = DiffusionPipeline.from_pretrained(
+        str(folder),
+        dtype=DTYPES[precision],
+        variant=variant_of(folder),
         use_safetensors=True,
-        safety_checker=None,
-        requires_safety_checker=False,
-        local_files_only=source.folder is not None,
+        local_files_only=True,
+        **absent,
     )
     pipeline.set_progress_bar_config(disable=True)
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+    for part in parts_of(pipeline):
         part.requires_grad_(False).eval()
+    if pipeline.vae.config.force_upcast:
+        pipeline.vae.float()
     return pipeline.to(device())
 
 
+def parts_of(pipeline: DiffusionPipeline) -> list[torch.nn.Module]:
+    """The networks of a pipeline."""
+    return [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+
+
 def resolve_folder(source: ModelSource) -> Path:
-    """The local folder of a model; a hub id is downloaded first (its safetensors and configs only)."""
+    """The local folder of a model.
+
+    A hub id is downloaded first (its safetensors and configs only); a single-file checkpoint is converted once, below the
+    project's home.
+    """
     if source.folder is not None:
         return source.folder
+    if source.file is not None:
+        from .single_file import read_checkpoint
+
+        return read_checkpoint(source.file)
     from huggingface_hub import snapshot_download
 
-    kept = ["*.json", "*.txt", "*.safetensors"]
-    return Path(
-        snapshot_download(source.name, allow_patterns=kept, ignore_patterns=["*fp16*", "*non_ema*", "safety_checker/*"])
-    )
+    try:
+        return Path(snapshot_download(source.name, allow_patterns=HUB_FILES, ignore_patterns=UNUSED_HUB_FILES))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model: cannot get {source.name!r} from the hub: {error}") from None
+
+
+def with_unet(pipeline: DiffusionPipeline, unet: UNet2DConditionModel) -> DiffusionPipeline:
+    """A pipeline of the same kind that has another UNet and shares all other parts."""
+    options = set(inspect.signature(type(pipeline).__init__).parameters) & set(pipeline.config)
+    settings = {name: pipeline.config[name] for name in options - set(pipeline.components)}
+    made = type(pipeline)(**{**pipeline.components, "unet": unet}, **settings)
+    made.set_progress_bar_config(disable=True)
+    return made
 
 
 def twin(unet: UNet2DConditionModel, owned: list[str]) -> UNet2DConditionModel:
@@ -58,7 +90,7 @@ def twin(unet: UNet2DConditionModel, owned: list[str]) -> UNet2DConditionModel:
     return copy.deepcopy(unet, memo=shared)
 
 
-def save_pipeline(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:
     """Save a stock diffusers folder, whole or not at all."""
     with new_folder(folder) as partial:
         pipeline.save_pretrained(partial, safe_serialization=True)

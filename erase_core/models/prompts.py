@@ -5,27 +5,49 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
+
+from .conditions import layout_of
 
 
 @torch.inference_mode()
 def encode_batches(
-    pipeline: StableDiffusionPipeline, texts: list[str], batch_size: int = 256
+    pipeline: DiffusionPipeline, texts: list[str], batch_size: int = 256
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield, batch by batch and in order, the prompt embeddings [B, L, d] and pooled embeddings [B, d]."""
+    """Yield, batch by batch and in order, the tokens' embeddings [B, L, d] and the pooled embeddings [B, p].
+
+    SDXL's are the last but one hidden states of both text encoders, side by side, and the second one's projection.
+    """
+    two = isinstance(pipeline, StableDiffusionXLPipeline)
+    parts = [(pipeline.tokenizer, pipeline.text_encoder)]
+    if two:
+        parts.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
     for start in range(0, len(texts), batch_size):
-        tokens = pipeline.tokenizer(
-            texts[start : start + batch_size],
-            padding="max_length",
-            truncation=True,
-            max_length=pipeline.tokenizer.model_max_length,
-            return_tensors="pt",
-        )
-        output = pipeline.text_encoder(tokens.input_ids.to(pipeline.device))
-        yield output.last_hidden_state, output.pooler_output
+        outputs = []
+        for tokenizer, encoder in parts:
+            tokens = tokenizer(
+                texts[start : start + batch_size],
+                padding="max_length",
+                truncation=True,
+                max_length=min(tokenizer.model_max_length, encoder.config.max_position_embeddings),
+                return_tensors="pt",
+            )
+            outputs.append(encoder(tokens.input_ids.to(encoder.device), output_hidden_states=two))
+        if two:
+            yield torch.cat([output.hidden_states[-2] for output in outputs], dim=-1), outputs[-1].text_embeds
+        else:
+            yield outputs[0].last_hidden_state, outputs[0].pooler_output
 
 
-def encode(pipeline: StableDiffusionPipeline, texts: list[str]) -> torch.Tensor:
-    """Prompt embeddings [N, L, d] of texts."""
+def encode(pipeline: DiffusionPipeline, texts: list[str], empty_as_text: bool = False) -> torch.Tensor:
+    """Conditions [N, R, d] of texts (see `conditions.Layout`), in float32.
+
+    A pipeline with force_zeros_for_empty_prompt was trained with zeros in place of the embedding of "", and gets them,
+    unless empty_as_text is true.
+    """
+    layout = layout_of(pipeline)
     with torch.no_grad():
-        return torch.cat([embedding.clone() for embedding, _ in encode_batches(pipeline, texts)])
+        found = torch.cat([layout.pack(*parts).float() for parts in encode_batches(pipeline, texts)])
+        if pipeline.config.get("force_zeros_for_empty_prompt") and not empty_as_text:
+            found[[not text for text in texts]] = 0
+    return found

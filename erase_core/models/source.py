@@ -12,6 +12,12 @@ from ..files import digest, file_digest
 
 EMBEDDED = "emoji-world"
 WEIGHTS = Path(__file__).parent.parent / "emoji_world" / "weights"
+PARTS = {
+    "StableDiffusionPipeline": ("unet", "vae", "text_encoder"),
+    "StableDiffusionXLPipeline": ("unet", "vae", "text_encoder", "text_encoder_2"),
+}
+"""The pipelines that can be erased from, and the parts of each that have weights."""
+PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 
 class ModelError(ValueError):
@@ -20,32 +26,80 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model's name and its folder; the folder is None for a hub id, which is resolved when it is loaded."""
+    """A model's name, and its diffusers folder or its single file; a hub id has neither until it is loaded."""
 
     name: str
-    folder: Path | None
+    folder: Path | None = None
+    file: Path | None = None
+
+    @property
+    def on_hub(self) -> bool:
+        return self.folder is None and self.file is None
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """The folder of its tokenizer; None for a hub id. Single files hold none: all these models share CLIP's."""
+        if self.folder is not None:
+            return self.folder / "tokenizer"
+        return WEIGHTS / "pipeline" / "tokenizer" if self.file is not None else None
 
 
 def find_model(name: str) -> ModelSource:
-    """Resolve `emoji-world`, a local diffusers folder, or a hub id; ModelError when it is none of them."""
+    """Resolve `emoji-world`, a local diffusers folder, a single .safetensors file, or a hub id; ModelError for all else."""
     if name == EMBEDDED:
         return ModelSource(name, WEIGHTS / "pipeline")
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "model_index.json").is_file():
-            raise ModelError(f"model: {name!r} has no model_index.json; give the folder of a diffusers pipeline")
-        kind = json.loads((folder / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
-        if kind != "StableDiffusionPipeline":
-            raise ModelError(f"model: {name!r} is a {kind}; give a StableDiffusionPipeline")
-        pickles = sorted(
-            p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix in (".bin", ".ckpt", ".pt", ".pth")
-        )
-        if pickles and not any(folder.rglob("*.safetensors")):
-            raise ModelError(f"model: {name!r} holds pickled weights ({pickles[0]}); convert them to safetensors")
-        return ModelSource(name, folder.resolve())
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name) and folder.suffix != ".safetensors":
-        return ModelSource(name, None)
-    raise ModelError(f"model: {name!r} is not emoji-world, a local folder, or a hub id (owner/name); check the path")
+    place = Path(name).expanduser()
+    if place.is_dir():
+        check_folder(name, place)
+        return ModelSource(name, place.resolve())
+    if place.suffix in PICKLES:
+        raise ModelError(f"model: {name!r} is a pickle, which can run code when it is read; {conversion(place)}")
+    if place.is_file():
+        from .checkpoint_layout import check_checkpoint
+
+        check_checkpoint(name, place)
+        return ModelSource(name, file=place.resolve())
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name) and place.suffix != ".safetensors":
+        return ModelSource(name)
+    raise ModelError(
+        f"model: {name!r} is not emoji-world, a local folder, a .safetensors file, or a hub id (owner/name); check the path"
+    )
+
+
+def check_folder(name: str, folder: Path) -> str:
+    """The pipeline class of a diffusers folder. ModelError when it is none that can be used, or lacks safetensors."""
+    if not (folder / "model_index.json").is_file():
+        raise ModelError(f"model: {name!r} has no model_index.json; give the folder of a diffusers pipeline")
+    kind = json.loads((folder / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
+    if kind not in PARTS:
+        raise ModelError(f"model: {name!r} is a {kind}; give a {' or a '.join(PARTS)}")
+    for part in PARTS[kind]:
+        if any((folder / part).glob("*.safetensors")):
+            continue
+        pickles = sorted(p for p in (folder / part).glob("*") if p.suffix in PICKLES)
+        if pickles:
+            raise ModelError(
+                f"model: {name!r} holds pickled weights ({part}/{pickles[0].name}), which can run code when they are read; "
+                f"{conversion(pickles[0])}"
+            )
+        raise ModelError(f"model: {name!r} has no safetensors in {part}/; give a whole diffusers folder")
+    return kind
+
+
+def conversion(pickle: Path) -> str:
+    """How to make safetensors of a pickle, for an error's message. weights_only keeps torch from running what it holds."""
+    code = (
+        "import sys, torch; from safetensors.torch import save_file; s = torch.load(sys.argv[1], weights_only=True, "
+        "map_location='cpu'); s = s.get('state_dict', s); save_file({k: v.clone().contiguous() for k, v in s.items() "
+        "if torch.is_tensor(v)}, sys.argv[2], {'format': 'pt'})"
+    )
+    return f'convert it once: python -c "{code}" {pickle} {pickle.with_suffix(".safetensors")}'
+
+
+def variant_of(folder: Path) -> str | None:
+    """The file name variant of a folder that holds its weights in half precision only."""
+    weights = [p.name for p in (folder / "unet").glob("*.safetensors")]
+    return "fp16" if weights and all(".fp16" in name for name in weights) else None
 
 
 def model_hash(folder: Path) -> str:
@@ -56,7 +110,7 @@ def model_hash(folder: Path) -> str:
 
 @functools.cache
 def local_model(name: str) -> tuple[ModelSource, str]:
-    """A spec's model as a local folder (a hub model is downloaded) and its hash."""
+    """A spec's model as a local folder (a hub model is downloaded, a single file converted) and its hash."""
     source = find_model(name)
     if source.folder is None:
         from .pipeline import resolve_folder

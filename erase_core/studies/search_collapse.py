@@ -11,6 +11,7 @@ import pandas as pd
 from safetensors.torch import load_file
 
 from ..generation.sampler import sample_embeddings
+from ..models.conditions import layout_of
 from ..models.pipeline import load_pipeline
 from ..models.source import local_model
 from ..report.charts import strips
@@ -37,7 +38,9 @@ def find(outputs: dict[str, Path]) -> Findings:
         searched = load_file(stage_folder(path, "training") / "searched.safetensors")
         own = {int(n.rsplit("/", 1)[1]): v for n, v in searched.items() if n.startswith(f"{spec.concepts[0].concept}/")}
         table = embedding_table(path)
-        every = table.rows(range(len(table.words))).flatten(1)
+        pipeline = load_pipeline(local_model(spec.model)[0])
+        rows_of = range(len(table.words))
+        every = layout_of(pipeline).pack(table.rows(rows_of), table.rows(rows_of, "pooled")).flatten(1)
         for step, value in sorted(own.items()):
             apart = (every - value.flatten()).norm(dim=1)
             rows.append(
@@ -49,7 +52,6 @@ def find(outputs: dict[str, Path]) -> Findings:
                 }
             )
         steps = sorted(own)[:: max(1, len(own) // SHOWN)][:SHOWN]
-        pipeline = load_pipeline(local_model(spec.model)[0])
         drawn = sample_embeddings(pipeline, [own[s] for s in steps], [spec.seed] * len(steps), spec.generation)
         images[label] = np.concatenate(list(drawn))
     table = pd.DataFrame(rows)

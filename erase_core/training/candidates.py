@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from transformers import PreTrainedTokenizerBase
 
 from .. import methods
 from ..concepts.embeddings import EmbeddingTable
 from ..concepts.nearest import Neighbour
+from ..models.conditions import layout_of
 from ..models.prompts import encode
 from ..spec import Spec
 from .step import Conditions, ErasedConcept
 
 
-def conditions_of(spec: Spec, pipeline: StableDiffusionPipeline) -> Conditions:
+def conditions_of(spec: Spec, pipeline: DiffusionPipeline) -> Conditions:
     """The embeddings of "" and of the concept that the method leads to: its neutral concept, or a closed form's destination."""
     settings = spec.method.settings
-    neutral = getattr(settings, "destination", getattr(settings, "neutral", ""))
-    return Conditions(*encode(pipeline, ["", neutral]))
+    destination = getattr(settings, "destination", None)
+    (unconditional,) = encode(pipeline, [""])
+    # A closed form leads tokens to those of a text: to zeros it would lose what every prompt begins with.
+    (neutral,) = (
+        encode(pipeline, [getattr(settings, "neutral", "")])
+        if destination is None
+        else encode(pipeline, [destination], empty_as_text=True)
+    )
+    return Conditions(unconditional, neutral, layout_of(pipeline))
 
 
 def given_words(spec: Spec) -> list[str] | None:
@@ -34,7 +41,7 @@ def given_words(spec: Spec) -> list[str] | None:
 
 
 def erased_concepts(
-    spec: Spec, pipeline: StableDiffusionPipeline, table: EmbeddingTable, near: dict[str, list[Neighbour]]
+    spec: Spec, pipeline: DiffusionPipeline, table: EmbeddingTable, near: dict[str, list[Neighbour]]
 ) -> list[ErasedConcept]:
     """A spec's concepts with the embeddings of their names and prompts, and of the candidates the method chooses from."""
     kind, settings = methods.load(spec.method.name).CHOICE, spec.method.settings
@@ -49,8 +56,9 @@ def erased_concepts(
             names, candidates = given, shared
         else:
             chosen = near[concept.concept][:1] if kind in ("nearest", "anchor") else near[concept.concept]
-            rows = table.rows([n.row for n in chosen])
-            names, candidates = [n.word for n in chosen], rows.to(pipeline.device, torch.float32)
+            rows = [n.row for n in chosen]
+            packed = layout_of(pipeline).pack(table.rows(rows), table.rows(rows, "pooled"))
+            names, candidates = [n.word for n in chosen], packed.to(pipeline.device)
         positions = [name_positions(pipeline.tokenizer, prompt, concept.names) for prompt in prompts]
         embeddings = encode(pipeline, prompts)
         found.append(ErasedConcept(concept.concept, prompts, embeddings, names, candidates, positions, subject))

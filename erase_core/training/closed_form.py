@@ -8,20 +8,21 @@ from types import ModuleType
 import torch
 from diffusers import UNet2DConditionModel
 
-from .step import ErasedConcept
+from .step import Conditions, ErasedConcept
 
 
 def token_rows(
-    concepts: list[ErasedConcept], destination: torch.Tensor
+    concepts: list[ErasedConcept], conditions: Conditions
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Token embeddings, float64: every prompt's [n, d], the destination's [n, d] at the same positions, and those of all
     words to preserve [m, d], each word once.
     """
-    source = torch.cat([concept.embeddings for concept in concepts])
+    tokens, destination = conditions.layout.tokens, conditions.layout.tokens(conditions.neutral)
+    source = tokens(torch.cat([concept.embeddings for concept in concepts]))
     words: dict[str, torch.Tensor] = {}
     for concept in concepts:
         if concept.candidates is not None:
-            words |= zip(concept.candidate_words, concept.candidates)
+            words |= zip(concept.candidate_words, tokens(concept.candidates))
     kept = torch.stack(list(words.values())) if words else source[:0]
     return (
         source.flatten(0, 1).double(),
@@ -34,12 +35,12 @@ def solve_layers(
     unet: UNet2DConditionModel,
     trained: list[str],
     concepts: list[ErasedConcept],
-    destination: torch.Tensor,
+    conditions: Conditions,
     method: ModuleType,
     settings,
 ) -> Iterator[tuple[str, torch.Tensor, float, float]]:
     """Yield each layer's name, its new weight, and what is left of ‖W' c_e − W c*‖² and ‖W' c_p − W c_p‖² per token."""
-    source, wanted, kept = token_rows(concepts, destination)
+    source, wanted, kept = token_rows(concepts, conditions)
     parameters = dict(unet.named_parameters())
     for name in trained:
         weight = parameters[name].detach().double()

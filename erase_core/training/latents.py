@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from ..files import digest, new_file
 from ..randomness import generator
-from .predictions import Predict
+from .predictions import Predict, alphas_cumprod
 
 
 @dataclass
@@ -43,9 +43,11 @@ class Sampler:
         guidance: float,
     ):
         """shape: (C, h, w). unconditional, neutral: prompt embeddings [L, d] of "" and of c_n."""
+        # Latents are not clipped, whatever DDIM's default for a config that comes from another scheduler.
         self.scheduler = DDIMScheduler.from_config(
-            scheduler.config, prediction_type="epsilon", timestep_spacing="leading"
+            scheduler.config, prediction_type="epsilon", timestep_spacing="leading", clip_sample=False
         )
+        self.scheduler.alphas_cumprod = alphas_cumprod(scheduler)
         self.scheduler.set_timesteps(steps)
         self.shape, self.guidance = shape, guidance
         self.unconditional, self.neutral = unconditional, neutral

@@ -12,6 +12,7 @@ from diffusers import SchedulerMixin, UNet2DConditionModel
 
 from .. import methods
 from ..models.attention import recorded_attention
+from ..models.conditions import latent_shape
 from ..models.pipeline import twin
 from ..models.trainable import trainable_names
 from ..randomness import generator
@@ -63,16 +64,14 @@ def train(
     rank = checkpoint.rank()
 
     autocast = torch.bfloat16 if training.precision == "bf16" else None
-    frozen = noise_predictor(unet, scheduler, autocast)
-    edited = noise_predictor(engine, scheduler, autocast)
-    edited_for_search = noise_predictor(engine.module, scheduler, autocast)
+    frozen = noise_predictor(unet, scheduler, autocast, conditions.layout)
+    edited = noise_predictor(engine, scheduler, autocast, conditions.layout)
+    edited_for_search = noise_predictor(engine.module, scheduler, autocast, conditions.layout)
     bars = alphas_cumprod(scheduler)
 
-    side = unet.config.sample_size
-    height, width = (side, side) if isinstance(side, int) else side
     sampler = Sampler(
         scheduler,
-        (unet.config.in_channels, height, width),
+        latent_shape(unet),
         conditions.unconditional,
         conditions.neutral,
         training.latent_steps,
@@ -194,7 +193,7 @@ def train(
 def solve(unet, trained, concepts, conditions: Conditions, method, settings, on_record) -> dict[str, torch.Tensor]:
     """The weights of a closed-form method, a record a layer: its number as the step, and the errors that are left."""
     solved, began = {}, time.perf_counter()
-    layers = solve_layers(unet, trained, concepts, conditions.neutral, method, settings)
+    layers = solve_layers(unet, trained, concepts, conditions, method, settings)
     for step, (name, weight, erasing, preservation) in enumerate(layers):
         solved[name] = weight
         on_record(

@@ -7,22 +7,27 @@ from collections.abc import Callable
 import torch
 from diffusers import SchedulerMixin
 
+from ..models.conditions import Layout
+
+PLAIN = Layout()
 Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""predict(z_t [B, C, h, w], t [B], c [B, L, d]) → ε [B, C, h, w]."""
+"""predict(z_t [B, C, h, w], t [B], c [B, R, d]) → ε [B, C, h, w]."""
 
 
 def alphas_cumprod(scheduler: SchedulerMixin) -> torch.Tensor:
-    """ᾱ_t for every timestep, float32 [T]."""
-    return scheduler.alphas_cumprod.float()
+    """ᾱ_t for every timestep, float32 [T]; never 0, so that ε and z_0 follow from each other at a zero terminal SNR too."""
+    return scheduler.alphas_cumprod.float().clamp(min=2**-24)
 
 
-def noise_predictor(unet: Callable, scheduler: SchedulerMixin, autocast: torch.dtype | None = None) -> Predict:
+def noise_predictor(
+    unet: Callable, scheduler: SchedulerMixin, autocast: torch.dtype | None = None, layout: Layout = PLAIN
+) -> Predict:
     """Wrap a UNet so that it predicts ε whatever its own prediction type is (epsilon, v_prediction or sample)."""
     kind, bars = scheduler.config.prediction_type, alphas_cumprod(scheduler)
 
     def predict(latents: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
         with torch.autocast(latents.device.type, autocast or torch.float32, enabled=autocast is not None):
-            output = unet(latents, timesteps, encoder_hidden_states=embeddings).sample
+            output = unet(latents, timesteps, **layout.arguments(embeddings)).sample
         output = output.float()
         if kind == "epsilon":
             return output

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import pyarrow as pa
@@ -69,7 +68,5 @@ def save_result(
     folder: Path, unet: nn.Module, weights: dict[str, torch.Tensor], records: list[dict], metadata: dict[str, str]
 ) -> None:
     """Write delta.safetensors against `unet` (θ) and trace.parquet."""
-    edited = copy.deepcopy(unet)
-    put_weights(edited, weights)
-    save_delta(folder / "delta.safetensors", unet, edited, metadata)
+    save_delta(folder / "delta.safetensors", unet, weights, metadata)
     write_trace(folder / "trace.parquet", records)

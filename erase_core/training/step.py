@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ..models.conditions import Layout
 from ..search.choice import Choice
 from ..search.choosers import Chooser
 from .latents import FreshLatents, Latents, TrajectoryBank
@@ -47,10 +48,11 @@ class ErasedConcept:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Prompt embeddings [L, d] of "" and of the neutral concept c_n."""
+    """The conditions [R, d] of "" and of the neutral concept c_n, and how the UNet reads conditions."""
 
     unconditional: torch.Tensor
     neutral: torch.Tensor
+    layout: Layout = Layout()
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,12 @@ def test_holds_its_equation_on_the_real_model(name: str, world) -> None:
     """W' · (system) = right-hand side, both written out token by token in float64 numpy, for every layer."""
     settings = methods.load(name).Settings()
     found = concepts(world, PRESERVED if name == "uce" else [])
-    destination = encode(world, [""])[0]
-    source, wanted, kept = (rows.numpy() for rows in token_rows(found, destination))
+    conditions = Conditions(*encode(world, ["", ""]))
+    source, wanted, kept = (rows.numpy() for rows in token_rows(found, conditions))
     rho, d = settings.regularisation, source.shape[1]
     names = trainable_names(world.unet, "xattn-strict")
     weights = dict(world.unet.named_parameters())
-    layers = list(solve_layers(world.unet, names, found, destination, methods.load(name), settings))
+    layers = list(solve_layers(world.unet, names, found, conditions, methods.load(name), settings))
     assert [layer[0] for layer in layers] == names
     system = rho * np.eye(d) + sum(np.outer(c, c) for c in source) + sum(np.outer(c, c) for c in kept)
     for layer, solved, *_ in layers:

@@ -1,29 +1,84 @@
-"""The whole DAG on a local diffusers folder with other dimensions than the embedded model's."""
+"""The whole DAG on local models: Stable Diffusion 1.x, 2.x and XL, from a diffusers folder and from a single file."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from erase_core.models.source import WEIGHTS
+import pytest
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from erase_core.models.export import export
+from erase_core.models.published import KINDS
+from erase_core.models.source import WEIGHTS, find_model
+from flows.command import app
 from tests.command import erase
+from tests.tiny import tiny_folder_of
+
+
+def run(model: Path, folder: Path, more: str = "") -> dict:
+    """The summary of a small run on a model, with its results in folder/out."""
+    (folder / "spec.yaml").write_text(
+        f"""
+name: local
+model: {model}
+concepts: [garbage truck]
+vocabulary: {{source: english-3000, top_k: 8}}
+training: {{steps: 2, batch_size: 2, trajectories: 1, latent_steps: 3, learning_rate: 1e-2}}
+generation: {{seeds: [0], steps: 2}}
+output: {folder / "out"}
+{more}"""
+    )
+    ran = erase("run", str(folder / "spec.yaml"))
+    assert ran.returncode == 0, ran.stderr
+    assert (folder / "out" / "report.html").exists()
+    return json.loads((folder / "out" / "summary.json").read_text())
 
 
 def test_local_folder(tiny_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "spec.yaml").write_text(
-        f"""
-name: local
-model: {tiny_folder}
-concepts: [garbage truck]
-vocabulary: {{source: english-3000, top_k: 8}}
-training: {{steps: 2, batch_size: 2, trajectories: 1, latent_steps: 3}}
-generation: {{seeds: [0], steps: 2}}
-scoring: {{preserved: [boat, church], clip: {WEIGHTS / "clip"}, resamples: 100}}
-output: {tmp_path / "out"}
-"""
-    )
-    ran = erase("run", str(tmp_path / "spec.yaml"))
-    assert ran.returncode == 0, ran.stderr
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    scoring = f"scoring: {{preserved: [boat, church], clip: {WEIGHTS / 'clip'}, resamples: 100}}"
+    summary = run(tiny_folder, tmp_path, scoring)
     assert "esr_1" not in summary and summary["clip_score_preserved"] >= 0 and summary["pixel_distance_erased"] >= 0
-    assert (tmp_path / "out" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [
+        pytest.param(kind, form, marks=[] if (kind, form) == ("sdxl", "file") else [pytest.mark.slow])
+        for kind in KINDS
+        for form in ("folder", "file")
+    ],
+)
+def test_every_model_in_every_form(kind: str, form: str, tmp_path: Path) -> None:
+    """Without a CLIP there is no CLIP score; the delta, put on the other form of the base, is the run's model to the bit."""
+    folder, file = tiny_folder_of(kind, tmp_path / kind), tmp_path / f"{kind}.safetensors"
+    export(find_model(str(folder)), file)
+    own, other = (folder, file) if form == "folder" else (file, folder)
+    summary = run(own, tmp_path, "scoring: {preserved: [boat, church], resamples: 100}")
+    assert "clip_score_preserved" not in summary and summary["pixel_distance_erased"] > 0
+    arguments = ["apply", str(tmp_path / "out" / "delta.safetensors"), str(other), str(tmp_path / "applied")]
+    applied = CliRunner().invoke(app, arguments)
+    assert applied.exit_code == 0, applied.output
+    made, base, again = (
+        load_file(place / "unet" / "diffusion_pytorch_model.safetensors")
+        for place in (tmp_path / "out" / "model", folder, tmp_path / "applied")
+    )
+    assert all((made[name] == again[name]).all() for name in made)
+    assert any((made[name] != base[name]).any() for name in made)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export", "v1-5.ckpt", "out"], "is a pickle"),
+        (["export", "emoji-world", "out.ckpt"], "would be a pickle"),
+        (["apply", "absent.safetensors", "emoji-world", "out"], "is no file"),
+        (["export", "nothing/here/at-all", "out"], "is not emoji-world"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(arguments: list[str], message: str, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = CliRunner().invoke(app, arguments)
+    assert refused.exit_code == 2 and message in refused.output
+    assert not any(tmp_path.iterdir())

@@ -1,0 +1,40 @@
+"""A model written in the format that its new name asks for: a diffusers folder, or one safetensors file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .delta import apply_delta, weights_hash
+from .pipeline import DTYPES, load_pipeline, parts_of, save_pipeline
+from .source import PICKLES, ModelError, ModelSource
+
+
+def check_place(out: Path) -> None:
+    """Raise ModelError when `out` cannot be what a model is written to."""
+    if out.suffix in PICKLES:
+        raise ModelError(f"out: {out} would be a pickle; name a folder or a .safetensors file")
+    if out.is_dir() and any(out.iterdir()) and not (out / "model_index.json").is_file():
+        raise ModelError(f"out: {out} holds other files; name a new folder or a .safetensors file")
+
+
+def export(
+    source: ModelSource, out: Path, precision: str = "fp32", delta: Path | None = None, any_base: bool = False
+) -> None:
+    """Write a model, with a delta's weights where one is given, to `out`: one file when it ends in .safetensors, else a folder.
+
+    precision: fp32, bf16 or fp16, of the weights. any_base: put the delta on another base than its own. Raises ModelError and
+    DeltaError.
+    """
+    check_place(out)
+    pipeline = load_pipeline(source)
+    base = weights_hash(pipeline.unet)
+    if delta is not None:
+        apply_delta(pipeline.unet, delta, any_base)
+    for part in parts_of(pipeline):
+        part.to(DTYPES[precision])
+    if out.suffix == ".safetensors":
+        from .single_file import write_checkpoint
+
+        write_checkpoint(pipeline, out, {"base_unet_hash": base})
+    else:
+        save_pipeline(pipeline, out)

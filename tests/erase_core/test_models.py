@@ -1,0 +1,315 @@
+"""Stable Diffusion 1.x, 2.x and XL: what they read of a prompt, and every format they come in and go out as."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+
+from erase_core import methods
+from erase_core.concepts.embeddings import EmbeddingTable, write_embeddings
+from erase_core.generation.sampler import sample
+from erase_core.models.checkpoint_layout import UNET, configs_of, unet_sizes
+from erase_core.models.conditions import Layout, latent_shape, layout_of
+from erase_core.models.delta import DeltaError, apply_delta, save_delta, weights_hash
+from erase_core.models.export import export
+from erase_core.models.pipeline import load_pipeline
+from erase_core.models.prompts import encode
+from erase_core.models.published import KINDS, configs
+from erase_core.models.single_file import unet_weights, write_checkpoint
+from erase_core.models.source import ModelError, find_model
+from erase_core.models.trainable import CHOICES, trainable_names
+from erase_core.randomness import generator
+from erase_core.search.gumbel import GumbelSearch
+from erase_core.spec import Generation, Method, Training, make_spec
+from erase_core.training.candidates import conditions_of
+from erase_core.training.loop import train
+from erase_core.training.predictions import alphas_cumprod, distance_at, noise_predictor
+from erase_core.training.step import ErasedConcept
+from tests.tiny import tiny_folder_of
+
+WORDS = ["bus", "boat", "cat"]
+FAST_FOR_XL = pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] if kind != "sdxl" else []) for kind in KINDS]
+)
+PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    made = tmp_path_factory.mktemp("formats")
+    return {kind: tiny_folder_of(kind, made / kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def pipelines(folders) -> dict:
+    return {kind: load_pipeline(find_model(str(folder))) for kind, folder in folders.items()}
+
+
+@pytest.fixture(scope="module")
+def files(pipelines, tmp_path_factory) -> dict[str, Path]:
+    made = {kind: tmp_path_factory.mktemp("files") / f"{kind}.safetensors" for kind in KINDS}
+    for kind, file in made.items():
+        write_checkpoint(pipelines[kind], file, {})
+    return made
+
+
+def same_weights(a, b) -> bool:
+    for part in (p for p in PARTS if getattr(a, p, None) is not None):
+        first, second = getattr(a, part).state_dict(), getattr(b, part).state_dict()
+        if first.keys() != second.keys() or not all(torch.equal(first[name], second[name]) for name in first):
+            return False
+    return type(a) is type(b)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_conditions_and_images_are_the_stock_pipeline_s(kind: str, pipelines) -> None:
+    pipeline = pipelines[kind]
+    layout = layout_of(pipeline)
+    (own,) = encode(pipeline, ["a taxi"])
+    stock = pipeline.encode_prompt("a taxi", device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False)
+    assert torch.allclose(layout.tokens(own), stock[0][0], atol=1e-5)
+    if kind == "sdxl":
+        pooled = layout.arguments(own[None])["added_cond_kwargs"]["text_embeds"]
+        assert torch.allclose(pooled, stock[2], atol=1e-5)
+    (image,) = next(sample(pipeline, ["a taxi"], [3], Generation(steps=3)))
+    other = type(pipeline).from_pipe(pipeline, scheduler=DDIMScheduler.from_config(pipeline.scheduler.config))
+    drawn = other(
+        "a taxi",
+        num_inference_steps=3,
+        guidance_scale=5.0,
+        generator=torch.Generator().manual_seed(3),
+        output_type="np",
+    )
+    assert np.abs(image - np.round(drawn.images[0] * 255)).max() <= 1
+
+
+def test_empty_prompt_is_zeros_where_the_model_was_trained_so(pipelines) -> None:
+    pipeline = pipelines["sdxl"]
+    assert not encode(pipeline, ["", "a taxi"])[0].any() and encode(pipeline, [""], empty_as_text=True).any()
+    pipeline.register_to_config(force_zeros_for_empty_prompt=False)
+    assert encode(pipeline, [""]).any()
+    pipeline.register_to_config(force_zeros_for_empty_prompt=True)
+
+
+def test_conditions_hold_the_pooled_embedding_first() -> None:
+    layout = Layout(5, (1, 2, 0, 0, 1, 2))
+    tokens, pooled = torch.randn(3, 7, 4), torch.randn(3, 5)
+    packed = layout.pack(tokens, pooled)
+    assert packed.shape == (3, 9, 4) and torch.equal(layout.tokens(packed), tokens) and not packed[:, 1, 1:].any()
+    read = layout.arguments(packed)
+    assert torch.equal(read["added_cond_kwargs"]["text_embeds"], pooled)
+    assert read["added_cond_kwargs"]["time_ids"].tolist() == [[1, 2, 0, 0, 1, 2]] * 3
+
+
+def test_embedding_file_gives_the_conditions_back(pipelines, tmp_path) -> None:
+    pipeline = pipelines["sdxl"]
+    write_embeddings(tmp_path / "e.arrow", pipeline, WORDS, {})
+    table = EmbeddingTable(tmp_path / "e.arrow")
+    packed = layout_of(pipeline).pack(table.rows([2, 0]), table.rows([2, 0], "pooled"))
+    assert torch.allclose(packed, encode(pipeline, ["cat", "bus"]), atol=2e-2)
+
+
+def test_gradient_to_the_words_includes_the_pooled_embedding(pipelines) -> None:
+    """Against central differences in π, for a loss that reads the pooled embedding alone."""
+    pipeline = pipelines["sdxl"]
+    layout, candidates = layout_of(pipeline), encode(pipeline, WORDS).double()
+
+    def loss(drawn: torch.Tensor) -> torch.Tensor:
+        return layout.arguments(drawn)["added_cond_kwargs"]["text_embeds"].sin().square().sum()
+
+    def search() -> GumbelSearch:
+        made = GumbelSearch(WORDS, candidates, temperature=2.0, learning_rate=0.1, mixed=len(WORDS))
+        made.logits = made.logits.detach().double()
+        return made
+
+    choice = search().choose(2, generator(0))
+    drawn = choice.embeddings.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(loss(drawn), drawn)
+    found = search().gradient(choice, gradient)
+    assert found.abs().max() > 1e-4
+    for i in range(len(WORDS)):
+        ends = []
+        for sign in (1, -1):
+            moved = search()
+            moved.logits[i] += sign * 1e-4
+            ends.append(loss(moved.choose(2, generator(0)).embeddings))
+        assert float(found[i]) == pytest.approx(float(ends[0] - ends[1]) / 2e-4, rel=1e-3, abs=1e-7)
+
+
+@pytest.mark.parametrize("carried", [True, False], ids=["with its configs", "weights alone"])
+@FAST_FOR_XL
+def test_single_file_is_read_back_without_a_network(kind: str, carried: bool, pipelines, files, tmp_path, monkeypatch):
+    file = files[kind]
+    if not carried:
+        file = tmp_path / "bare.safetensors"
+        save_file(load_file(files[kind]), file, {"modelspec.resolution": "16x16"})
+
+    def refused(*_: object) -> None:
+        raise AssertionError("the network was reached for")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    found = load_pipeline(find_model(str(file)))
+    assert same_weights(found, pipelines[kind])
+    assert latent_shape(found.unet) == latent_shape(pipelines[kind].unet)
+    assert found.scheduler.config.prediction_type == pipelines[kind].scheduler.config.prediction_type
+    assert torch.equal(encode(found, ["a taxi"]), encode(pipelines[kind], ["a taxi"]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sizes_are_derived_for_the_published_models(kind: str) -> None:
+    """From the shapes of the published UNet alone, its published configuration."""
+    parts = configs(kind)
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(parts["unet"])
+    fake = type("Pipeline", (), {"unet": unet})
+    shapes = {UNET + name: list(value.shape) for name, value in unet_weights(fake)}
+    found = unet_sizes(shapes, kind, parts)
+    assert {name: parts["unet"][name] for name in found} == found
+
+
+def test_prediction_type_beside_a_file(files, tmp_path) -> None:
+    bare = tmp_path / "m.safetensors"
+    save_file(load_file(files["sd2"]), bare)
+    assert configs_of(bare)["scheduler"]["prediction_type"] == "v_prediction"
+    bare.with_suffix(".yaml").write_text("model: {params: {parameterization: eps}}")
+    assert configs_of(bare)["scheduler"]["prediction_type"] == "epsilon"
+    save_file(load_file(files["sd1"]), bare, {"modelspec.prediction_type": "v"})
+    assert configs_of(bare)["scheduler"]["prediction_type"] == "v_prediction"
+
+
+def test_what_is_no_model_is_refused(files, folders, tmp_path) -> None:
+    weights = load_file(files["sd1"])
+    without_vae = {name: value for name, value in weights.items() if not name.startswith("first_stage_model")}
+    without_text = {name: value for name, value in weights.items() if not name.startswith("cond_stage_model")}
+    inpainting = {**weights, f"{UNET}input_blocks.0.0.weight": torch.zeros(32, 9, 3, 3)}
+    cases = {
+        "LoRA": {"lora_unet_down_blocks_0.lora_up.weight": torch.zeros(1)},
+        "no UNet": {"x": torch.zeros(1)},
+        "no autoencoder": without_vae,
+        "no text encoder": without_text,
+        "inpainting": inpainting,
+    }
+    for message, tensors in cases.items():
+        save_file(tensors, tmp_path / "m.safetensors")
+        with pytest.raises(ModelError, match=message):
+            find_model(str(tmp_path / "m.safetensors"))
+    (tmp_path / "m.safetensors").write_bytes(b"\x80\x04 not at all")
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        find_model(str(tmp_path / "m.safetensors"))
+    with pytest.raises(ModelError, match="is a pickle.*convert it once: python -c"):
+        find_model(str(tmp_path / "v1-5.ckpt"))
+    broken = tmp_path / "broken"
+    (broken / "unet").mkdir(parents=True)
+    (broken / "model_index.json").write_text((folders["sdxl"] / "model_index.json").read_text())
+    with pytest.raises(ModelError, match="no safetensors in unet/"):
+        find_model(str(broken))
+    (broken / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    with pytest.raises(ModelError, match="is a FluxPipeline"):
+        find_model(str(broken))
+
+
+def test_conversion_command_of_a_pickle_works(files, pipelines, tmp_path) -> None:
+    torch.save({"state_dict": load_file(files["sd1"]), "global_step": 7}, tmp_path / "m.ckpt")
+    with pytest.raises(ModelError) as refused:
+        find_model(str(tmp_path / "m.ckpt"))
+    command = shlex.split(str(refused.value).split("convert it once: ")[1])
+    subprocess.run([sys.executable, *command[1:]], check=True)
+    assert find_model(str(tmp_path / "m.safetensors")).file is not None
+    assert set(load_file(tmp_path / "m.safetensors")) == set(load_file(files["sd1"]))
+
+
+@FAST_FOR_XL
+def test_delta_goes_on_any_copy_of_its_base(kind: str, pipelines, files, folders, tmp_path) -> None:
+    unet = pipelines[kind].unet
+    edited = {name: value + 0.01 for name, value in unet.named_parameters() if name in trainable_names(unet, "xattn")}
+    delta = tmp_path / "delta.safetensors"
+    assert save_delta(delta, unet, edited, {}) == len(edited)
+    export(find_model(str(folders[kind])), tmp_path / "folder", delta=delta)
+    export(find_model(str(files[kind])), tmp_path / "file.safetensors", delta=delta)
+    first, second = (load_pipeline(find_model(str(tmp_path / name))) for name in ("folder", "file.safetensors"))
+    assert same_weights(first, second)
+    for name, value in first.unet.state_dict().items():
+        assert torch.equal(value, edited.get(name, unet.state_dict()[name]))
+    half = copy.deepcopy(unet).half()
+    assert weights_hash(half) == weights_hash(unet)
+    apply_delta(half, delta)
+    with pytest.raises(DeltaError, match="made from a UNet with the hash"):
+        apply_delta(first.unet, delta)
+    with pytest.raises(DeltaError, match="is not a delta"):
+        apply_delta(first.unet, tmp_path / "folder" / "model_index.json")
+
+
+def test_trained_weights_have_the_same_names_everywhere(pipelines) -> None:
+    for which in CHOICES:
+        for kind in KINDS:
+            names = trainable_names(pipelines[kind].unet, which)
+            attends = [".attn2." in name for name in names]
+            assert all(attends) if which.startswith("xattn") else any(attends) == (which == "full")
+    assert not any("add_embedding" in name for name in trainable_names(pipelines["sdxl"].unet, "xattn"))
+    assert any("add_embedding" in name for name in trainable_names(pipelines["sdxl"].unet, "noxattn"))
+
+
+def inputs(pipeline, method: Method):
+    prompts = ["taxi", "a taxi"]
+    concept = ErasedConcept("taxi", prompts, encode(pipeline, prompts), WORDS, encode(pipeline, WORDS), [[1], [2]])
+    spec = make_spec({"name": "x", "concepts": ["taxi"], "output": "-", "method": method.model_dump()})
+    return pipeline.unet, pipeline.scheduler, [concept], conditions_of(spec, pipeline), method
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_every_method_takes_steps_on_sdxl(name: str, pipelines) -> None:
+    own = {"words": ["bus"]} if name == "fixed" else {}
+    method = Method(name=name, **own)
+    training = Training(
+        **{"steps": 2, "batch_size": 1, "latent_steps": 2, "trajectories": 1, "learning_rate": 1e-3}
+        | ({"trainable": "xattn-strict"} if hasattr(methods.load(name), "solve") else {})
+    )
+    unet = pipelines["sdxl"].unet
+    weights = train(*inputs(pipelines["sdxl"], method), training, seed=0)
+    original = unet.state_dict()
+    assert list(weights) == trainable_names(unet, training.trainable)
+    assert any(not torch.equal(value, original[layer]) for layer, value in weights.items())
+    assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+@pytest.mark.parametrize("weighting", ["epsilon", "clean"])
+def test_losses_of_a_v_prediction_model_by_hand(weighting: str, pipelines) -> None:
+    """L1 with its negative-guidance target in float64, from the formulas of ε and z_0 by v."""
+    pipeline = pipelines["sd2"]
+    rng = generator(1)
+    z, t = torch.randn(3, 4, 8, 8, generator=rng), torch.tensor([1, 401, 999])
+    outputs = [torch.randn(3, 4, 8, 8, generator=rng) for _ in range(3)]
+
+    def predicted(velocity: torch.Tensor) -> torch.Tensor:
+        def unet(*_: object, **__: object):
+            return diffusers.models.unets.unet_2d_condition.UNet2DConditionOutput(velocity)
+
+        return noise_predictor(unet, pipeline.scheduler)(z, t, torch.zeros(3, 77, 32))
+
+    edited, concept, neutral = (predicted(velocity) for velocity in outputs)
+    settings = Method(name="adversarial", negative_guidance=2.0, weighting=weighting).settings
+    distance = distance_at(weighting, alphas_cumprod(pipeline.scheduler), {"erased": t})
+    frozen = {"erased": concept, "neutral@erased": neutral}
+    found = methods.load("adversarial").erasing_loss({"erased": edited}, frozen, settings, distance)
+
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    bar = torch.cumprod(1 - betas, 0)[t].reshape(-1, 1, 1, 1)
+    z, (of_edited, of_concept, of_neutral) = z.double(), [velocity.double() for velocity in outputs]
+    if weighting == "epsilon":
+        by = lambda v: bar.sqrt() * v + (1 - bar).sqrt() * z  # noqa: E731
+    else:
+        by = lambda v: bar.sqrt() * z - (1 - bar).sqrt() * v  # noqa: E731
+    target = by(of_neutral) - 2.0 * (by(of_concept) - by(of_neutral))
+    assert float(found) == pytest.approx(float((by(of_edited) - target).square().mean()), rel=1e-4)
