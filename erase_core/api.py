@@ -17,7 +17,7 @@ from .concepts.embeddings import EmbeddingTable, write_embeddings
 from .concepts.nearest import Neighbour, find_neighbours, nearest_words
 from .concepts.vocabulary import candidates, curate, embedded_words, require_top_k
 from .generation.images import generate, grid, read_images
-from .generation.plan import roles, wanted_images
+from .generation.plan import roles, shown, wanted_images
 from .metrics.per_image import judge_images
 from .metrics.scorers import scorers_of
 from .metrics.scores import headline, score
@@ -119,7 +119,7 @@ def compare(
         pipeline, first = load(model), next(iter(specs.values()))
         table, near = neighbours(first, pipeline, folder)
         role_of = roles(first, nearest_words(near))
-        wanted, scorers = wanted_images(first, role_of), scorers_of(first)
+        wanted, scorers = wanted_images(first, role_of), scorers_of(first, shown(role_of))
 
         def draw(source: DiffusionPipeline, label: str) -> Path:
             path = folder / f"{len(images)}.parquet"

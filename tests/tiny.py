@@ -1,15 +1,19 @@
-"""Tiny models with random weights, in the formats of the real ones."""
+"""Tiny models with random weights, in the formats of the real ones, and images of one colour."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import diffusers
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 import transformers
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
 
+from erase_core.generation.images import SCHEMA, encode_png
 from erase_core.models.published import configs, write_configs
 from erase_core.models.source import WEIGHTS
 
@@ -130,3 +134,19 @@ def tiny_folder_of(kind: str, folder: Path, **unet) -> Path:
             config = transformers.CLIPTextConfig(**parts[part])
             getattr(transformers, name)(config).save_pretrained(folder / part)
     return folder
+
+
+def grey_images(path: Path, wanted: list[tuple[str, str, int]], values: tuple[int, ...]) -> Path:
+    """Write a file of images as a run draws them, 64×64 and of one grey value each."""
+    rows = [
+        {
+            "prompt": prompt,
+            "concept": concept,
+            "seed": seed,
+            "model": "m",
+            "png": encode_png(np.full((64, 64, 3), value, np.uint8)),
+        }
+        for (prompt, concept, seed), value in zip(wanted, values, strict=True)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path)
+    return path

@@ -118,6 +118,11 @@ def images_of_files(spec: Spec, role_of: dict[str, str]) -> list[Wanted]:
     return sorted(found, key=lambda w: (w.guidance_scale is not None, w.guidance_scale or 0.0))
 
 
+def shown(role_of: dict[str, str]) -> list[str]:
+    """The concepts that prompts show: every one but the names of general prompts."""
+    return [concept for concept, role in role_of.items() if role != GENERAL]
+
+
 def wanted_images(spec: Spec, role_of: dict[str, str]) -> list[Wanted]:
     """One image for every concept, prompt and seed, or for every row of the prompt files, in a fixed order."""
     if spec.generation.prompt_files:

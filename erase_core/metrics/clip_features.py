@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, CLIPModel
 
-from .judge import preprocessing, to_pixels
+from ..models.pipeline import device
+from .judge import BATCH, preprocessing, to_pixels
 
 
 class ClipFeatures:
@@ -20,6 +21,7 @@ class ClipFeatures:
         self.model = CLIPModel.from_pretrained(
             str(place), use_safetensors=True, local_files_only=local, dtype=torch.float32
         ).eval()
+        self.model.to(device())
         self.tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=local)
         self.side, self.mean, self.std = preprocessing(str(place))
 
@@ -27,7 +29,10 @@ class ClipFeatures:
     def images(self, images: np.ndarray) -> np.ndarray:
         """Images uint8 [N, H, W, 3] → float32 [N, d]."""
         pixels = to_pixels(images, self.side, self.mean, self.std)
-        parts = [self.model.get_image_features(pixel_values=part).pooler_output for part in pixels.split(128)]
+        parts = [
+            self.model.get_image_features(pixel_values=part.to(device())).pooler_output.cpu()
+            for part in pixels.split(BATCH)
+        ]
         return torch.nn.functional.normalize(torch.cat(parts), dim=1).numpy()
 
     @torch.inference_mode()
@@ -37,8 +42,8 @@ class ClipFeatures:
         length = self.model.config.text_config.max_position_embeddings
         tokens = self.tokenizer(unique, padding=True, truncation=True, max_length=length, return_tensors="pt")
         features = self.model.get_text_features(
-            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
-        ).pooler_output
+            input_ids=tokens.input_ids.to(device()), attention_mask=tokens.attention_mask.to(device())
+        ).pooler_output.cpu()
         row = {text: i for i, text in enumerate(unique)}
         return torch.nn.functional.normalize(features, dim=1).numpy()[[row[text] for text in texts]]
 

@@ -1,26 +1,92 @@
-"""General quality: how far both models' images of the preserved concepts lie apart."""
+"""General quality: how far both models' images lie apart, or from real ones, as sets of features."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
+from ..files import PICTURES
 from ..generation.images import read_images
-from .clip_features import ClipFeatures
+from ..generation.plan import GENERAL, PRESERVED
+from .cmmd import cmmd
+from .frechet_distance import frechet_distance
 from .kernel_distance import kernel_distance
 from .scores import ALL, SCHEMA
 
+METRICS = ("fid", "kid", "cmmd")
+BATCH = 64
 
-def general_quality(original: Path, erased: Path, roles: dict[str, str], clip: ClipFeatures, seed: int) -> pd.DataFrame:
-    """The row of scores for the kernel distance between both models' images of the preserved concepts."""
-    features: list[list[np.ndarray]] = [[], []]
+
+class Features(Protocol):
+    """What turns images uint8 [N, H, W, 3] into features [N, d]."""
+
+    def images(self, images: np.ndarray) -> np.ndarray: ...
+
+
+def distance(metric: str, first: np.ndarray, second: np.ndarray, seed: int) -> tuple[float, float, float]:
+    """A metric of two sets of features and its range; FID and CMMD have none (NaN)."""
+    if metric == "kid":
+        return kernel_distance(first, second, seed=seed)
+    value = frechet_distance(first, second) if metric == "fid" else cmmd(first, second)
+    return value, math.nan, math.nan
+
+
+def pictures_in(folder: str | Path) -> list[Path]:
+    return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in PICTURES)
+
+
+def read_pictures(folder: str | Path, side: int) -> Iterator[np.ndarray]:
+    """Yield batches uint8 [B, side, side, 3] of a folder's pictures, each cut to its middle square."""
+    paths = pictures_in(folder)
+    for start in range(0, len(paths), BATCH):
+        batch = []
+        for path in paths[start : start + BATCH]:
+            with Image.open(path) as image:
+                short = min(image.size)
+                left, top = (image.width - short) // 2, (image.height - short) // 2
+                square = image.convert("RGB").crop((left, top, left + short, top + short))
+                batch.append(np.asarray(square.resize((side, side), Image.Resampling.BICUBIC)))
+        yield np.stack(batch)
+
+
+def general_quality(
+    original: Path,
+    erased: Path,
+    roles: dict[str, str],
+    features: Features,
+    metrics: list[str],
+    seed: int,
+    reference: str | None = None,
+) -> pd.DataFrame:
+    """Rows of scores for FID, KID and CMMD, as far as `metrics` names them.
+
+    Of the images of general prompts, or of the preserved concepts where there are none: the erased model's against the
+    original's, or, with `reference`, a folder of real images, each model's against those.
+    """
+    role = GENERAL if GENERAL in roles.values() else PRESERVED
+    found: dict[str, list[np.ndarray]] = {"original": [], "erased": []}
+    side = 0
     for (wanted, before), (_, after) in zip(read_images(original), read_images(erased), strict=True):
-        rows = [i for i, w in enumerate(wanted) if roles[w.concept] == "preserved"]
+        rows = [i for i, w in enumerate(wanted) if roles[w.concept] == role]
+        side = before.shape[1]
         if rows:
-            for part, images in zip(features, (before, after)):
-                part.append(clip.images(images[rows]))
-    first, second = (np.concatenate(part) for part in features)
-    row = ("kid", ALL, "preserved", *kernel_distance(first, second, seed=seed), len(first))
-    return pd.DataFrame([row], columns=SCHEMA.names)
+            found["original"].append(features.images(before[rows]))
+            found["erased"].append(features.images(after[rows]))
+    of = {model: np.concatenate(parts) for model, parts in found.items()}
+    pairs = {"": (of["original"], of["erased"])}
+    if reference is not None:
+        real = np.concatenate([features.images(batch) for batch in read_pictures(reference, side)])
+        pairs = {"": (real, of["erased"]), "_original": (real, of["original"])}
+    rows = [
+        (f"{metric}{suffix}", ALL, role, *distance(metric, *pair, seed), len(pair[1]))
+        for metric in METRICS
+        if metric in metrics
+        for suffix, pair in pairs.items()
+    ]
+    return pd.DataFrame(rows, columns=SCHEMA.names)

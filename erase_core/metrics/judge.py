@@ -10,7 +10,10 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForImageClassification
 
+from ..models.pipeline import device
 from .erasure import TOP
+
+BATCH = 128
 
 
 class Judge:
@@ -22,6 +25,7 @@ class Judge:
         self.model = AutoModelForImageClassification.from_pretrained(
             str(place), use_safetensors=True, local_files_only=local, dtype=torch.float32
         ).eval()
+        self.model.to(device())
         self.side, self.mean, self.std = preprocessing(str(place))
         self.labels = [self.model.config.id2label[i] for i in range(self.model.config.num_labels)]
 
@@ -29,16 +33,26 @@ class Judge:
     def classify(self, images: np.ndarray) -> tuple[list[list[str]], np.ndarray]:
         """The five likeliest labels of each image uint8 [N, H, W, 3], likeliest first, and their probabilities [N, 5]."""
         pixels = to_pixels(images, self.side, self.mean, self.std)
-        logits = torch.cat([self.model(pixel_values=part).logits for part in pixels.split(128)])
-        scores, rows = logits.softmax(1).topk(min(TOP, len(self.labels)), dim=1)
-        return [[self.labels[i] for i in row] for row in rows.tolist()], scores.numpy()
+        parts = [self.model(pixel_values=part.to(device())).logits.cpu() for part in pixels.split(BATCH)]
+        return likeliest(torch.cat(parts), self.labels)
+
+
+def likeliest(logits: torch.Tensor, labels: list[str]) -> tuple[list[list[str]], np.ndarray]:
+    """The five likeliest labels of logits [N, C], likeliest first, and their probabilities [N, 5]."""
+    scores, rows = logits.softmax(1).topk(min(TOP, len(labels)), dim=1)
+    return [[labels[i] for i in row] for row in rows.tolist()], scores.numpy()
+
+
+def config_of(place: str, name: str = "config.json") -> dict:
+    """A configuration file of a model in a local folder or on the hub."""
+    from transformers.utils import cached_file
+
+    return json.loads(Path(cached_file(place, name)).read_text(encoding="utf-8"))
 
 
 def preprocessing(place: str) -> tuple[int, list[float], list[float]]:
     """Side, mean and standard deviation that a model's preprocessor_config.json asks for."""
-    from transformers.utils import cached_file
-
-    config = json.loads(Path(cached_file(place, "preprocessor_config.json")).read_text(encoding="utf-8"))
+    config = config_of(place, "preprocessor_config.json")
     size = config.get("crop_size") or config.get("size", 224)
     side = size if isinstance(size, int) else size.get("height", size.get("shortest_edge"))
     return side, config.get("image_mean", [0.5] * 3), config.get("image_std", [0.5] * 3)

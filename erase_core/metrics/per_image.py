@@ -10,13 +10,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from ..generation.images import read_images
-from ..generation.plan import GENERAL
+from ..generation.plan import ERASED, GENERAL
 from .clip_features import clip_distance, clip_score
 from .erasure import TOP, sees
-from .judge import Judge
-from .labels import matching_labels
 from .nudity import exposure_columns
-from .scorers import Scorers
+from .scorers import Classifier, Scorers
 
 
 def judge_images(
@@ -48,10 +46,15 @@ def judge_images(
                 frame[f"nudity_scores_{model}"] = [[score for _, score in part] for part in found]
         if scorers.clip is not None:
             texts = scorers.clip.texts([w.prompt for w in wanted])
+            described = scorers.clip.texts([scorers.describe(w.concept) for w in wanted])
+            described[[roles[w.concept] == GENERAL for w in wanted]] = np.nan
             features = {model: scorers.clip.images(images) for model, images in models.items()}
             for model, values in features.items():
                 frame[f"clip_score_{model}"] = clip_score(values, texts)
+                frame[f"clip_similarity_{model}"] = clip_score(values, described)
             frame["clip_distance"] = clip_distance(features["original"], features["erased"])
+        if scorers.lpips is not None:
+            frame["lpips"] = scorers.lpips.distance(before, after)
         frame["pixel_distance"] = np.abs(before.astype(np.float32) - after).mean((1, 2, 3)) / 255
         frames.append(frame)
         done += len(wanted)
@@ -67,16 +70,24 @@ def judged(frame: pd.DataFrame, models: dict[str, np.ndarray], scorers: Scorers)
     """The judge's verdicts on every image that shows a concept, under each model.
 
     Columns: names (what the concept is called), and for each model label (the likeliest), top_labels and top_scores (at most
-    five), and sees_1 and sees_5 (whether they hold the concept).
+    five), and sees_1 and sees_5 (whether they hold the concept). All are blank for a preserved concept that the judge has no
+    class for; ValueError for an erased one.
     """
-    known = frame[frame["role"] != GENERAL]
-    of_judge: dict[Judge, list[int]] = {}
+    shown = frame[frame["role"] != GENERAL]
+    unknown = {concept for concept in shown["concept"].unique() if not scorers.labels_of(concept)}
+    gone = sorted(unknown & set(shown["concept"][shown["role"] == ERASED]))
+    if gone:
+        raise ValueError(
+            f"scoring.judge: has no class for {', '.join(gone)}; give synonyms that it has, or another judge"
+        )
+    known = shown[~shown["concept"].isin(unknown)]
+    of_judge: dict[Classifier, list[int]] = {}
     for i, concept in known["concept"].items():
         of_judge.setdefault(scorers.judge_of(concept), []).append(i)
     columns: dict[str, dict[int, object]] = {}
     for judge, rows in of_judge.items():
         names = {concept: list(scorers.names_of(concept)) for concept in known["concept"][rows].unique()}
-        labels = {concept: matching_labels(judge.labels, own) for concept, own in names.items()}
+        labels = {concept: scorers.labels_of(concept) for concept in names}
         concepts = known["concept"][rows]
         wanted = [labels[concept] for concept in concepts]
         columns.setdefault("names", {}).update(zip(rows, [", ".join(names[concept]) for concept in concepts]))

@@ -1,51 +1,93 @@
-"""What a spec's images are scored with: the judges, what they call a concept, CLIP, and a detector of nudity."""
+"""What a spec's images are scored with: the judges, what they call a concept, and the networks of the other metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
 
 from ..emoji_world.labels import is_style
 from ..emoji_world.labels import labels_of as emoji_labels
 from ..models.source import WEIGHTS
 from ..spec import Spec
 from .clip_features import ClipFeatures
-from .judge import Judge
+from .general_quality import METRICS, Features
+from .imagenet import ImagenetJudge
+from .imagenet_classes import EFFICIENTNET
+from .inception import InceptionFeatures
+from .judge import Judge, config_of
 from .labels import matching_labels
+from .lpips import Lpips
 from .nudity import NudityDetector
+from .zero_shot import ZeroShotJudge
+
+CLIP_METRICS = ("clip_score", "clip_similarity", "image_distance")
+
+
+class Classifier(Protocol):
+    """What names the likeliest classes of images; its classes are `labels`."""
+
+    labels: list[str]
+
+    def classify(self, images: np.ndarray) -> tuple[list[list[str]], np.ndarray]: ...
 
 
 @dataclass(frozen=True)
 class Scorers:
     """What scores are made with; a part that a run does not need is None."""
 
-    judge_of: Callable[[str], Judge] | None = None
+    judge_of: Callable[[str], Classifier] | None = None
     """The judge that knows a concept."""
     names_of: Callable[[str], Iterable[str]] = lambda concept: [concept]
     """Everything that a concept is called, itself first: a label that holds one of the names counts as the concept."""
     clip: ClipFeatures | None = None
     nudity: NudityDetector | None = None
+    lpips: Lpips | None = None
+    features: Features | None = None
+    """Of the general quality metrics."""
+    describe: Callable[[str], str] = lambda concept: concept
+    """The text that stands for a concept in the CLIP similarity."""
 
     def labels_of(self, concept: str) -> set[str]:
         """The judge's labels that count as a concept."""
         return matching_labels(self.judge_of(concept).labels, self.names_of(concept))
 
 
-def scorers_of(spec: Spec) -> Scorers:
-    """The scorers that a spec's metrics need: the emoji world's own on that model, where the spec names no others."""
-    part, metrics = spec.scoring, spec.metrics
+def judge_named(spec: Spec, concepts: Iterable[str], clip: ClipFeatures | None) -> Classifier:
+    """The spec's own judge; a CLIP chooses among the spec's classes, else among the erased and the other `concepts`."""
+    part = spec.scoring
+    if part.judge == EFFICIENTNET:
+        return ImagenetJudge()
+    if config_of(part.judge).get("model_type") != "clip":
+        return Judge(part.judge)
+    classes = part.judge_classes or [concept.concept for concept in spec.concepts] + list(concepts)
+    model = clip if clip is not None and part.clip == part.judge else ClipFeatures(part.judge)
+    return ZeroShotJudge(model, classes, part.description)
+
+
+def scorers_of(spec: Spec, concepts: Iterable[str] = ()) -> Scorers:
+    """The scorers that a spec's metrics need: the emoji world's own on that model, where the spec names no others.
+
+    concepts: those that are drawn, the classes of a zero-shot judge.
+    """
+    part, metrics = spec.scoring, set(spec.metrics)
     own = spec.embedded and not part.judge
     synonyms = {concept.concept: concept.names for concept in spec.concepts}
-    judge_of = clip = None
+    quality = bool(metrics & set(METRICS))
+    judge_of = clip = features = None
+    if (part.clip or spec.embedded) and (metrics & set(CLIP_METRICS) or (quality and part.features == "clip")):
+        clip = ClipFeatures(part.clip or WEIGHTS / "clip")
     if "erasure" in metrics:
-        judge = Judge(part.judge or WEIGHTS / "concept_judge")
+        judge = Judge(WEIGHTS / "concept_judge") if own else judge_named(spec, concepts, clip)
         style_judge = Judge(WEIGHTS / "style_judge") if own else None
 
-        def judge_of(concept: str) -> Judge:
+        def judge_of(concept: str) -> Classifier:
             return style_judge if own and is_style(concept) else judge
 
-    if (part.clip or spec.embedded) and {"clip_score", "image_distance", "kid"} & set(metrics):
-        clip = ClipFeatures(part.clip or WEIGHTS / "clip")
+    if quality:
+        features = clip if part.features == "clip" else InceptionFeatures(part.features)
 
     def names_of(concept: str) -> list[str]:
         names = synonyms.get(concept, [concept])
@@ -54,4 +96,12 @@ def scorers_of(spec: Spec) -> Scorers:
         labels = {label for name in names for label in emoji_labels(name)}
         return list(dict.fromkeys([concept, *sorted(labels)]))
 
-    return Scorers(judge_of, names_of, clip, NudityDetector() if "nudity" in metrics else None)
+    return Scorers(
+        judge_of,
+        names_of,
+        clip,
+        NudityDetector() if "nudity" in metrics else None,
+        Lpips(part.lpips_backbone) if "lpips" in metrics else None,
+        features,
+        lambda concept: part.description.replace("{concept}", concept),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +58,8 @@ def measures(metrics: list[str], role: str, columns: Iterable[str]) -> dict[str,
         if "erasure" in metrics and role != GENERAL:
             name, of = ("esr", failures) if role == ERASED else ("psr", Measure.of)
             found |= {f"{name}_{k}{suffix}": Measure(f"sees_{k}_{model}", of) for k in (1, TOP)}
-        if "clip_score" in metrics:
-            found[f"clip_score{suffix}"] = Measure(f"clip_score_{model}")
+        for name in {"clip_score", "clip_similarity"} & set(metrics):
+            found[f"{name}{suffix}"] = Measure(f"{name}_{model}")
         if "nudity" in metrics:
             classes = [name for name in columns if name.startswith(f"exposed_{model}/")]
             for t in THRESHOLDS:
@@ -68,6 +69,8 @@ def measures(metrics: list[str], role: str, columns: Iterable[str]) -> dict[str,
                     found[f"ner_{t}{suffix}/{label}"] = Measure(name, above(t), by_concept=False)
     if "image_distance" in metrics:
         found |= {"clip_distance": Measure("clip_distance"), "pixel_distance": Measure("pixel_distance")}
+    if "lpips" in metrics:
+        found["lpips"] = Measure("lpips")
     return {name: measure for name, measure in found.items() if measure.column in columns}
 
 
@@ -105,5 +108,6 @@ def headline(scores: pd.DataFrame) -> dict[str, float]:
     for row in scores[(scores["concept"] == ALL) & ~scores["metric"].str.contains("/")].itertuples():
         name = row.metric if row.metric.startswith(("esr", "psr")) else f"{row.metric}_{row.role}"
         figures[name] = row.value
-        figures[f"{name}_low"], figures[f"{name}_high"] = row.low, row.high
+        if not math.isnan(row.low):
+            figures[f"{name}_low"], figures[f"{name}_high"] = row.low, row.high
     return figures

@@ -79,7 +79,9 @@ def read_verdicts(path: str | Path) -> Verdicts:
             f"{path}: the column{'s' * (len(missing) > 1)} {', '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing; "
             f"the columns are {', '.join(table.columns)}"
         )
-    for name in [LABEL, CATEGORIES[0]] if verdicts.classified else []:
+    # What only a detector was asked about has no category.
+    needed = [LABEL] * verdicts.classified + [CATEGORIES[0]] * (not verdicts.detected)
+    for name in needed:
         blank = np.flatnonzero(table[name].str.strip(", ").eq(""))
         if len(blank):
             raise VerdictsError(f"{path}: {name} is blank in line {blank[0] + FIRST_LINE}; every image needs one")
@@ -202,15 +204,18 @@ def write_verdicts(path: Path, frame: pd.DataFrame, case_numbers: list[int | Non
     """Write a run's verdicts on one model's images (original or erased) as a CSV of the field's shape.
 
     frame: a row an image, as `judge_images` gives it. case_numbers: each row's in its prompt file, None for the row itself.
-    label_str holds everything that counts as the concept, itself first, with commas between. Images that show no concept are
-    left out. ESR, PSR and NER of the file are the run's own.
+    label_str holds everything that counts as the concept, itself first, with commas between. Images that show no concept, or
+    were neither judged nor looked at by a detector, are left out. ESR, PSR and NER of the file are the run's own.
     """
     rows = []
     for i, row in frame[frame["role"] != GENERAL].iterrows():
-        labelled = row["names"] if "names" in frame else row["concept"]
+        classified = isinstance(row.get("names"), str)
+        if not classified and f"nudity_labels_{model}" not in frame:
+            continue
+        labelled = row["names"] if classified else row["concept"]
         case = i if case_numbers[i] is None else case_numbers[i]
         cells = {"case_number": case, "prompt": row["prompt"], LABEL: labelled, "evaluation_seed": row["seed"]}
-        if "names" in frame:
+        if classified:
             top = zip(row[f"top_labels_{model}"], row[f"top_scores_{model}"])
             for k, (label, score_) in enumerate(top, start=1):
                 judged = not np.isnan(row[f"sees_{TOP}_{model}"]) or k < TOP

@@ -11,8 +11,6 @@ import pytest
 from nudenet import NudeDetector
 from PIL import Image
 
-from erase_core.generation.images import SCHEMA, encode_png
-from erase_core.generation.plan import Wanted
 from erase_core.metrics.nudity import NudityDetector, exposed_scores
 from erase_core.metrics.per_image import judge_images
 from erase_core.metrics.scorers import Scorers
@@ -45,20 +43,11 @@ class Scripted:
         return [self.FOUND[image[0, 0, 0]] for image in images]
 
 
-def test_a_run_and_its_exported_file_have_the_same_rates(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    wanted = [Wanted("x", "nudity", i) for i in range(4)] + [Wanted("y", "person", 0), Wanted("z", "coco", 0)]
-    for name, values in (("original", (1, 2, 1, 0, 2, 1)), ("erased", (2, 0, 0, 0, 0, 0))):
-        images = [np.full((8, 8, 3), value, np.uint8) for value in values]
-        rows = [
-            {"prompt": w.prompt, "concept": w.concept, "seed": w.seed, "model": name, "png": encode_png(image)}
-            for w, image in zip(wanted, images)
-        ]
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), tmp_path / f"{name}.parquet")
+def test_a_run_and_its_exported_file_have_the_same_rates(images_file, tmp_path: Path) -> None:
+    wanted = [("x", "nudity", i) for i in range(4)] + [("y", "person", 0), ("z", "coco", 0)]
+    values = {"original": (1, 2, 1, 0, 2, 1), "erased": (2, 0, 0, 0, 0, 0)}
+    files = [images_file(name, wanted, of) for name, of in values.items()]
     roles = {"nudity": "erased", "person": "preserved", "coco": "general"}
-    files = (tmp_path / "original.parquet", tmp_path / "erased.parquet")
     frame = judge_images(*files, roles, Scorers(nudity=Scripted()))
     scores = score(frame, ["nudity"], 100, 0)
     figures = headline(scores)

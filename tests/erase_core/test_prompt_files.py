@@ -28,16 +28,14 @@ COCO = "case_number,source,prompt,evaluation_seed,coco_id\n0,coco,A dog on a ben
 
 
 @pytest.fixture
-def spec_with(tmp_path: Path):
+def spec_with(tiny_folder: Path, tmp_path: Path):
     for name, text in (("imagenette", IMAGENETTE), ("artists", ARTISTS), ("i2p", I2P), ("coco_30k", COCO)):
         (tmp_path / f"{name}.csv").write_text(text)
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
 
     def made(files: str, concepts: str, extra: str = "") -> Spec:
         places = files.replace("@", f"{tmp_path}/")
         return parse_spec(
-            f"name: x\nconcepts: {concepts}\nmodel: {tmp_path / 'model'}\noutput: {tmp_path / 'out'}\n"
+            f"name: x\nconcepts: {concepts}\nmodel: {tiny_folder}\noutput: {tmp_path / 'out'}\n"
             f"generation: {{prompt_files: {places}}}\n{extra}"
         )
 
@@ -67,6 +65,7 @@ def test_i2p_shows_what_is_erased_with_its_own_seeds(spec_with) -> None:
     spec = spec_with("['@i2p.csv']", "[nudity]")
     assert drawn(spec) == [("a, b", "nudity", 4261553411, 0), ("c", "nudity", 12, 1), ("d", "nudity", 13, 2)]
     assert {w.guidance_scale for w in wanted_images(spec, roles(spec, []))} == {None}
+    assert Spec.model_validate_json(spec.model_dump_json()) == spec
     own = spec_with("[{file: '@i2p.csv', own_guidance: true}]", "[nudity]")
     assert [(w.prompt, w.guidance_scale) for w in wanted_images(own, roles(own, []))] == [
         ("c", 4.5),
@@ -128,7 +127,7 @@ BAD = {
     "not a list": ("'@f.csv'", "[a]", "", "generation.prompt_files: ", "should be a list"),
     "unknown key": ("[{file: '@f.csv', rows: 3}]", "[a]", "", "prompt_files.0.rows: is not a key", "own_guidance"),
     "both": ("[{file: '@f.csv', concept: a, general: true}]", "[a]", "", "concept and general are both given", ""),
-    "prompts too": ("['@f.csv'], prompts: ['a {concept}']", "[a]", "", "prompts: is not drawn when prompt_files", ""),
+    "prompts too": ("['@f.csv'], prompts: ['the {concept}']", "[a]", "", "prompts: is not drawn when prompt_files", ""),
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -44,6 +45,10 @@ BAD = {
     "name": ("name: ../x\nconcepts: [taxi]\noutput: o", "name: '../x' may hold letters"),
     "template": (SMALLEST + "generation: {prompts: [a taxi]}", "must hold {concept}"),
     "template braces": (SMALLEST + "generation: {prompts: ['{concept} {0}']}", "must hold {concept}"),
+    "description": (
+        SMALLEST + "scoring: {description: a painting}",
+        "scoring.description: 'a painting' must hold {concept}",
+    ),
     "broken": ("name: [", "not readable as YAML"),
     "tag": ("name: !!python/object/apply:os.system [ls]", "tags (tag:yaml.org,2002:python/object/apply:os.system)"),
     "alias": ("a: &a [x]\nb: *a", "aliases (*name) are not allowed"),
@@ -66,6 +71,19 @@ FILES = {
     "model": ("model: ./missing", "model: './missing' is not emoji-world"),
     "judge": ("scoring: {judge: ./missing}", "scoring.judge: './missing' has no config.json"),
     "unknown to the judge": ("scoring: {preserved: [happiness]}", "scoring.preserved: happiness is not a concept"),
+    "lpips": ("scoring: {metrics: [lpips]}", "scoring.lpips_backbone: is needed for lpips; give a file"),
+    "backbone": (
+        "scoring: {metrics: [lpips], lpips_backbone: ./n.pth}",
+        "scoring.lpips_backbone: './n.pth' is not a file",
+    ),
+    "features": (
+        "scoring: {metrics: [fid], features: inception}",
+        "scoring.features: 'inception' is not a file that ends",
+    ),
+    "reference": (
+        "scoring: {metrics: [fid], reference: ./n}",
+        "scoring.reference: './n' is not a folder of at least two",
+    ),
     "covered": ("scoring: {preserved: [bus]}\nmethod: naive", None),
 }
 
@@ -80,6 +98,16 @@ def test_checked_against_files(extra: str, message: str | None, tmp_path: Path) 
         check(spec)
     assert message in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_package_is_named(monkeypatch, tmp_path: Path) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nudenet" else found(name))
+    spec = parse_spec(f"name: x\nconcepts: [taxi]\noutput: {tmp_path / 'o'}\nscoring: {{metrics: [nudity]}}")
+    with pytest.raises(
+        SpecError, match=r"scoring.metrics: nudity needs the package nudenet; pip install 'erase\[nudity\]'"
+    ):
+        check(spec)
 
 
 def test_group_covers_a_preserved_concept(tmp_path: Path) -> None:

@@ -1,0 +1,103 @@
+"""Judges on images whose right answer is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from erase_core.generation.sampler import sample
+from erase_core.metrics.clip_features import ClipFeatures
+from erase_core.metrics.imagenet import ImagenetJudge, class_names
+from erase_core.metrics.per_image import judge_images
+from erase_core.metrics.scorers import Scorers, scorers_of
+from erase_core.metrics.scores import headline, score
+from erase_core.metrics.zero_shot import ZeroShotJudge
+from erase_core.models.source import WEIGHTS
+from erase_core.preflight import check
+from erase_core.spec import Generation, SpecError, parse_spec
+
+
+def square(picture: np.ndarray) -> np.ndarray:
+    short, (height, width) = min(picture.shape[:2]), picture.shape[:2]
+    top, left = (height - short) // 2, (width - short) // 2
+    return np.asarray(Image.fromarray(picture[top : top + short, left : left + short]).resize((512, 512)))
+
+
+def test_imagenet_on_photographs() -> None:
+    """A palace in Beijing, a flower, and Grace Hopper in the uniform of a rear admiral."""
+    portrait = Image.open(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg").convert("RGB")
+    pictures = [load_sample_image("china.jpg"), load_sample_image("flower.jpg"), np.asarray(portrait)]
+    top, scores = ImagenetJudge().classify(np.stack([square(picture) for picture in pictures]))
+    assert [row[0] for row in top] == ["palace", "daisy", "military uniform"]
+    assert scores.shape == (3, 5) and (np.diff(scores) <= 0).all()
+
+
+def test_imagenet_names() -> None:
+    names = class_names()
+    assert len(names) == 1000 and names[0].startswith("tench") and names[482] == "cassette player"
+    assert names[569] == "garbage truck, dustcart" and names[571].startswith("gas pump")
+
+
+def test_clip_as_a_judge_without_training(world) -> None:
+    """The included model's pictures are named by the included CLIP."""
+    words = ["taxi", "rose", "pizza", "house"]
+    judge = ZeroShotJudge(ClipFeatures(WEIGHTS / "clip"), [*words, "cat", "sword"], "a {concept}")
+    prompts = [f"a {word}" for word in words]
+    images = np.concatenate(list(sample(world, prompts, [0] * len(words), Generation(steps=8))))
+    top, scores = judge.classify(images)
+    assert [row[0] for row in top] == words
+    assert np.allclose(scores.sum(1), 1, atol=0.05)
+    texts = judge.clip.texts([f"a {label}" for label in judge.labels])
+    logits = judge.clip.model.logit_scale.exp().item() * judge.clip.images(images[1:2]) @ texts.T
+    expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    assert scores[1, 0] == pytest.approx(expected.max(), abs=1e-4)
+
+
+SPEC = "name: x\nconcepts: [{concept}]\nmodel: {model}\noutput: {out}\nscoring: {{judge: {judge}, metrics: [erasure]{extra}}}"
+
+
+def test_a_clip_folder_judges_among_the_concepts(tmp_path: Path) -> None:
+    text = SPEC.format(
+        concept="taxi",
+        model="emoji-world",
+        out=tmp_path / "o",
+        judge=WEIGHTS / "clip",
+        extra=", description: 'a {concept}'",
+    )
+    scorers = scorers_of(parse_spec(text), ["taxi", "rose", "house"])
+    judge = scorers.judge_of("rose")
+    assert judge.labels == ["taxi", "rose", "house"] and scorers.labels_of("rose") == {"rose"}
+    assert scorers.describe("rose") == "a rose"
+
+
+@pytest.mark.parametrize(
+    ("concept", "judge"), [("zeppelin of cheese", "efficientnet-lite0"), ("church", str(WEIGHTS / "style_judge"))]
+)
+def test_a_judge_that_does_not_know_the_concept(concept: str, judge: str, tiny_folder: Path, tmp_path: Path) -> None:
+    spec = parse_spec(SPEC.format(concept=concept, model=tiny_folder, out=tmp_path / "o", judge=judge, extra=""))
+    with pytest.raises(SpecError, match="concepts.0.concept: the judge .* has no class"):
+        check(spec)
+
+
+def test_preserved_concepts_that_the_judge_does_not_know_are_not_judged(images_file) -> None:
+    wanted = [("a", "taxi", 0), ("b", "bus", 0), ("c", "sadness", 0)]
+    files = [images_file(name, wanted, (0, 100, 200)) for name in ("before", "after")]
+
+    class Blind:
+        labels = ["taxi", "bus", "car"]
+
+        def classify(self, images: np.ndarray) -> tuple[list[list[str]], np.ndarray]:
+            return [["bus", "car", "taxi"]] * len(images), np.full((len(images), 3), 1 / 3)
+
+    roles = {"taxi": "erased", "bus": "preserved", "sadness": "preserved"}
+    judge = Blind()
+    frame = judge_images(*files, roles, Scorers(lambda concept: judge))
+    figures = headline(score(frame, ["erasure"], 100, 0))
+    assert figures["psr_1"] == 1 and figures["esr_1"] == 1 and "psr_5" not in figures
+    with pytest.raises(ValueError, match="has no class for sadness"):
+        judge_images(*files, {**roles, "sadness": "erased"}, Scorers(lambda concept: judge))
