@@ -61,7 +61,7 @@ def sample_embeddings(
         z = start_noise(pipeline, seeds[rows]).to(device, dtype) * scheduler.init_noise_sigma
         condition = torch.stack(list(embeddings[rows])).to(device, dtype)
         if guided:
-            condition = torch.cat([unconditional.expand_as(condition), condition])
+            condition = torch.cat([unconditional.to(condition).expand_as(condition), condition])
         for t in scheduler.timesteps:
             inputs = scheduler.scale_model_input(torch.cat([z, z]) if guided else z, t)
             prediction = pipeline.unet(inputs, t, **layout.arguments(condition)).sample
