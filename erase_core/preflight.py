@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from .concepts.vocabulary import candidates, curate, require_top_k
+from .distributed.environment import node_group, read_hostfile
 from .files import PICTURES, WEIGHTS
 from .generation.plan import check_judged, check_roles
 from .generation.prompt_files import is_local
@@ -36,6 +37,7 @@ def check(spec: Spec, several: bool = False) -> ModelSource:
             check_place("scoring.judge", spec.scoring.judge)
         check_place("scoring.clip", spec.scoring.clip)
         check_scorers(spec)
+        check_ranks(spec)
         if not several:
             check_output(Path(spec.output))
         check_judged(spec)
@@ -132,6 +134,27 @@ def check_known(spec: Spec) -> None:
                 f"concepts.{i}.concept: the judge {judge} has no class {concept.concept!r}; give a synonym that it has, or "
                 "another judge"
             )
+
+
+def check_ranks(spec: Spec) -> None:
+    """The machines that training is to run on have as many places as there are ranks."""
+    ranks, hostfile = spec.training.processes, spec.training.hostfile
+    if hostfile is not None:
+        if not Path(hostfile).is_file():
+            raise ValueError(
+                f"training.hostfile: {hostfile!r} is not a file; give a DeepSpeed hostfile, or leave it out"
+            )
+        slots = sum(read_hostfile(Path(hostfile)).values())
+        if slots != ranks:
+            raise ValueError(f"training.processes: {ranks} ranks, but {hostfile} has {slots} slots; make them equal")
+    group = node_group(os.environ)
+    for field, count in (
+        ("training", ranks),
+        ("generation", spec.generation.processes),
+        ("scoring", spec.scoring.processes),
+    ):
+        if group is not None and count > 1 and count % group.nodes:
+            raise ValueError(f"{field}.processes: {count} ranks cannot be spread evenly over {group.nodes} machines")
 
 
 def check_output(folder: Path) -> None:

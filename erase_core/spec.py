@@ -129,7 +129,9 @@ class Training(Part):
     """The optimisation of the edited UNet."""
 
     steps: int = Field(150, gt=0, description="Update steps; about 1000 for Stable Diffusion.")
-    batch_size: int = Field(4, gt=0, description="Samples of the erased and of the preserved concept in each step.")
+    batch_size: int = Field(
+        4, gt=0, description="Samples of the erased and of the preserved concept in each step, over all ranks."
+    )
     learning_rate: Finite = Field(
         5e-4, gt=0, description="Adam's learning rate for the UNet; about 1e-5 for Stable Diffusion."
     )
@@ -150,7 +152,10 @@ class Training(Part):
     offload: Literal["none", "optimizer", "parameters"] = Field(
         "none", description="What ZeRO keeps in the host's memory: Adam's state, or (stage 3) the parameters too."
     )
-    processes: int = Field(1, gt=0, description="Ranks on this machine.")
+    processes: int = Field(
+        1, gt=0, description="Ranks that share each step's batch, on one machine or several; see docs/distribution.md."
+    )
+    hostfile: str | None = Field(None, description="DeepSpeed hostfile of the machines to start ranks on, over SSH.")
     zero_stage: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed's ZeRO stage.")
     latents: Literal["frozen-bank", "fresh"] = Field(
         "frozen-bank",
@@ -211,6 +216,7 @@ class Generation(Part):
         "fp32", description="In what the images are sampled; an autoencoder that overflows in fp16 stays in fp32."
     )
     attention_slicing: bool = Field(False, description="Compute attention a slice at a time: less memory, slower.")
+    processes: int = Field(1, gt=0, description="Ranks that share the batches; the images are the same whatever it is.")
 
     @field_validator("prompt_files", mode="before")
     @classmethod
@@ -269,6 +275,7 @@ class Scoring(Part):
     lpips_backbone: str | None = Field(
         None, description="File with the weights of torchvision's AlexNet or VGG-16, for lpips."
     )
+    processes: int = Field(1, gt=0, description="Ranks that share the images to judge.")
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples behind the 95 % intervals.")
 
 
@@ -330,6 +337,13 @@ class Spec(Part):
             raise ValueError("training.offload: parameters needs training.zero_stage 3")
         if "weights" in getattr(module, "EDITED", ()) and self.training.zero_stage == 3:
             raise ValueError(f"training.zero_stage: {self.method.name} needs the weights whole; use 0, 1 or 2")
+        if self.training.batch_size % self.training.processes:
+            raise ValueError(
+                f"training.batch_size: {self.training.batch_size} samples cannot be shared evenly by {self.training.processes} "
+                "ranks; use a multiple of training.processes"
+            )
+        if hasattr(module, "solve") and self.training.processes > 1:
+            raise ValueError(f"training.processes: {self.method.name} has no steps to share; use 1")
         if hasattr(module, "solve") and self.training.trainable != "xattn-strict":
             raise ValueError(
                 f"training.trainable: {self.method.name} solves for to_k and to_v; use xattn-strict or leave it out"

@@ -14,19 +14,21 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel
 
 from . import methods
 from .artifacts import Artifact, produce
 from .concepts import vocabulary as vocabularies
-from .files import digest, file_digest, new_file, read_json, write_json
+from .files import digest, file_digest, home, new_file, read_json, write_json
 from .generation.plan import roles, shown, wanted_images
 from .models.source import WEIGHTS, local_model, model_hash
 from .spec import Spec
 
-VERSIONS = {"vocabulary": 1, "embeddings": 1, "nearest": 1, "training": 4, "images": 1, "scores": 3}
+VERSIONS = {"vocabulary": 1, "embeddings": 1, "nearest": 1, "training": 5, "images": 2, "scores": 3}
 """Raise a stage's number when its code gives another result for the same inputs."""
 
 Progress = Callable[[int, int], None]
@@ -123,8 +125,12 @@ def nearest(spec: Spec, vocabulary: Artifact, embeddings: Artifact) -> Artifact:
 # Training
 
 
+NOT_IN_KEY = {"checkpoint_every", "processes", "hostfile", "zero_stage"}
+"""How a training is shared out and saved changes its result by rounding only, as the machine does."""
+
+
 def training_key(spec: Spec, nearest: Artifact, embeddings: Artifact) -> str:
-    training = spec.training.model_dump(exclude={"checkpoint_every"})
+    training = spec.training.model_dump(exclude=NOT_IN_KEY)
     concepts = [concept.model_dump() for concept in spec.concepts]
     method = {"name": spec.method.name, **spec.method.settings.model_dump()}
     used = [nearest.key, embeddings.key] if methods.load(spec.method.name).CHOICE in methods.NEIGHBOURS else []
@@ -157,7 +163,7 @@ def images_key(spec: Spec, nearest: Artifact, training: Artifact | None) -> str:
     drawn = wanted_images(spec, roles_of(spec, nearest))
     wanted = [{"prompt": w.prompt, "concept": w.concept, "seed": w.seed} for w in drawn]
     wanted += [w.guidance_scale for w in drawn if w.guidance_scale is not None]
-    settings = spec.generation.model_dump(exclude={"batch_size", "prompts", "prompt_files", "seeds"})
+    settings = spec.generation.model_dump(exclude={"batch_size", "processes", "prompts", "prompt_files", "seeds"})
     return key("images", local_model(spec.model)[1], training.key if training else "original", wanted, settings)
 
 
@@ -169,6 +175,9 @@ def images(spec: Spec, nearest: Artifact, training: Artifact | None = None, prog
 
     def build(folder: Path) -> None:
         source, base = local_model(spec.model)
+        if spec.generation.processes > 1:
+            share_images(spec, nearest, training, base, folder, progress)
+            return
         pipeline = load_pipeline(source)
         if training is not None:
             apply_delta(pipeline.unet, training.file("delta.safetensors"))
@@ -179,6 +188,34 @@ def images(spec: Spec, nearest: Artifact, training: Artifact | None = None, prog
         )
 
     return produce("images", images_key(spec, nearest, training), build)
+
+
+def share_images(
+    spec: Spec, nearest: Artifact, training: Artifact | None, base: str, folder: Path, progress: Progress
+) -> None:
+    """As the images stage, in ranks of its own."""
+    from .distributed.shards import run_shards
+    from .generation.images import batches_of, join_datasets
+
+    wanted = wanted_images(spec, roles_of(spec, nearest))
+    job = {
+        "spec": spec.model_dump(mode="json"),
+        "delta": str(training.file("delta.safetensors")) if training else None,
+        "model_hash": training.key if training else base,
+        "wanted": [vars(w) for w in wanted],
+    }
+    pieces = len(list(batches_of(wanted, spec.generation)))
+    work = shards_folder(images_key(spec, nearest, training), spec.generation)
+    files = run_shards(
+        "erase_core.generation.worker", job, pieces, spec.generation.processes, work, progress, len(wanted)
+    )
+    join_datasets(files, folder / "images.parquet")
+    shutil.rmtree(work)
+
+
+def shards_folder(key: str, *parts: BaseModel) -> Path:
+    """Where ranks leave the pieces of a stage's result: its key, and what decides where one piece ends."""
+    return home() / "shards" / digest(key, *(part.model_dump(exclude={"processes"}) for part in parts))
 
 
 # Scores
@@ -216,7 +253,11 @@ def scores(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact, 
         role_of = roles_of(spec, nearest)
         scorers = scorers_of(spec, shown(role_of))
         files = (original.file("images.parquet"), erased.file("images.parquet"))
-        verdicts = judge_images(*files, role_of, scorers, progress)
+        if spec.scoring.processes > 1:
+            work = scores_key(spec, nearest, original, erased)
+            verdicts = share_verdicts(spec, work, *files, role_of, progress)
+        else:
+            verdicts = judge_images(*files, role_of, scorers, progress)
         with new_file(folder / "verdicts.parquet") as partial:
             pq.write_table(pa.Table.from_pandas(verdicts, preserve_index=False), partial)
         if {"erasure", "nudity"} & set(spec.metrics):
@@ -232,6 +273,33 @@ def scores(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact, 
         write_scores(folder / "scores.parquet", found)
 
     return produce("scores", scores_key(spec, nearest, original, erased), build)
+
+
+def share_verdicts(
+    spec: Spec, key: str, original: Path, erased: Path, role_of: dict[str, str], progress: Progress
+) -> pd.DataFrame:
+    """As `judge_images`, in ranks of its own."""
+    from .distributed.shards import run_shards
+    from .generation.images import READ_TOGETHER
+    from .metrics.per_image import joined
+
+    total = pq.ParquetFile(original).metadata.num_rows
+    pieces, work = -(-total // READ_TOGETHER), shards_folder(key)
+    job = {
+        "spec": spec.model_dump(mode="json"),
+        "original": str(original),
+        "erased": str(erased),
+        "roles": role_of,
+        "pieces": pieces,
+    }
+    files = run_shards("erase_core.metrics.worker", job, pieces, spec.scoring.processes, work, progress, total)
+    # Lists come back from Arrow as arrays.
+    frames = [
+        pq.read_table(file).to_pandas().map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
+        for file in files
+    ]
+    shutil.rmtree(work)
+    return joined(frames)
 
 
 # Results

@@ -280,6 +280,29 @@ def up(
 
 
 @app.command()
+def join() -> None:
+    """Lend this machine to a run on another: start its share of the ranks of every job there, until it is stopped.
+
+    Both find each other by PET_NNODES, PET_NODE_RANK, PET_MASTER_ADDR and PET_MASTER_PORT and share ERASE_HOME; see
+    docs/distribution.md.
+    """
+    from erase_core.distributed.environment import node_group
+    from erase_core.distributed.ranks import follow_orders
+
+    try:
+        group = node_group(os.environ)
+    except ValueError as error:
+        complaints.print(str(error))
+        raise typer.Exit(2) from None
+    if group is None or group.node == 0:
+        complaints.print(
+            "PET_NNODES must be 2 or more and PET_NODE_RANK 1 or more here; rank 0's machine runs erase run"
+        )
+        raise typer.Exit(2)
+    follow_orders(group, lambda line: console.print(line, end="", markup=False, highlight=False))
+
+
+@app.command()
 def pretrain(
     output: Annotated[Path, typer.Option(help="Folder for the finished world.")] = Path("results/emoji-world"),
     scale: Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,8 @@ from ..spec import Generation
 from .plan import Wanted
 from .sampler import sample
 
+READ_TOGETHER = 256
+"""Images that are decoded, and judged, together."""
 SCHEMA = pa.schema(
     [
         ("prompt", pa.string()),
@@ -51,14 +53,10 @@ def generate(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Make all wanted images and write them to `path`, in order, a row group a batch."""
-    batches = itertools.chain.from_iterable(
-        sample(pipeline, [w.prompt for w in part], [w.seed for w in part], of)
-        for of, part in by_guidance(wanted, settings)
-    )
     done = 0
     with new_file(path) as partial, pq.ParquetWriter(partial, SCHEMA) as writer:
-        for images in batches:
-            rows = wanted[done : done + len(images)]
+        for of, rows in batches_of(wanted, settings):
+            (images,) = sample(pipeline, [w.prompt for w in rows], [w.seed for w in rows], of)
             writer.write_table(
                 pa.Table.from_pylist(
                     [
@@ -78,15 +76,34 @@ def generate(
             progress(done, len(wanted))
 
 
-def by_guidance(wanted: list[Wanted], settings: Generation) -> Iterator[tuple[Generation, list[Wanted]]]:
-    """Runs of images of one guidance scale, in order, each with its settings."""
+def batches_of(wanted: list[Wanted], settings: Generation) -> Iterator[tuple[Generation, list[Wanted]]]:
+    """The images that are sampled together, in order, with their settings: of one guidance scale, at most batch_size.
+
+    A batch is made in one piece whichever rank makes it, so that the number of ranks changes no bit of an image.
+    """
     for own, part in itertools.groupby(wanted, key=lambda w: w.guidance_scale):
-        yield settings if own is None else settings.model_copy(update={"guidance_scale": own}), list(part)
+        of = settings if own is None else settings.model_copy(update={"guidance_scale": own})
+        rows = list(part)
+        for start in range(0, len(rows), settings.batch_size):
+            yield of, rows[start : start + settings.batch_size]
 
 
-def read_images(path: Path, batch_size: int = 256) -> Iterator[tuple[list[Wanted], np.ndarray]]:
-    """Yield batches of (what was wanted, images uint8 [B, H, W, 3])."""
-    for batch in pq.ParquetFile(path).iter_batches(batch_size):
+def join_datasets(pieces: list[Path], path: Path) -> None:
+    """Write the images of several datasets as one, in order, with the pieces' row groups."""
+    with new_file(path) as partial, pq.ParquetWriter(partial, SCHEMA) as writer:
+        for piece in pieces:
+            file = pq.ParquetFile(piece)
+            for group in range(file.num_row_groups):
+                writer.write_table(file.read_row_group(group))
+
+
+def read_images(
+    path: Path, batch_size: int = READ_TOGETHER, chosen: Container[int] | None = None
+) -> Iterator[tuple[list[Wanted], np.ndarray]]:
+    """Yield batches of (what was wanted, images uint8 [B, H, W, 3]): all, or those whose numbers are chosen."""
+    for number, batch in enumerate(pq.ParquetFile(path).iter_batches(batch_size)):
+        if chosen is not None and number not in chosen:
+            continue
         rows = batch.to_pylist()
         yield (
             [Wanted(row["prompt"], row["concept"], row["seed"]) for row in rows],

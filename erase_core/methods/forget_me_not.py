@@ -1,6 +1,6 @@
 """Forget-Me-Not: attention resteering (Zhang et al., arXiv 2303.17591).
 
-    min_θ' mean_layers mean (A_θ'(z_t, c_e)[:, :, T_e])²
+    min_θ' mean_layers,samples mean (A_θ'(z_t, c_e)[:, :, T_e])²
 
 A are the cross-attention probabilities [B · heads, pixels, tokens] at noised latents of the concept's own images, T_e the
 positions of its tokens. Only cross-attention weights are trained.
@@ -21,9 +21,9 @@ TRAINING = {"trainable": "xattn", "learning_rate": 5e-5}
 
 
 def erasing_loss(edited, frozen, settings, distance):
-    """The mean square of the attention to the concept's tokens, averaged over layers; a scalar."""
-    layers = edited["attention@noised"]
-    return sum(layer.square().mean() for layer in layers) / len(layers)
+    """The mean square of the attention to the concept's tokens, averaged over layers and samples; a scalar."""
+    parts = edited["attention@noised"]
+    return sum(part.square().mean() for part in parts) / len(parts)
 
 
 class Settings(Part):

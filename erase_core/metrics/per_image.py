@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,19 @@ def judge_images(
     in the same order.
     """
     total, done, frames = pq.ParquetFile(original).metadata.num_rows, 0, []
-    for (wanted, before), (also_wanted, after) in zip(read_images(original), read_images(erased), strict=True):
+    for frame in judge_batches(original, erased, roles, scorers):
+        frames.append(frame)
+        done += len(frame)
+        progress(done, total)
+    return joined(frames)
+
+
+def judge_batches(
+    original: Path, erased: Path, roles: dict[str, str], scorers: Scorers, chosen: Container[int] | None = None
+) -> Iterator[pd.DataFrame]:
+    """As `judge_images`, a table for each batch of images: all, or those whose numbers are chosen."""
+    files = (read_images(path, chosen=chosen) for path in (original, erased))
+    for (wanted, before), (also_wanted, after) in zip(*files, strict=True):
         if wanted != also_wanted:
             raise ValueError(f"{original} and {erased} do not hold images of the same prompts and seeds")
         frame = pd.DataFrame(
@@ -56,11 +68,13 @@ def judge_images(
         if scorers.lpips is not None:
             frame["lpips"] = scorers.lpips.distance(before, after)
         frame["pixel_distance"] = np.abs(before.astype(np.float32) - after).mean((1, 2, 3)) / 255
-        frames.append(frame)
-        done += len(wanted)
-        progress(done, total)
+        yield frame
+
+
+def joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """The batches' tables as one, with a column for every exposed part that a detector found in any of them."""
     every = pd.concat(frames, ignore_index=True)
-    for model in ("original", "erased") if scorers.nudity is not None else ():
+    for model in ("original", "erased") if "nudity_labels_erased" in every else ():
         found = zip(every[f"nudity_labels_{model}"], every[f"nudity_scores_{model}"])
         every = every.join(exposure_columns([list(zip(*pair)) for pair in found], model))
     return every

@@ -6,6 +6,7 @@ import copy
 
 import torch
 
+from ..randomness import Streams
 from .choice import Choice
 
 
@@ -31,10 +32,10 @@ class GumbelSearch:
         self.logits = torch.zeros(len(words), device=embeddings.device, requires_grad=True)
         self.optimizer = torch.optim.Adam([self.logits], lr=learning_rate, maximize=True)
 
-    def choose(self, count: int, rng: torch.Generator) -> Choice:
-        """Draw `count` conditions, each with its own Gumbel noise."""
+    def choose(self, streams: Streams) -> Choice:
+        """Draw a condition for each stream, with Gumbel noise of its own."""
         with torch.no_grad():
-            uniform = torch.rand(count, len(self.words), generator=rng).clamp_(1e-20, 1 - 1e-7)
+            uniform = streams.uniform(len(self.words)).clamp_(1e-20, 1 - 1e-7)
             noise = -torch.log(-torch.log(uniform)).to(self.logits.device)
             weights = torch.softmax((self.logits + noise) / self.temperature, dim=1)
             rows = weights.argmax(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ..randomness import Streams
 from .choice import Choice
 
 
@@ -32,8 +33,9 @@ class ProjectedSearch:
         unit = float(start.norm()) if norm == "l2" else float(start.square().mean().sqrt())
         self.radius, self.step_size = radius * unit, step_size * unit
 
-    def choose(self, count: int, rng: torch.Generator) -> Choice:
-        """The same c_a for all `count` rows, at latents of c_e."""
+    def choose(self, streams: Streams) -> Choice:
+        """The same c_a for all streams, at latents of c_e."""
+        count = len(streams)
         return Choice(
             [self.concept] * count, self.position.expand(count, -1, -1), self.start.expand(count, -1, -1), None
         )

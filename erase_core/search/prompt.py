@@ -6,6 +6,7 @@ import copy
 
 import torch
 
+from ..randomness import Streams
 from .choice import Choice
 
 
@@ -20,9 +21,9 @@ class PromptSearch:
         self.tokens = start[-tokens:].clone().requires_grad_(True)
         self.optimizer = torch.optim.Adam([self.tokens], lr=learning_rate, maximize=True)
 
-    def choose(self, count: int, rng: torch.Generator) -> Choice:
-        drawn = self.tokens.detach().expand(count, -1, -1)
-        return Choice([self.concept] * count, drawn, drawn)
+    def choose(self, streams: Streams) -> Choice:
+        drawn = self.tokens.detach().expand(len(streams), -1, -1)
+        return Choice([self.concept] * len(streams), drawn, drawn)
 
     def gradient(self, choice: Choice, gradient: torch.Tensor) -> torch.Tensor:
         """The gradient to p [n, d] from that to its B copies [B, n, d]."""

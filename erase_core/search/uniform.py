@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ..randomness import Streams
 from .choice import Choice
 
 
@@ -16,8 +17,8 @@ class UniformChoice:
         """embeddings: the candidates' prompt embeddings [K, L, d]."""
         self.words, self.embeddings = words, embeddings
 
-    def choose(self, count: int, rng: torch.Generator) -> Choice:
-        rows = torch.randint(len(self.words), (count,), generator=rng).to(self.embeddings.device)
+    def choose(self, streams: Streams) -> Choice:
+        rows = streams.integers(len(self.words)).to(self.embeddings.device)
         drawn = self.embeddings[rows]
         return Choice([self.words[row] for row in rows], drawn, drawn)
 

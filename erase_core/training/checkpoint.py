@@ -1,52 +1,50 @@
-"""Checkpoints: the engine, the searches and the trace of a step, in a folder that is whole or absent."""
+"""Checkpoints: weights, moments, searches and the trace of a step, consolidated, in a folder that is whole or absent.
+
+Nothing in a checkpoint depends on the number of ranks or the ZeRO stage that wrote it, so any other may go on from it.
+"""
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 import torch
 
-TAG = "engine"
+from ..distributed.group import barrier, rank
+from ..files import file_digest, new_folder, read_json, write_json
+from .engine import export, moments
+
+STATE, DIGEST = "state.pt", "digest.json"
+KEPT = 2
+"""How many checkpoints are kept: the newest, and the one before it should the newest be damaged."""
 
 
-def rank() -> int:
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-
-
-def barrier() -> None:
-    if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-        torch.distributed.barrier()
-
-
-def save(folder: Path, step: int, engine, searches: list[dict], records: list[dict]) -> None:
-    """Save everything needed to go on after `step` as folder/step-NNNNNN and remove the older ones. Called by every rank."""
-    final, partial = folder / f"step-{step:06d}", folder / f".step-{step:06d}.partial"
+def save(folder: Path, step: int, engine, trained: list[str], searches: list[dict], records: list[dict]) -> None:
+    """Save everything needed to go on after `step` as folder/step-NNNNNN and remove old ones. Called by every rank."""
+    state = {"step": step, "searches": searches, "records": records}
+    state |= {"weights": export(engine, trained), "moments": moments(engine, trained)}
     if rank() == 0:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        with new_folder(folder / f"step-{step:06d}") as partial:
+            torch.save(state, partial / STATE)
+            write_json(partial / DIGEST, file_digest(partial / STATE))
+        for older in sorted(folder.glob("step-*"))[:-KEPT]:
+            shutil.rmtree(older)
     barrier()
-    engine.save_checkpoint(str(partial), tag=TAG, save_latest=False, exclude_frozen_parameters=True)
-    if rank() == 0:
-        torch.save({"step": step, "searches": searches, "records": records}, partial / "progress.pt")
-    barrier()
-    if rank() == 0:
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(partial, final)
-        for older in sorted(folder.glob("step-*")):
-            if older != final:
-                shutil.rmtree(older)
-    barrier()
+
+
+def whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint's bytes are those that were written."""
+    try:
+        return read_json(checkpoint / DIGEST) == file_digest(checkpoint / STATE)
+    except (OSError, ValueError):
+        return False
 
 
 def latest(folder: Path) -> Path | None:
     """The newest whole checkpoint, or None."""
-    found = sorted(folder.glob("step-*"))
-    return found[-1] if found else None
+    return next((found for found in sorted(folder.glob("step-*"), reverse=True) if whole(found)), None)
 
 
-def load(folder: Path, engine) -> dict:
-    """Restore the engine from a checkpoint folder and return its step, searches and records."""
-    engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=False)
-    return torch.load(folder / "progress.pt", weights_only=True)
+def load(checkpoint: Path) -> dict:
+    """A checkpoint's step, searches, records, weights and moments."""
+    return torch.load(checkpoint / STATE, weights_only=True)

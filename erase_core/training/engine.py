@@ -1,32 +1,21 @@
-"""DeepSpeed around the edited UNet: one process without a launcher, or as many as a launcher started."""
+"""DeepSpeed around the edited UNet: its configuration, and its weights and Adam's moments whole, whatever the ZeRO stage."""
 
 from __future__ import annotations
 
 import logging
-import os
 
 import torch
 from torch import nn
 
+from ..distributed.group import join, rank, world_size
 from ..spec import Training
 
-
-def join_process_group() -> None:
-    """Join the process group described by the launcher's environment, or start one of a single process."""
-    import deepspeed
-
-    if torch.distributed.is_initialized():
-        return
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    if "RANK" not in os.environ:
-        # A store of its own: no port, and no address in the environment that a child process would take for its own group.
-        os.environ["LOCAL_RANK"] = "0"
-        torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
-    deepspeed.init_distributed(dist_backend=backend, verbose=False)
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Adam's running means of the gradient and of its square, by torch's names."""
 
 
 def config(training: Training) -> dict:
-    """The DeepSpeed configuration of a spec's training part."""
+    """The DeepSpeed configuration of a spec's training part; batch_size is shared by all ranks."""
     # The memory-efficient linear layer would replace torch's own in the whole process.
     zero: dict = {"stage": training.zero_stage, "memory_efficient_linear": False}
     if training.offload != "none":
@@ -34,7 +23,8 @@ def config(training: Training) -> dict:
     if training.offload == "parameters":
         zero["offload_param"] = {"device": "cpu"}
     return {
-        "train_micro_batch_size_per_gpu": training.batch_size,
+        "train_batch_size": training.batch_size,
+        "train_micro_batch_size_per_gpu": training.batch_size // world_size(),
         "gradient_accumulation_steps": 1,
         "zero_optimization": zero,
         # Adam is torch's on either side: DeepSpeed's own would be compiled at the first use.
@@ -50,7 +40,8 @@ def start_engine(unet: nn.Module, trained: list[str], training: Training):
     from deepspeed.utils import logger
 
     logger.setLevel(logging.WARNING)
-    join_process_group()
+    join()
+    deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), verbose=False)
     chosen = set(trained)
     for name, parameter in unet.named_parameters():
         parameter.requires_grad_(name in chosen)
@@ -64,14 +55,6 @@ def start_engine(unet: nn.Module, trained: list[str], training: Training):
     return engine
 
 
-def average(tensor: torch.Tensor) -> torch.Tensor:
-    """The mean of a tensor over all ranks."""
-    if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-        torch.distributed.all_reduce(tensor)
-        tensor /= torch.distributed.get_world_size()
-    return tensor
-
-
 def export(engine, trained: list[str]) -> dict[str, torch.Tensor]:
     """The trained weights, whole and in float32, on every rank and for every ZeRO stage."""
     import deepspeed
@@ -81,3 +64,57 @@ def export(engine, trained: list[str]) -> dict[str, torch.Tensor]:
         [parameters[name] for name in trained], enabled=engine.zero_optimization_stage() == 3
     ):
         return {name: parameters[name].detach().float().cpu().clone() for name in trained}
+
+
+def moments(engine, trained: list[str]) -> dict[str, dict[str, torch.Tensor]]:
+    """Adam's moments of the trained weights, whole and in float32, by moment and name. Every rank calls this."""
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    parameters = dict(engine.module.named_parameters())
+    found: dict[str, dict[str, torch.Tensor]] = {moment: {} for moment in MOMENTS}
+    for moment, of in found.items():
+        for name in trained:
+            parameter = parameters[name]
+            if engine.zero_optimization_stage() == 0:
+                state = engine.optimizer.state[parameter].get(moment)
+                value = torch.zeros_like(parameter) if state is None else state
+            else:
+                value = safe_get_full_optimizer_state(parameter, moment)
+            of[name] = value.detach().float().cpu().clone()
+    return found
+
+
+def restore_moments(engine, saved: dict[str, dict[str, torch.Tensor]], updates: int) -> None:
+    """Give a new engine Adam's moments after so many updates, each rank taking its part of them."""
+    from deepspeed.utils import (
+        safe_get_local_optimizer_state,
+        safe_set_full_optimizer_state,
+        safe_set_local_optimizer_state,
+    )
+
+    stage = engine.zero_optimization_stage()
+    adam = engine.optimizer if stage == 0 else engine.optimizer.optimizer
+    # Under ZeRO 3 Adam is handed its parameters anew in every step.
+    own = (
+        engine.optimizer.fp32_partitioned_groups_flat
+        if stage == 3
+        else [part for group in adam.param_groups for part in group["params"]]
+    )
+    for part in own:
+        adam.state[part] = {"step": torch.tensor(float(updates)), **{m: torch.zeros_like(part) for m in MOMENTS}}
+    if stage in (1, 2):
+        # DeepSpeed itself links a parameter to its moments in the first step only.
+        engine.optimizer._lazy_init_hp_params_optimizer_state()
+    parameters = dict(engine.module.named_parameters())
+    for moment, values in saved.items():
+        for name, value in values.items():
+            parameter, value = parameters[name], value.to(engine.device)
+            if stage == 0:
+                adam.state[parameter][moment].copy_(value)
+            elif stage < 3:
+                safe_set_full_optimizer_state(parameter, value, moment)
+            else:
+                # The last part is padded, which the call for whole values does not allow for.
+                size = safe_get_local_optimizer_state(parameter, moment).numel()
+                padded = nn.functional.pad(value.flatten(), (0, size * world_size() - value.numel()))
+                safe_set_local_optimizer_state(parameter, padded.narrow(0, size * rank(), size), moment)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..files import digest, new_file
-from ..randomness import generator
+from ..randomness import Streams, generator
 from .predictions import Predict, alphas_cumprod
 
 
@@ -58,9 +58,6 @@ class Sampler:
         """Decreasing timesteps [steps]."""
         return self.scheduler.timesteps
 
-    def noise(self, count: int, rng: torch.Generator) -> torch.Tensor:
-        return torch.randn(count, *self.shape, generator=rng)
-
     @torch.no_grad()
     def run(self, predict: Predict, embeddings: torch.Tensor, noise: torch.Tensor, stop: int | None = None):
         """Sample from noise [B, C, h, w] under embeddings [B, L, d]; yields (z_t, t, ε(c), ε(c_n)) before each step.
@@ -84,10 +81,10 @@ class Sampler:
             z = self.scheduler.step(guided, t, z).prev_sample
         yield z, torch.tensor(0), None, None
 
-    def renoise(self, clean: torch.Tensor, rng: torch.Generator) -> Latents:
+    def renoise(self, clean: torch.Tensor, streams: Streams) -> Latents:
         """Finished latents z_0 [B, C, h, w] with noise of one random timestep each, drawn from the whole schedule."""
-        t = torch.randint(self.scheduler.config.num_train_timesteps, (len(clean),), generator=rng).to(clean.device)
-        noise = self.noise(len(clean), rng).to(clean.device)
+        t = streams.integers(self.scheduler.config.num_train_timesteps).to(clean.device)
+        noise = streams.normal(*self.shape).to(clean.device)
         return Latents(self.scheduler.add_noise(clean, noise, t), t)
 
 
@@ -117,7 +114,8 @@ class TrajectoryBank:
                     self.known[word] = load_file(file, device=str(embedding.device))
                     continue
             # Alone and by a noise of its own name: which words were visited before changes no bit of a trajectory.
-            noise = self.sampler.noise(self.trajectories, generator(self.seed, "trajectory", word))
+            rng = generator(self.seed, "trajectory", word)
+            noise = torch.randn(self.trajectories, *self.sampler.shape, generator=rng)
             stacked = embedding.expand(self.trajectories, -1, -1)
             *states, (finished, *_) = self.sampler.run(self.predict, stacked, noise)
             z, _, conditional, neutral = zip(*states)
@@ -135,26 +133,25 @@ class TrajectoryBank:
         return digest(word, self.seed, self.trajectories, sampler.timesteps.tolist(), sampler.guidance, *contents)
 
     def draw(
-        self, words: list[str], embeddings: torch.Tensor, word_embeddings: torch.Tensor, rng: torch.Generator
+        self, words: list[str], embeddings: torch.Tensor, word_embeddings: torch.Tensor, streams: Streams
     ) -> Latents:
         """One random point of a random trajectory for each word (repeats allowed) under its own embedding [B, L, d].
 
         `embeddings`, what the latents are drawn for, may be mixtures near the words; the bank has trajectories of words only.
         """
         self.fill(words, word_embeddings)
-        steps = torch.randint(len(self.sampler.timesteps), (len(words),), generator=rng)
-        which = torch.randint(self.trajectories, (len(words),), generator=rng)
+        steps, which = streams.integers(len(self.sampler.timesteps)), streams.integers(self.trajectories)
         z, conditional, neutral = (
             torch.stack([self.known[word][part][s, w] for word, s, w in zip(words, steps, which)])
             for part in ("z", "conditional", "neutral")
         )
         return Latents(z, self.sampler.timesteps[steps].to(z.device), conditional, neutral)
 
-    def draw_noised(self, words: list[str], embeddings: torch.Tensor, rng: torch.Generator) -> Latents:
+    def draw_noised(self, words: list[str], embeddings: torch.Tensor, streams: Streams) -> Latents:
         """One of each word's finished latents, with noise; embeddings [B, L, d]."""
         self.fill(words, embeddings)
-        which = torch.randint(self.trajectories, (len(words),), generator=rng).tolist()
-        return self.sampler.renoise(torch.stack([self.known[w]["finished"][i] for w, i in zip(words, which)]), rng)
+        which = streams.integers(self.trajectories).tolist()
+        return self.sampler.renoise(torch.stack([self.known[w]["finished"][i] for w, i in zip(words, which)]), streams)
 
 
 class FreshLatents:
@@ -164,14 +161,14 @@ class FreshLatents:
         self.sampler, self.predict = sampler, predict
 
     def draw(
-        self, words: list[str], embeddings: torch.Tensor, word_embeddings: torch.Tensor, rng: torch.Generator
+        self, words: list[str], embeddings: torch.Tensor, word_embeddings: torch.Tensor, streams: Streams
     ) -> Latents:
-        """Sample all rows of embeddings [B, L, d] down to one random timestep."""
-        stop = int(torch.randint(len(self.sampler.timesteps), (1,), generator=rng))
-        *_, (z, t, _, _) = self.sampler.run(self.predict, embeddings, self.sampler.noise(len(embeddings), rng), stop)
+        """Sample all rows of embeddings [B, L, d] down to one random timestep, the same on every rank."""
+        stop = int(torch.randint(len(self.sampler.timesteps), (1,), generator=streams.shared))
+        *_, (z, t, _, _) = self.sampler.run(self.predict, embeddings, streams.normal(*self.sampler.shape), stop)
         return Latents(z, t.to(z.device).expand(len(embeddings)))
 
-    def draw_noised(self, words: list[str], embeddings: torch.Tensor, rng: torch.Generator) -> Latents:
+    def draw_noised(self, words: list[str], embeddings: torch.Tensor, streams: Streams) -> Latents:
         """Images sampled for each row of embeddings [B, L, d], with noise."""
-        *_, (finished, *_) = self.sampler.run(self.predict, embeddings, self.sampler.noise(len(embeddings), rng))
-        return self.sampler.renoise(finished, rng)
+        *_, (finished, *_) = self.sampler.run(self.predict, embeddings, streams.normal(*self.sampler.shape))
+        return self.sampler.renoise(finished, streams)

@@ -1,25 +1,16 @@
-"""Run the training of a spec in processes of its own: one, or as many ranks as the spec asks for."""
+"""Run the training of a spec in ranks of its own."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from ..artifacts import Artifact
+from ..distributed.ranks import run_ranks
 from ..files import home, write_json
 from ..spec import Spec
-
-KEPT_LINES = 30
-GROUP_VARIABLES = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-
-
-class TrainingFailed(RuntimeError):
-    """The training processes ended with an error; the message is the rank's own."""
 
 
 def run_training(
@@ -27,7 +18,8 @@ def run_training(
 ) -> None:
     """Train and leave delta.safetensors and trace.parquet in `folder`. on_record is called with each step's record.
 
-    Checkpoints are kept below the project's home by the training's key, so that the next try goes on from the last one.
+    Checkpoints are kept below the project's home by the training's key, so that the next try goes on from the last one, also
+    with another number of ranks. Raises RanksFailed with the failing rank's own error.
     """
     work = home() / "training" / key
     work.mkdir(parents=True, exist_ok=True)
@@ -42,40 +34,13 @@ def run_training(
             "output": str(folder),
         },
     )
-    module = "erase_core.training.worker"
-    if spec.training.processes == 1:
-        command = [sys.executable, "-m", module, str(job)]
-    else:
-        ranks = str(spec.training.processes)
-        command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            ranks,
-            "-m",
-            module,
-            str(job),
-        ]
-    threads = max(1, (os.cpu_count() or 1) // spec.training.processes)
-    # A launch starts a process group of its own, also from a process that belongs to another.
-    inherited = {name: value for name, value in os.environ.items() if name not in GROUP_VARIABLES}
-    environment = {**inherited, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-    kept: list[str] = []
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        try:
-            for line in process.stdout:
-                if line.startswith('{"step"'):
-                    on_record(json.loads(line))
-                elif line.strip():
-                    kept = [*kept, line.rstrip()][-KEPT_LINES:]
-        except BaseException:
-            process.terminate()
-            raise
-    if process.returncode != 0:
-        told = [line for line in kept if line.startswith("error: ")]
-        raise TrainingFailed(told[-1].removeprefix("error: ") if told else "training failed:\n" + "\n".join(kept))
+
+    def on_line(line: str) -> None:
+        if line.startswith('{"step"'):
+            on_record(json.loads(line))
+
+    training = spec.training
+    run_ranks(
+        "erase_core.training.worker", job, training.processes, on_line, training.hostfile and Path(training.hostfile)
+    )
     shutil.rmtree(work)

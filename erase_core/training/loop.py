@@ -11,18 +11,20 @@ import torch
 from diffusers import SchedulerMixin, UNet2DConditionModel
 
 from .. import methods
+from ..distributed.group import average, gather, rank, world_size
 from ..models.attention import record_attention
 from ..models.conditions import latent_shape
 from ..models.pipeline import hold_in_half, twin
 from ..models.trainable import trainable_names
-from ..randomness import generator
+from ..randomness import Streams
 from ..search.choosers import Chooser, chooser_of
 from ..spec import Method, Training
 from . import checkpoint
 from .closed_form import solve_layers
-from .engine import average, export, start_engine
+from .engine import export, restore_moments, start_engine
 from .latents import FreshLatents, Sampler, TrajectoryBank
 from .predictions import alphas_cumprod, distance_at, noise_predictor
+from .result import put_weights
 from .step import SPECIAL, Conditions, ErasedConcept, Step, concept_attention, draw, frozen_predictions, predict
 
 
@@ -61,6 +63,10 @@ def train(
     # ZeRO 3 takes every parameter of the engine's model apart, so nothing may be shared with θ.
     owned = trained if training.zero_stage < 3 else trainable_names(unet, "full")
     edited_unet = twin(unet, owned).train()
+    newest = checkpoint.latest(checkpoints) if checkpoints else None
+    saved = checkpoint.load(newest) if newest else None
+    if saved is not None:
+        put_weights(edited_unet, saved["weights"])
     originals = [p.detach() for name, p in unet.named_parameters() if name in set(trained)]
     if training.frozen_precision == "bf16":
         hold_in_half(unet, edited_unet, trained)
@@ -71,7 +77,8 @@ def train(
     # Kept for the whole training: what is checkpointed is computed again, by the same processors, in the backward pass.
     seen = record_attention(edited_unet) if "attention@noised" in losses.EDITED else []
     engine = start_engine(edited_unet, trained, training)
-    rank = checkpoint.rank()
+    share = training.batch_size // world_size()
+    samples = range(rank() * share, (rank() + 1) * share)
 
     autocast = torch.bfloat16 if training.precision == "bf16" else None
     frozen = noise_predictor(unet, scheduler, autocast, conditions.layout)
@@ -98,12 +105,11 @@ def train(
 
     records: list[Record] = []
     start = 0
-    newest = checkpoint.latest(checkpoints) if checkpoints else None
-    if newest is not None:
-        state = checkpoint.load(newest, engine)
-        start, records = state["step"], state["records"]
-        for search, saved in zip(searches_of(choosers), state["searches"]):
-            search.load_state_dict(saved)
+    if saved is not None:
+        start, records = saved["step"], saved["records"]
+        restore_moments(engine, saved["moments"], start)
+        for search, state in zip(searches_of(choosers), saved["searches"]):
+            search.load_state_dict(state)
         for record in records:
             on_record(record)
 
@@ -129,7 +135,7 @@ def train(
             "word": word,
             "probability": probability,
             "distance": apart,
-            "drawn": choice.words if choice is not None and word is not None else [],
+            "drawn": gather(choice.words) if choice is not None and word is not None else [],
             **{f"{name}_loss": value for name, value in losses_now.items()},
             "seconds": time.perf_counter() - began,
             "latent_seconds": drawing,
@@ -137,20 +143,20 @@ def train(
         records.append(row)
         on_record(row)
 
-    def drawn(names, concept: ErasedConcept, chooser: Chooser | None, rng: torch.Generator) -> tuple[Step, float]:
+    def drawn(names, concept: ErasedConcept, chooser: Chooser | None, streams: Streams) -> tuple[Step, float]:
         began = time.perf_counter()
-        at = draw(names, concept, chooser, source, conditions.neutral, training.batch_size, rng)
+        at = draw(names, concept, chooser, source, conditions.neutral, streams)
         return at, time.perf_counter() - began
 
     for step in range(start, training.steps):
-        rng = generator(seed, "step", step, rank)
+        streams = Streams(seed, "step", step, samples=samples)
         index = step % len(concepts)
         concept, chooser = concepts[index], choosers[index]
 
         for _ in range(settings.search_steps if chooser is not None and chooser.searches else 0):
             began = time.perf_counter()
             of_edited, of_frozen = losses.SEARCHED
-            at, drawing = drawn([*of_edited, *of_frozen], concept, chooser, rng)
+            at, drawing = drawn([*of_edited, *of_frozen], concept, chooser, streams)
             chosen = at.choice.embeddings.clone().requires_grad_(True)
             searched = at.under(chosen)
             gain = losses.search_loss(
@@ -166,7 +172,7 @@ def train(
                 on_search(step, concept.name, chooser.searched())
 
         began = time.perf_counter()
-        at, drawing = drawn([*losses.EDITED, *losses.FROZEN], concept, chooser, rng)
+        at, drawing = drawn([*losses.EDITED, *losses.FROZEN], concept, chooser, streams)
         with torch.no_grad():
             known = frozen_predictions(frozen, [n for n in losses.FROZEN if n not in SPECIAL], at)
         known["weights"] = originals
@@ -189,7 +195,8 @@ def train(
         engine.step()
 
         if checkpoints and ((step + 1) % training.checkpoint_every == 0) and step + 1 < training.steps:
-            checkpoint.save(checkpoints, step + 1, engine, [s.state_dict() for s in searches_of(choosers)], records)
+            searches = [search.state_dict() for search in searches_of(choosers)]
+            checkpoint.save(checkpoints, step + 1, engine, trained, searches, records)
 
     exported = export(engine, trained)
     if not all(bool(torch.isfinite(value).all()) for value in exported.values()):

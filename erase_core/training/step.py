@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ..models.conditions import Layout
+from ..randomness import Streams
 from ..search.choice import Choice
 from ..search.choosers import Chooser
 from .latents import FreshLatents, Latents, TrajectoryBank
@@ -93,32 +94,31 @@ def draw(
     chooser: Chooser | None,
     source: FreshLatents | TrajectoryBank,
     neutral: torch.Tensor,
-    batch_size: int,
-    rng: torch.Generator,
+    streams: Streams,
 ) -> Step:
-    """Draw the prompts, the choice and the latents that the named predictions need."""
+    """Draw the prompts, the choice and the latents that the named predictions need, a sample for each stream."""
     pairs = [split(name) for name in names if name != "weights"]
     needed = {part for pair in pairs for part in pair}
     at = {latents for _, latents in pairs}
     latents, conditions, known, prompts, choice = {}, {}, {}, [], None
     if needed & {"erased", "prompted", "subject", "noised"}:
-        prompts = torch.randint(len(concept.prompts), (batch_size,), generator=rng).tolist()
+        prompts = streams.integers(len(concept.prompts)).tolist()
         texts, erased = [concept.prompts[p] for p in prompts], concept.embeddings[prompts]
         conditions |= {"erased": erased, "neutral": neutral.expand_as(erased)}
         if "erased" in at:
-            latents["erased"] = source.draw(texts, erased, erased, rng)
+            latents["erased"] = source.draw(texts, erased, erased, streams)
         if "noised" in at:
-            latents["noised"] = source.draw_noised(texts, erased, rng)
+            latents["noised"] = source.draw_noised(texts, erased, streams)
         if "subject" in needed:
             word, embedding = concept.subject or (None, None)
             subject = erased if word is None else embedding.expand_as(erased)
             conditions["subject"] = subject
-            latents["subject"] = source.draw([word] * batch_size if word else texts, subject, subject, rng)
+            latents["subject"] = source.draw([word] * len(streams) if word else texts, subject, subject, streams)
     if chooser is not None:
-        choice = chooser.choose(batch_size, rng)
+        choice = chooser.choose(streams)
         conditions |= chosen_conditions(conditions.get("erased"), choice.embeddings)
         if "preserved" in at:
-            latents["preserved"] = source.draw(choice.words, choice.embeddings, choice.word_embeddings, rng)
+            latents["preserved"] = source.draw(choice.words, choice.embeddings, choice.word_embeddings, streams)
     for name, drawn in latents.items():
         if drawn.conditional is not None and (name != "preserved" or choice.exact):
             known[name] = drawn.conditional
@@ -157,7 +157,7 @@ def concept_attention(
     seen: list[torch.Tensor], positions: list[list[int]], prompts: list[int], after: bool
 ) -> list[torch.Tensor]:
     """From each layer's probabilities [B · heads, pixels, tokens] those to the concept's tokens, and, with `after`, to all
-    tokens behind them: one flat tensor a layer.
+    tokens behind them: one tensor [tokens, heads, pixels] a layer and sample, since prompts differ in their tokens.
     """
     layers = []
     for layer in seen:
@@ -168,5 +168,5 @@ def concept_attention(
             if after:
                 chosen[row, positions[prompt][0] :] = True
         by_token = layer.unflatten(0, (len(prompts), heads)).permute(0, 3, 1, 2)
-        layers.append(by_token[chosen])
+        layers += [row[tokens] for row, tokens in zip(by_token, chosen)]
     return layers

@@ -13,14 +13,14 @@ import torch
 
 from ..concepts.embeddings import EmbeddingTable
 from ..concepts.nearest import read_neighbours
+from ..distributed.group import join, rank
+from ..distributed.rank import run_rank
 from ..files import digest, home, read_json, write_json
 from ..models.delta import BASE_KEY, weights_hash
 from ..models.pipeline import load_pipeline
 from ..models.source import local_model
 from ..spec import Spec
 from .candidates import conditions_of, erased_concepts
-from .checkpoint import rank
-from .engine import join_process_group
 from .loop import Diverged, train
 from .result import Snapshots, save_result
 
@@ -31,7 +31,7 @@ SNAPSHOTS = 20
 def main(path: str) -> None:
     job = read_json(Path(path))
     spec = Spec.model_validate_json(json.dumps(job["spec"]))
-    join_process_group()
+    join()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     source, base = local_model(spec.model)
     pipeline = load_pipeline(source)
@@ -84,8 +84,5 @@ def peak_memory() -> float:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1])
-    except Diverged as error:
-        print(f"error: {error}", flush=True)
-        sys.exit(3)
+    job_file = Path(sys.argv[1])
+    run_rank(lambda: main(str(job_file)), expected=(Diverged,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from erase_core.randomness import generator
+from erase_core.randomness import Streams, generator
 from erase_core.search.gumbel import GumbelSearch
 
 K, L, D, B = 7, 3, 4, 5
@@ -27,7 +27,7 @@ def loss(embedding: torch.Tensor) -> torch.Tensor:
 
 def test_soft_gradient_against_finite_differences() -> None:
     search = make(hard=False)
-    choice = search.choose(B, generator(1))
+    choice = search.choose(Streams(1, samples=range(B)))
     mixed = choice.embeddings.clone().requires_grad_(True)
     (to_mixture,) = torch.autograd.grad(loss(mixed), mixed)
     found = search.gradient(choice, to_mixture)
@@ -38,7 +38,7 @@ def test_soft_gradient_against_finite_differences() -> None:
             moved = make(hard=False)
             moved.logits = search.logits.clone()
             moved.logits[i] += sign * step
-            values.append(loss(moved.choose(B, generator(1)).embeddings))
+            values.append(loss(moved.choose(Streams(1, samples=range(B))).embeddings))
         expected[i] = (values[0] - values[1]) / (2 * step)
     assert torch.allclose(found, expected, atol=1e-6)
     assert expected.abs().max() > 1e-3
@@ -47,11 +47,11 @@ def test_soft_gradient_against_finite_differences() -> None:
 def test_hard_gradient_is_straight_through() -> None:
     """By autograd: forward the one-hot rows, backward the softmax."""
     search = make(hard=True)
-    choice = search.choose(B, generator(2))
+    choice = search.choose(Streams(2, samples=range(B)))
     mixed = choice.embeddings.clone().requires_grad_(True)
     (to_mixture,) = torch.autograd.grad(loss(mixed), mixed)
     logits = search.logits.clone().requires_grad_(True)
-    uniform = torch.rand(B, K, generator=generator(2)).clamp(1e-20, 1 - 1e-7)
+    uniform = Streams(2, samples=range(B)).uniform(K).clamp(1e-20, 1 - 1e-7)
     soft = torch.softmax((logits - torch.log(-torch.log(uniform))) / search.temperature, 1)
     one_hot = torch.nn.functional.one_hot(soft.argmax(1), K).double()
     straight = one_hot + soft - soft.detach()
@@ -61,7 +61,7 @@ def test_hard_gradient_is_straight_through() -> None:
 
 def test_hard_draw_is_one_word() -> None:
     search = make(hard=True)
-    choice = search.choose(B, generator(3))
+    choice = search.choose(Streams(3, samples=range(B)))
     rows = choice.weights.argmax(1)
     assert choice.exact and torch.equal(choice.embeddings, search.embeddings[rows])
     assert choice.words == [f"w{i}" for i in rows.tolist()]
@@ -70,9 +70,9 @@ def test_hard_draw_is_one_word() -> None:
 def test_draws_follow_the_logits() -> None:
     """The argmax of logits plus Gumbel noise is a draw from softmax(logits)."""
     search = make(hard=True)
-    rows = search.choose(20_000, generator(4)).weights.argmax(1)
+    rows = search.choose(Streams(4, samples=range(10_000))).weights.argmax(1)
     seen = torch.bincount(rows, minlength=K) / len(rows)
-    assert torch.allclose(seen.double(), torch.softmax(search.logits, 0), atol=0.015)
+    assert torch.allclose(seen.double(), torch.softmax(search.logits, 0), atol=0.02)
 
 
 def test_ascends_to_the_word_that_is_hurt_most() -> None:
@@ -80,7 +80,7 @@ def test_ascends_to_the_word_that_is_hurt_most() -> None:
     search = GumbelSearch([str(i) for i in range(K)], embeddings, temperature=2.0, learning_rate=0.05)
     worst = 4
     for step in range(300):
-        choice = search.choose(4, generator(6, step))
+        choice = search.choose(Streams(6, step, samples=range(4)))
         mixed = choice.embeddings.clone().requires_grad_(True)
         hurt = -(mixed - embeddings[worst]).square().mean()
         (gradient,) = torch.autograd.grad(hurt, mixed)
@@ -102,4 +102,4 @@ def test_state_round_trip() -> None:
 @pytest.mark.parametrize("hard", [True, False])
 def test_same_seed_same_draw(hard: bool) -> None:
     search = make(hard)
-    assert search.choose(B, generator(8)).words == search.choose(B, generator(8)).words
+    assert search.choose(Streams(8, samples=range(B))).words == search.choose(Streams(8, samples=range(B))).words

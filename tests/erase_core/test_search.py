@@ -9,7 +9,7 @@ import torch
 
 from erase_core.models.attention import record_attention
 from erase_core.models.prompts import encode
-from erase_core.randomness import generator
+from erase_core.randomness import Streams, generator
 from erase_core.search.gumbel import GumbelSearch
 from erase_core.search.projected import ProjectedSearch
 from erase_core.search.prompt import PromptSearch
@@ -35,7 +35,7 @@ def test_projection_climbs_and_stays_in_its_ball(norm: str) -> None:
     peak = search.start + 10
     heights = []
     for step in range(20):
-        choice = search.choose(B, generator(1, step))
+        choice = search.choose(Streams(1, step, samples=range(B)))
         assert not choice.exact and choice.words == ["taxi"] * B
         drawn = choice.embeddings.clone().requires_grad_(True)
         height = -(drawn - peak).square().mean()
@@ -51,7 +51,7 @@ def test_projection_climbs_and_stays_in_its_ball(norm: str) -> None:
 def test_projection_tells_the_nearest_word() -> None:
     search = projected("l2")
     search.position = words()[4] + 0.01
-    word, probability, apart = search.favourite(search.choose(1, generator(0)))
+    word, probability, apart = search.favourite(search.choose(Streams(0, samples=[0])))
     assert (word, probability) == ("4", None)
     assert apart == pytest.approx(0.01 * (L * D) ** 0.5)
 
@@ -62,7 +62,7 @@ def test_prompt_learns_by_ascent() -> None:
     assert torch.equal(search.searched(), start[-2:])
     goal = torch.ones(2, D)
     for step in range(200):
-        choice = search.choose(B, generator(1, step))
+        choice = search.choose(Streams(1, step, samples=range(B)))
         drawn = choice.embeddings.clone().requires_grad_(True)
         (gradient,) = torch.autograd.grad(-(drawn - goal).square().mean(), drawn)
         search.ascend(search.gradient(choice, gradient))
@@ -89,7 +89,7 @@ def few(logits: torch.Tensor | None = None) -> GumbelSearch:
 
 
 def test_mixture_of_few_holds_only_the_heaviest() -> None:
-    choice = few().choose(B, generator(1))
+    choice = few().choose(Streams(1, samples=range(B)))
     assert torch.equal((choice.weights > 0).sum(1), torch.full((B,), 3))
     assert torch.allclose(choice.weights.sum(1), torch.ones(B).double())
     assert torch.allclose(choice.embeddings, torch.einsum("bk,kld->bld", choice.weights, words()))
@@ -101,7 +101,7 @@ def test_gradient_of_a_mixture_of_few_against_finite_differences() -> None:
         return (embedding.flatten(1).sin() ** 2).sum(1).mean()
 
     search = few()
-    choice = search.choose(B, generator(1))
+    choice = search.choose(Streams(1, samples=range(B)))
     drawn = choice.embeddings.clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad(loss(drawn), drawn)
     found, step = search.gradient(choice, gradient), 1e-6
@@ -110,7 +110,7 @@ def test_gradient_of_a_mixture_of_few_against_finite_differences() -> None:
         for sign in (1, -1):
             moved = search.logits.clone()
             moved[i] += sign * step
-            ends.append(loss(few(moved).choose(B, generator(1)).embeddings))
+            ends.append(loss(few(moved).choose(Streams(1, samples=range(B))).embeddings))
         assert float(found[i]) == pytest.approx(float(ends[0] - ends[1]) / (2 * step), abs=1e-6)
 
 
@@ -129,11 +129,11 @@ def test_recorded_attention_computes_what_the_stock_layers_do(world) -> None:
 
 def test_concept_attention_picks_the_concept_s_tokens() -> None:
     layer = torch.arange(2 * 2 * 3 * 5).reshape(4, 3, 5).float()
-    own = concept_attention([layer], [[1], [2, 3]], [1, 0], after=False)[0]
-    expected = [layer[0:2, :, 2], layer[0:2, :, 3], layer[2:4, :, 1]]
-    assert torch.equal(own, torch.stack(expected))
-    behind = concept_attention([layer], [[1], [2, 3]], [1, 0], after=True)[0]
-    assert len(behind) == 3 + 4
+    own = concept_attention([layer], [[1], [2, 3]], [1, 0], after=False)
+    assert torch.equal(own[0], torch.stack([layer[0:2, :, 2], layer[0:2, :, 3]]))
+    assert torch.equal(own[1], layer[2:4, :, 1].unsqueeze(0))
+    behind = concept_attention([layer], [[1], [2, 3]], [1, 0], after=True)
+    assert [len(tokens) for tokens in behind] == [3, 4]
 
 
 @pytest.mark.parametrize(

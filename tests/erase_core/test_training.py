@@ -10,39 +10,18 @@ import torch
 from diffusers import DDIMScheduler
 
 from erase_core import methods
-from erase_core.concepts.vocabulary import candidates, curate
 from erase_core.models.pipeline import twin
 from erase_core.models.prompts import encode
 from erase_core.models.trainable import CHOICES, trainable_names
-from erase_core.randomness import generator
-from erase_core.spec import Method, Training
+from erase_core.randomness import Streams, generator
+from erase_core.spec import Method
 from erase_core.training import checkpoint
 from erase_core.training.latents import FreshLatents, Sampler, TrajectoryBank
 from erase_core.training.loop import Diverged, train
 from erase_core.training.predictions import noise_predictor
-from erase_core.training.step import Conditions, ErasedConcept
+from erase_core.training.step import ErasedConcept
+from tests.erase_core.tiny_training import WORDS, inputs, settings
 from tests.tiny import tiny_stable_diffusion
-
-WORDS = [row.word for row in curate(candidates("emoji-world"), ["taxi"], []) if row.kept][:12]
-
-
-def inputs(pipeline, words=WORDS):
-    prompts = ["taxi", "a taxi"]
-    concept = ErasedConcept("taxi", prompts, encode(pipeline, prompts), words, encode(pipeline, words), [[1], [2]])
-    empty = encode(pipeline, [""])[0]
-    return pipeline.unet, pipeline.scheduler, [concept], Conditions(empty, empty)
-
-
-def settings(**changes) -> Training:
-    small = {
-        "steps": 4,
-        "batch_size": 2,
-        "learning_rate": 1e-3,
-        "latent_steps": 4,
-        "trajectories": 2,
-        "checkpoint_every": 2,
-    }
-    return Training(**{**small, **changes})
 
 
 def same(a: dict, b: dict) -> bool:
@@ -108,7 +87,7 @@ def test_fresh_latents_stop_at_their_timestep(tiny_pipeline) -> None:
     sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=4, guidance=3.0)
     fresh = FreshLatents(sampler, noise_predictor(unet, scheduler))
     taxi = concept.embeddings[:1]
-    seen = {int(fresh.draw(["taxi"], taxi, taxi, generator(0, i)).timesteps[0]) for i in range(20)}
+    seen = {int(fresh.draw(["taxi"], taxi, taxi, Streams(0, i, samples=[0])).timesteps[0]) for i in range(20)}
     assert seen <= set(sampler.timesteps.tolist()) and len(seen) > 1
 
 
@@ -175,8 +154,8 @@ def test_a_mixture_borrows_its_heaviest_word_s_trajectory(tiny_pipeline) -> None
     sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
     plain, mixed = (TrajectoryBank(sampler, noise_predictor(unet, scheduler), 2, seed=1) for _ in range(2))
     word, other = concept.candidates[:1], concept.candidates[1:2]
-    plain.draw(WORDS[:1], word, word, generator(0))
-    mixed.draw(WORDS[:1], 0.6 * word + 0.4 * other, word, generator(0))
+    plain.draw(WORDS[:1], word, word, Streams(0, samples=[0]))
+    mixed.draw(WORDS[:1], 0.6 * word + 0.4 * other, word, Streams(0, samples=[0]))
     assert same(plain.known[WORDS[0]], mixed.known[WORDS[0]])
 
 
@@ -230,8 +209,7 @@ def test_resumes_bitwise_after_a_kill(tiny_pipeline, tmp_path: Path) -> None:
 
 def test_a_half_written_checkpoint_is_not_used(tmp_path: Path) -> None:
     (tmp_path / ".step-000004.partial").mkdir()
-    (tmp_path / "step-000002").mkdir()
-    assert checkpoint.latest(tmp_path) == tmp_path / "step-000002"
+    assert checkpoint.latest(tmp_path) is None
 
 
 def test_divergence_stops_and_keeps_the_checkpoint(tiny_pipeline, tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""The process group: joining it, and what its ranks say to each other. A process that is alone is a group of one."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from .environment import place
+
+
+def join() -> None:
+    """Join the process group that the environment describes, or start one of a single process."""
+    if torch.distributed.is_initialized():
+        return
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    mine = place(os.environ)
+    if mine is None:
+        # A store of its own: no port, and no address in the environment that a child process would take for its own group.
+        os.environ["LOCAL_RANK"] = "0"
+        torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
+    else:
+        os.environ.update(mine.variables())
+        if torch.cuda.is_available():
+            torch.cuda.set_device(mine.local_rank % torch.cuda.device_count())
+        torch.distributed.init_process_group(backend)
+
+
+def rank() -> int:
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def world_size() -> int:
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def barrier() -> None:
+    if world_size() > 1:
+        torch.distributed.barrier()
+
+
+def average(tensor: torch.Tensor) -> torch.Tensor:
+    """The mean of a tensor over all ranks, on every rank."""
+    if world_size() == 1:
+        return tensor
+    summed = tensor.to("cuda") if torch.cuda.is_available() else tensor
+    torch.distributed.all_reduce(summed)
+    return (summed / world_size()).to(tensor.device)
+
+
+def gather(items: list) -> list:
+    """The lists of all ranks as one, in the ranks' order, on every rank."""
+    if world_size() == 1:
+        return items
+    parts: list[list] = [[] for _ in range(world_size())]
+    torch.distributed.all_gather_object(parts, items)
+    return [item for part in parts for item in part]

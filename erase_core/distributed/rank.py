@@ -1,0 +1,79 @@
+"""What every rank does beside its work: end with its launcher, and leave its error where the launcher finds it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from ..files import read_json, write_json
+from .environment import place
+
+WATCHED = "ERASE_WATCH_STDIN"
+"""Set where a rank's standard input is a pipe from its launcher, which ends when the launcher does, however it died."""
+
+FAILURES = "ERASE_FAILURES"
+"""Names the folder in which a launch's ranks leave their failures."""
+
+
+def run_rank(work: Callable[[], None], expected: tuple[type[Exception], ...] = ()) -> None:
+    """Do a rank's work; a failure is told where the launcher looks for it, and ends the process. Of an expected one, its
+    message alone is told.
+    """
+    if os.environ.get(WATCHED):
+        threading.Thread(target=end_with_launcher, daemon=True).start()
+    try:
+        work()
+    except BaseException as error:
+        told = str(error) if isinstance(error, expected) else traceback.format_exc()
+        print(told, flush=True)
+        mine = place(os.environ)
+        if FAILURES in os.environ:
+            number, ranks = (mine.rank, mine.world_size) if mine else (0, 1)
+            write_failure(Path(os.environ[FAILURES]), number, ranks, told)
+        sys.stdout.flush()
+        # Not sys.exit: a group whose other ranks are gone can hang while it is taken down.
+        os._exit(1)
+
+
+def end_with_launcher() -> None:
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
+
+
+def write_failure(failures: Path, rank: int, world_size: int, told: str, killed: bool = False) -> None:
+    """Leave a rank's failure, unless it has left one itself."""
+    path = failures / f"{rank}.json"
+    if not path.exists():
+        value = {"rank": rank, "ranks": world_size, "host": socket.gethostname(), "time": time.time()}
+        write_json(path, value | {"killed": killed, "told": told.strip()})
+
+
+def write_death(failures: Path, rank: int, world_size: int, number: int) -> None:
+    """Leave that a rank was killed by a signal."""
+    name = signal.Signals(number).name
+    hint = ", as the kernel does when memory runs out" if name == "SIGKILL" else ""
+    write_failure(failures, rank, world_size, f"was killed by {name}{hint}", killed=True)
+
+
+def read_failures(failures: Path) -> list[str]:
+    """The ranks' failures as text, the cause first: a rank that was killed, then by time.
+
+    The others fail because they lost it, and often find out before anyone sees that it was killed.
+    """
+    found = [read_json(path) for path in failures.glob("*.json")]
+    found.sort(key=lambda failure: (not failure["killed"], failure["time"]))
+    return [
+        failure["told"]
+        if failure["ranks"] == 1 and not failure["killed"]
+        else f"rank {failure['rank']} of {failure['ranks']} on {failure['host']} {'' if failure['killed'] else 'failed: '}"
+        + failure["told"]
+        for failure in found
+    ]

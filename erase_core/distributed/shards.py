@@ -1,0 +1,53 @@
+"""Work in numbered pieces, shared over ranks by accelerate; each piece is a file that is whole or absent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from ..files import write_json
+from .ranks import run_ranks
+
+JOB = "job.json"
+
+
+def run_shards(
+    module: str, job: dict, pieces: int, processes: int, folder: Path, progress: Callable[[int, int], None], total: int
+) -> list[Path]:
+    """Make all pieces in `processes` ranks of `module` and return their files, in order.
+
+    folder: belongs to this work alone; the pieces that an earlier try finished are kept. total: how many items the pieces
+    hold, for progress(done, total). Raises RanksFailed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / JOB, job)
+    done = 0
+
+    def on_line(line: str) -> None:
+        nonlocal done
+        if line.startswith('{"items"'):
+            done += json.loads(line)["items"]
+            progress(done, total)
+
+    run_ranks(module, folder / JOB, processes, on_line)
+    return [piece_file(folder, number) for number in range(pieces)]
+
+
+def piece_file(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.parquet"
+
+
+def own_pieces(pieces: Iterable[int]) -> list[int]:
+    """This rank's share of the pieces, next to each other; the process group is joined already."""
+    import torch
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.cuda.is_available())
+    with state.split_between_processes(list(pieces)) as mine:
+        return list(mine)
+
+
+def told(items: int) -> None:
+    """Tell the launcher of a finished piece."""
+    print(json.dumps({"items": items}), flush=True)

@@ -1,0 +1,43 @@
+"""One rank of an image drawing. Started by `erase_core.distributed.ranks`, with a job file as its only argument."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from ..distributed.group import join
+from ..distributed.rank import run_rank
+from ..distributed.shards import own_pieces, piece_file, told
+from ..files import read_json
+from ..models.delta import apply_delta
+from ..models.pipeline import load_pipeline
+from ..models.source import local_model
+from ..spec import Spec
+from .images import batches_of, generate
+from .plan import Wanted
+
+
+def main(path: Path) -> None:
+    job = read_json(path)
+    spec = Spec.model_validate_json(json.dumps(job["spec"]))
+    join()
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    pipeline = load_pipeline(local_model(spec.model)[0])
+    if job["delta"] is not None:
+        apply_delta(pipeline.unet, Path(job["delta"]))
+    batches = list(batches_of([Wanted(**wanted) for wanted in job["wanted"]], spec.generation))
+    for number in own_pieces(range(len(batches))):
+        settings, wanted = batches[number]
+        piece = piece_file(path.parent, number)
+        if not piece.exists():
+            generate(pipeline, wanted, settings, job["model_hash"], piece)
+        told(len(wanted))
+
+
+if __name__ == "__main__":
+    job_file = Path(sys.argv[1])
+    run_rank(lambda: main(job_file))

@@ -1,0 +1,221 @@
+"""Where ranks find their places, how they are launched on several machines, and how they fail."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from erase_core.distributed import ranks
+from erase_core.distributed.environment import NodeGroup, Place, first_host, node_group, place, read_hostfile
+from erase_core.distributed.rank import read_failures, write_death, write_failure
+from erase_core.distributed.ranks import RanksFailed, follow_orders, launch_command, run_ranks
+from erase_core.files import read_json, write_json
+from tests.erase_core import talking_rank
+
+MODULE = "tests.erase_core.talking_rank"
+SLURM = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "0", "SLURM_STEP_NODELIST": "localhost"}
+
+
+def test_places() -> None:
+    torchrun = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "5"}
+    assert place(torchrun) == Place(3, 4, 1, "a", 5)
+    assert place({**SLURM, **torchrun}) == place(torchrun)
+    assert place({}) is None
+    # A batch script has tasks, and is none of them.
+    assert place({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}) is None
+    assert place({**SLURM, "SLURM_STEP_NUM_TASKS": "1"}) is None
+    found = place({**SLURM, "SLURM_JOB_ID": "77", "SLURM_STEP_ID": "3"})
+    assert found == Place(1, 2, 0, "localhost", 27703)
+    assert place({**SLURM, "MASTER_ADDR": "b", "MASTER_PORT": "6"}) == Place(1, 2, 0, "b", 6)
+    assert place(place(torchrun).variables()) == place(torchrun)
+    with pytest.raises(ValueError, match="RANK is set, but not MASTER_ADDR, MASTER_PORT"):
+        place({"RANK": "0", "WORLD_SIZE": "2"})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [("gpu[03-05,9],cpu1", "gpu03"), ("cpu1,gpu[1-2]", "cpu1"), ("r[1-2]n[4-5]", "r1n4"), ("localhost", "localhost")],
+)
+def test_first_host(nodes: str, first: str) -> None:
+    assert first_host(nodes) == first
+
+
+def test_node_groups() -> None:
+    group = {"PET_NNODES": "2", "PET_NODE_RANK": "1", "PET_MASTER_ADDR": "a", "PET_MASTER_PORT": "29500"}
+    assert node_group(group) == NodeGroup(2, 1, "a", 29500)
+    assert node_group({}) is None and node_group({**group, "PET_NNODES": "1:1"}) is None
+    with pytest.raises(ValueError, match="PET_NNODES is 2, but PET_MASTER_ADDR is not set"):
+        node_group({**group, "PET_MASTER_ADDR": ""})
+
+
+def test_hostfiles(tmp_path: Path) -> None:
+    path = tmp_path / "hosts"
+    path.write_text("# two hosts\na slots=4\n\nb slots=2  # the small one\n")
+    assert read_hostfile(path) == {"a": 4, "b": 2}
+    for wrong in ("a", "a slots=x", "a slots=1\na slots=1"):
+        path.write_text(wrong)
+        with pytest.raises(ValueError, match=r"hosts: line \d must be 'host slots=N'"):
+            read_hostfile(path)
+
+
+def test_the_cause_of_a_failure_comes_first(tmp_path: Path) -> None:
+    """The rank that lost another tells first; the killed one is told of later, and is the cause."""
+    write_failure(tmp_path, 0, 2, "Connection closed by peer")
+    write_death(tmp_path, 1, 2, signal.SIGKILL)
+    first, second = read_failures(tmp_path)
+    assert first.startswith("rank 1 of 2 on ") and "was killed by SIGKILL" in first
+    assert "failed: Connection closed by peer" in second
+
+
+def job(folder: Path, **values) -> Path:
+    write_json(folder / "job.json", {"work": "add", "seconds": 0, **values})
+    return folder / "job.json"
+
+
+def ranks_alive(path: Path) -> list[int]:
+    return [p.pid for p in psutil.process_iter(["cmdline"]) if str(path) in (p.info["cmdline"] or [])]
+
+
+def gone(path: Path, seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while ranks_alive(path) and time.monotonic() < end:
+        time.sleep(0.1)
+    return not ranks_alive(path)
+
+
+def test_one_rank_s_error_is_told(tmp_path: Path) -> None:
+    path = job(tmp_path, work="fail")
+    with pytest.raises(RanksFailed, match="ZeroDivisionError"):
+        run_ranks(MODULE, path, 1, lambda line: None)
+    assert gone(path) and "ZeroDivisionError" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_killed_process_is_told(tmp_path: Path) -> None:
+    path = job(tmp_path, work="die")
+    with pytest.raises(RanksFailed, match="was killed by SIGKILL"):
+        run_ranks(MODULE, path, 1, lambda line: None)
+
+
+def test_ranks_end_when_their_launcher_is_killed(tmp_path: Path) -> None:
+    """A launching process that is killed leaves no rank behind."""
+    path = job(tmp_path, work="sleep")
+    code = (
+        "from pathlib import Path; from erase_core.distributed.ranks import run_ranks\n"
+        f"run_ranks({MODULE!r}, Path({str(path)!r}), 1, print)"
+    )
+    launcher = psutil.Popen([sys.executable, "-c", code])
+    while len(ranks_alive(path)) < 1:
+        time.sleep(0.1)
+    launcher.kill()
+    launcher.wait()
+    assert gone(path)
+
+
+def results(folder: Path) -> list[float]:
+    return [read_json(folder / f"result-{rank}.json") for rank in (0, 1)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("work", ["fail", "die"])
+def test_a_rank_that_dies_ends_all_within_a_minute(tmp_path: Path, work: str) -> None:
+    path, began = job(tmp_path, work=work), []
+    told = "ZeroDivisionError" if work == "fail" else "was killed by SIGKILL"
+    with pytest.raises(RanksFailed, match=rf"(?s)rank 1 of 2 on .*{told}"):
+        run_ranks(MODULE, path, 2, lambda line: began.append(time.monotonic()) if "joined" in line else None)
+    assert time.monotonic() - began[-1] < 60 and gone(path)
+    assert "ZeroDivisionError" in (tmp_path / "log.txt").read_text() or work == "die"
+
+
+@pytest.mark.slow
+def test_a_killed_agent_leaves_no_rank(tmp_path: Path) -> None:
+    path, killed = job(tmp_path, work="sleep"), []
+
+    def kill(line: str) -> None:
+        if "joined" in line and not killed:
+            killed.extend({psutil.Process(pid).ppid() for pid in ranks_alive(path)} & set(ranks_alive(path)))
+            os.kill(killed[0], signal.SIGKILL)
+
+    with pytest.raises(RanksFailed, match="was killed by SIGKILL"):
+        run_ranks(MODULE, path, 2, kill)
+    assert gone(path)
+
+
+@pytest.mark.slow
+def test_two_machines_launch_together(tmp_path: Path, monkeypatch) -> None:
+    """Two agents with two nodes on the loopback: this process is the first machine, and a thread lends it a second."""
+    port = talking_rank.free_port()
+    group = {"PET_NNODES": "2", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(port)}
+    for name, value in {**group, "PET_NODE_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    over, lines = threading.Event(), []
+    lent = threading.Thread(target=follow_orders, args=(NodeGroup(2, 1, "127.0.0.1", port), lines.append, over.is_set))
+    lent.start()
+    try:
+        path = job(tmp_path)
+        run_ranks(MODULE, path, 2, lines.append)
+        assert results(tmp_path) == [3.0, 3.0]
+        for work in ("fail", "add"):
+            write_json(path, {"work": work, "seconds": 0})
+            if work == "fail":
+                with pytest.raises(RanksFailed, match="(?s)rank 1 of 2.*ZeroDivisionError"):
+                    run_ranks(MODULE, path, 2, lines.append)
+            else:
+                run_ranks(MODULE, path, 2, lines.append)
+    finally:
+        over.set()
+        lent.join()
+    assert gone(path) and not ranks.order_path(node_group(os.environ)).exists()
+
+
+SRUN = """#!/bin/bash
+# Two tasks on this machine with the variables of a job step.
+shift 3
+export SLURM_JOB_ID=$$ SLURM_STEP_ID=1 SLURM_STEP_NUM_TASKS=2 SLURM_STEP_NODELIST=localhost SLURM_LOCALID=0
+SLURM_PROCID=0 "$@" <&0 & first=$!
+SLURM_PROCID=1 "$@" <&0 & second=$!
+wait $first && wait $second
+"""
+PDSH = """#!/bin/bash
+# Runs the command for each host on this machine, as pdsh would over SSH.
+while [ "$1" != -w ]; do shift; done
+IFS=, read -ra hosts <<< "$2"
+shift 2
+for node in "${!hosts[@]}"; do bash -c "${*//%n/$node}" & done
+for job in $(jobs -p); do wait $job || failed=1; done
+exit ${failed:-0}
+"""
+
+
+def stand_in(folder: Path, name: str, script: str, monkeypatch) -> None:
+    (folder / name).write_text(script)
+    (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+@pytest.mark.slow
+def test_slurm_s_ranks_find_each_other(tmp_path: Path, monkeypatch) -> None:
+    stand_in(tmp_path, "srun", SRUN, monkeypatch)
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    command = launch_command(MODULE, tmp_path / "job.json", 2, None, None, "a", os.environ)
+    assert command[:4] == ["srun", "--ntasks", "2", "--kill-on-bad-exit=1"]
+    path = job(tmp_path)
+    run_ranks(MODULE, path, 2, lambda line: None)
+    assert results(tmp_path) == [3.0, 3.0] and gone(path)
+
+
+@pytest.mark.slow
+def test_a_hostfile_s_ranks_find_each_other(tmp_path: Path, monkeypatch) -> None:
+    """DeepSpeed's launcher for two hosts, both of them this machine."""
+    stand_in(tmp_path, "pdsh", PDSH, monkeypatch)
+    stand_in(tmp_path, "ssh", "#!/bin/bash\nhostname -I 2>/dev/null || echo 127.0.0.1\n", monkeypatch)
+    (tmp_path / "hosts").write_text("127.0.0.1 slots=1\n127.0.0.2 slots=1\n")
+    path = job(tmp_path)
+    run_ranks(MODULE, path, 2, lambda line: None, tmp_path / "hosts")
+    assert results(tmp_path) == [3.0, 3.0] and gone(path)
