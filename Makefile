@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test bench lint browser clean
+.PHONY: demo test bench lint browser postgresql compose clean
 
 # torch first: its own index of builds decides between CPU and CUDA; deepspeed builds against the torch that is there.
 $(READY): pyproject.toml
@@ -19,10 +19,11 @@ $(READY): pyproject.toml
 demo: $(READY)
 	$(BIN)/erase run examples/taxi.yaml
 
-test: $(READY) browser
+test: $(READY) browser postgresql
 	$(BIN)/python -m pytest
 
-bench: $(READY)
+bench: $(READY) browser postgresql compose
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[templates]'
 	$(BIN)/python -m pytest -m slow
 
 lint: $(READY)
@@ -33,6 +34,14 @@ lint: $(READY)
 # The report is opened in a real browser.
 browser:
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium >/dev/null)
+
+# What both servers can keep their data in. Its tests start a cluster of their own.
+postgresql:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || (apt-get update -qq && apt-get install -y -qq postgresql >/dev/null)
+
+# Checks infra/compose.yaml.
+compose:
+	@command -v docker-compose >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends docker-compose >/dev/null)
 
 clean:
 	rm -rf $(VENV) results build *.egg-info

@@ -8,9 +8,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from . import attacks, methods
+from .gate import Gate
 from .methods.settings import Finite, Part
 
 LONGEST_CONCEPT = 200
@@ -59,6 +69,12 @@ class Concept(Part):
     prompts: list[Text] = Field(
         [], description="Prompts that show it, used beside the generation prompts when it is scored."
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict:
+        """A word alone, or an object."""
+        word = {"type": "string", "title": "word", "minLength": 1, "maxLength": LONGEST_CONCEPT}
+        return {"anyOf": [word, handler(core_schema)]}
 
     @property
     def names(self) -> list[str]:
@@ -112,6 +128,24 @@ class Named(Part):
             ]
             raise ValueError("\n".join(lines)) from None
         return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict:
+        """A name alone, or an object with that name's own parameters."""
+        parameters = {name: cls.parameters(name).model_json_schema() for name in cls.known()}
+        default = cls.model_fields["name"].default
+        objects = [
+            {
+                "type": "object",
+                "title": name,
+                "description": own.get("description", ""),
+                "properties": {"name": {"const": name}, **own.get("properties", {})},
+                "additionalProperties": False,
+                "required": ["name", *own.get("required", [])] if name != default else [],
+            }
+            for name, own in parameters.items()
+        ]
+        return {"description": cls.__doc__, "anyOf": [{"enum": list(parameters)}, *objects]}
 
     @property
     def settings(self) -> BaseModel:
@@ -252,6 +286,11 @@ class PromptFile(Part):
     )
     limit: int | None = Field(None, gt=0, description="Only this many rows, from the top.")
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict:
+        """A path alone, or an object."""
+        return {"anyOf": [{"type": "string", "title": "path"}, handler(core_schema)]}
+
     @model_validator(mode="after")
     def shows_one_thing(self) -> PromptFile:
         if self.general and self.concept:
@@ -365,6 +404,7 @@ class Spec(Part):
     attacks: Attacks | None = Field(
         None, description="Attacks on the erased model. Default: none; {} runs them all with their own budgets."
     )
+    gate: Gate = Field(Gate(), description="What the result must reach to be released.")
     output: str = Field(min_length=1, description="The folder of the results.")
 
     @model_validator(mode="before")
@@ -423,6 +463,8 @@ class Spec(Part):
             raise ValueError(
                 f"concepts: {', '.join(both)} is also to be preserved; take it out of one of the two lists"
             )
+        if complaints := list(self.gate.unscored(self.metrics)):
+            raise ValueError("\n".join(complaints))
         return self
 
     @property
@@ -571,35 +613,8 @@ def known_keys(location: tuple) -> list[str]:
 
 def json_schema() -> dict:
     """The JSON schema of the spec, for editors, with every method's own parameters."""
-    schema = Spec.model_json_schema()
-    concept = {"type": "string", "minLength": 1, "maxLength": LONGEST_CONCEPT}
-    schema["properties"]["concepts"]["items"] = {"anyOf": [concept, {"$ref": "#/$defs/Concept"}]}
-    files = schema["$defs"]["Generation"]["properties"]["prompt_files"]
-    files["items"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/PromptFile"}]}
-    schema["$defs"]["Method"] = chosen_schema(Method, default="adversarial")
-    schema["$defs"]["Attack"] = chosen_schema(Attack)
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "erase spec"
-    return schema
-
-
-def chosen_schema(kind: type[Named], default: str | None = None) -> dict:
-    """The JSON schema of a choice by name: a name alone, or an object with that name's own parameters."""
-    parameters = {name: kind.parameters(name).model_json_schema() for name in kind.known()}
     return {
-        "description": kind.__doc__,
-        "anyOf": [
-            {"enum": list(parameters)},
-            *(
-                {
-                    "type": "object",
-                    "title": name,
-                    "description": own.get("description", ""),
-                    "properties": {"name": {"const": name}, **own.get("properties", {})},
-                    "additionalProperties": False,
-                    "required": ["name", *own.get("required", [])] if name != default else [],
-                }
-                for name, own in parameters.items()
-            ),
-        ],
+        **Spec.model_json_schema(),
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "erase spec",
     }

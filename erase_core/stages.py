@@ -25,6 +25,7 @@ from . import methods
 from .artifacts import Artifact, produce
 from .concepts import vocabulary as vocabularies
 from .files import digest, file_digest, home, new_file, read_json, write_json
+from .gate import judge
 from .generation.plan import roles, shown, wanted_images
 from .models.source import WEIGHTS, local_model, model_hash
 from .spec import Spec
@@ -374,6 +375,7 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
             "name": spec.name,
             **figures,
             "metrics": figures,
+            "gate": judge(spec.gate, figures).as_json() if spec.gate.limits else None,
             "seed": spec.seed,
             "seconds": {stage: artifact.seconds for stage, artifact in artifacts.items()},
             "cached": [stage for stage, artifact in artifacts.items() if artifact.cached],

@@ -9,22 +9,35 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from erase_core import benchmark as core
+from erase_core import methods as known
 from erase_core.files import new_file
 from erase_core.preflight import check
 from erase_core.spec import Spec
 from tasks import tracking
 
 from .erase import erase
+from .missed import catch_up_once
+
+SEEDS = [0, 1, 2]
 
 
-@flow(name="benchmark", flow_run_name="{base.name}", log_prints=True)
-def benchmark(base: Spec, methods: list[str], tasks: list[str], seeds: list[int]) -> str:
+@flow(name="benchmark", flow_run_name="{base.name}", log_prints=True, on_running=[catch_up_once])
+def benchmark(
+    base: Spec, methods: list[str] | None = None, tasks: list[str] | None = None, seeds: list[int] = SEEDS
+) -> str:
     """Run methods × tasks × seeds and write the table; returns it as Markdown.
 
-    base: what every run starts from; its output is the benchmark's folder. Stages that are there already are served from the
-    cache, so an interrupted benchmark goes on and a method can be added without running the others again. After each run the
-    tables (runs.parquet, table.parquet, benchmark.md) hold all that is finished.
+    Stages that are there already are served from the cache, so an interrupted benchmark goes on and a method can be added
+    without running the others again. After each run the tables (runs.parquet, table.parquet, benchmark.md) hold all that is
+    finished.
+
+    Args:
+        base: What every run starts from; its output is the benchmark's folder.
+        methods: Names of methods. Default: all.
+        tasks: Names of tasks. Default: all.
+        seeds: Each method runs on each task with each of these seeds.
     """
+    methods, tasks = methods or known.names(), tasks or list(core.TASKS)
     core.known(methods, tasks)
     cells = core.cells(methods, tasks, seeds)
     specs = [core.spec_of(cell, base) for cell in cells]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import sys
@@ -13,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 import erase_core
-from infra.environment import allow_hub, prepare
+from infra.environment import DatabaseError, allow_hub, prepare
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown", add_completion=False
@@ -22,6 +24,7 @@ vocab = typer.Typer(no_args_is_help=True, help="Look at vocabularies.")
 app.add_typer(vocab, name="vocab")
 ATTACK_PROMPTS = ["a {concept}", "a photo of a {concept}", "a drawing of a {concept}"]
 BASE_OF_STUDIES = Path(erase_core.__file__).parent / "studies" / "base.yaml"
+GATE_FAILED = 3
 console, complaints = Console(), Console(stderr=True)
 
 
@@ -93,7 +96,10 @@ def read_spec(path: Path, several: bool = False):
 
 @app.command(cls=SpecCommand)
 def run(spec: Annotated[Path, typer.Argument(help="The YAML spec.")]) -> None:
-    """Erase the concepts of a spec: vocabulary, training, images, scores, report."""
+    """Erase the concepts of a spec: vocabulary, training, images, scores, report.
+
+    Ends with 0, or with 1 when the run failed, 2 when the spec is wrong, 3 when the model did not pass the spec's gate.
+    """
     checked = read_spec(spec)
     from .erase import erase
 
@@ -105,6 +111,9 @@ def run(spec: Annotated[Path, typer.Argument(help="The YAML spec.")]) -> None:
         complaints.print(f"{type(error).__name__}: {error}", style="red", markup=False)
         raise typer.Exit(1) from None
     show(summary, Path(checked.output))
+    show_gate(summary)
+    if summary["gate"] and not summary["gate"]["passed"]:
+        raise typer.Exit(GATE_FAILED)
 
 
 def show(summary: dict, output: Path) -> None:
@@ -174,6 +183,91 @@ def show(summary: dict, output: Path) -> None:
     ):
         console.print(f"  {output / name}  [dim]{what}[/dim]", highlight=False, soft_wrap=True)
     console.print("  erase up  [dim]all runs, in the MLflow and Prefect pages[/dim]", highlight=False)
+
+
+def show_gate(summary: dict) -> None:
+    """Print what the gate said, and under which name and version the model is registered."""
+    model = "{name} version {version}".format(**summary["registered"])
+    if not summary["gate"]:
+        console.print(f"\nRegistered as {model}; the spec has no gate.", highlight=False)
+        return
+    if summary["gate"]["passed"]:
+        console.print(
+            f"\nGate passed: {model} [dim](erase models shows the champion)[/dim]", style="green", highlight=False
+        )
+    else:
+        reason = summary["gate"]["reason"]
+        console.print(f"\nGate failed: {model} is rejected: {reason}", style="red", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def models(name: Annotated[str | None, typer.Argument(help="One registered model. Default: all.")] = None) -> None:
+    """List the registered models: every version, its aliases, its scores, and what its gate said."""
+    registry = registered()
+    from datetime import datetime
+
+    table = Table("model", "version", "aliases", "gate", "ESR-1", "PSR-1", "PSR-1 lost", "when", "spec")
+    with refusing(registry.RegistryError):
+        for version in registry.versions(name):
+            score, before = version.tags.get("psr_1"), version.tags.get("psr_1_original")
+            table.add_row(
+                version.name,
+                str(version.version),
+                ", ".join(sorted(version.aliases)),
+                version.tags.get("gate", ""),
+                version.tags.get("esr_1", ""),
+                score or "",
+                f"{float(before) - float(score):.4f}" if score and before else "",
+                f"{datetime.fromtimestamp(version.creation_timestamp / 1000):%Y-%m-%d %H:%M}",
+                json.loads(version.tags.get("spec", "{}")).get("name", ""),
+            )
+    console.print(table)
+
+
+@app.command()
+def promote(
+    name: Annotated[str, typer.Argument(help="The registered model; erase models lists them.")],
+    version: Annotated[str | None, typer.Argument(help="Default: the newest that passed its gate.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Promote a rejected version all the same.")] = False,
+) -> None:
+    """Make a version of a registered model the champion."""
+    registry = registered()
+    from tasks.release import announce
+
+    with refusing(registry.RegistryError):
+        released = registry.promote(name, version, force)
+        announce("erase.model.promoted", released)
+    console.print(f"{name}: version {released.version} is the champion; before: {released.former or 'none'}")
+
+
+@app.command()
+def rollback(name: Annotated[str, typer.Argument(help="The registered model; erase models lists them.")]) -> None:
+    """Make the former champion the champion again. What is rolled back is promoted again only by erase promote."""
+    registry = registered()
+    from tasks.release import announce
+
+    with refusing(registry.RegistryError):
+        released = registry.rollback(name)
+        announce("erase.model.rolled-back", released)
+    console.print(f"{name}: version {released.version} is the champion again; version {released.former} is not")
+
+
+def registered():
+    """The registry, once the stores' places are set."""
+    prepare()
+    from tasks import registry
+
+    return registry
+
+
+@contextlib.contextmanager
+def refusing(kind: type[Exception]):
+    """Print an error of this kind and end with 2."""
+    try:
+        yield
+    except kind as error:
+        complaints.print(str(error), style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(2) from None
 
 
 @app.command()
@@ -305,6 +399,41 @@ def join() -> None:
         )
         raise typer.Exit(2)
     follow_orders(group, lambda line: console.print(line, end="", markup=False, highlight=False))
+
+
+@app.command()
+def serve(
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="The deployments. Default: deployments.yaml; without it, every flow on demand."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="How many runs at once, in all. Default: 5.")] = None,
+    only_check: Annotated[bool, typer.Option("--check", help="Check the file and end.")] = False,
+) -> None:
+    """Serve deployments: start their runs by their schedules, and when somebody asks in the Prefect UI, until interrupted."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
+    prepare()
+    from infra.servers import find_prefect
+
+    try:
+        # Prefect reads its settings when it is imported, which reading the deployments does.
+        address = None if only_check else find_prefect()
+        from infra.deployments import ON_DEMAND, DeploymentsError, read_deployments, serve_deployments
+    except RuntimeError as error:
+        complaints.print(str(error), style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    if file is None and Path("deployments.yaml").is_file():
+        file = Path("deployments.yaml")
+    with refusing(DeploymentsError):
+        found = read_deployments(file) if file else ON_DEMAND
+    if only_check:
+        console.print(f"{file or 'every flow'}: {len(found.deployments)} deployments, as they should be")
+        return
+    for name, deployment in found.deployments.items():
+        when = deployment.cron or (f"every {deployment.interval:g} s" if deployment.interval else "on demand")
+        console.print(f"{deployment.flow}/{name}  [dim]{when}[/dim]", highlight=False)
+    console.print(f"Served for {address}. Ctrl-C ends it; what is due until it is served again is caught up once.")
+    serve_deployments(found, limit)
 
 
 @app.command()
@@ -544,8 +673,6 @@ def show_attacks(figures: dict[str, float], concept: str) -> None:
 @app.command()
 def schema(out: Annotated[Path | None, typer.Option(help="Write to this file instead.")] = None) -> None:
     """Print the JSON schema of the spec, for editors."""
-    import json
-
     from erase_core.files import new_file
     from erase_core.spec import json_schema
 
@@ -595,7 +722,11 @@ def vocab_curate(
 
 def main() -> None:
     os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
-    app()
+    try:
+        app()
+    except DatabaseError as error:
+        complaints.print(str(error), style="red", markup=False, soft_wrap=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -11,24 +11,29 @@ from erase_core.artifacts import Artifact
 from erase_core.files import read_json
 from erase_core.preflight import check
 from erase_core.spec import Spec
-from tasks import tracking
+from tasks import registry, tracking
 from tasks.caching import call
 from tasks.generation import draw_images
+from tasks.release import announce, release_model
 from tasks.reporting import publish_results, show_summary
 from tasks.scoring import score_images
 from tasks.training import erase_concepts
 from tasks.vocabulary import curate_vocabulary, embed_vocabulary, find_nearest
 
 from .attack import run_attacks
+from .missed import catch_up_once
 
 
-@flow(name="erase", flow_run_name="{spec.name}", log_prints=True)
+@flow(name="erase", flow_run_name="{spec.name}", log_prints=True, on_running=[catch_up_once])
 def erase(spec: Spec, parent: str | None = None) -> dict:
     """Erase the concepts of a spec from its model, preserving the concept that is hurt most, and prove both.
 
     Stages: vocabulary → embeddings → nearest → training → images (original, erased) → scores → attacks, if the spec has some →
-    publish. Each is served from the cache when nothing it depends on has changed. parent: the MLflow run that this one belongs
-    to. Returns the run's summary.
+    publish. Each is served from the cache when nothing it depends on has changed. Returns the run's summary.
+
+    Args:
+        spec: What to erase, from which model, how, and what the result must reach.
+        parent: The MLflow run that this one belongs to.
     """
     check(spec)
     tags = {
@@ -80,5 +85,12 @@ def erase(spec: Spec, parent: str | None = None) -> dict:
         tracking.log_dataset(main, vocabulary.file("vocabulary.parquet"), "vocabulary", vocabulary.key, "preservation")
         tracking.log_dataset(main, original.file("images.parquet"), "original-images", original.key, "scoring")
         tracking.log_results(main, spec, figures)
-        tracking.register_model(main, spec, training.key, summary["metrics"])
-    return {**summary, "mlflow_run": main}
+        version = registry.register(main, spec, summary)
+        if summary["gate"]:
+            released = release_model(spec, version, summary["gate"])
+            verdict = "passed" if released.passed else "rejected"
+            tracking.client().set_tag(main, "gate", verdict)
+            announce(f"erase.gate.{verdict}", released, spec.gate.webhook, verdict=summary["gate"], mlflow_run=main)
+            if released.champion and released.former != version:
+                announce("erase.model.promoted", released, spec.gate.webhook, mlflow_run=main)
+    return {**summary, "mlflow_run": main, "registered": {"name": registry.registered_name(spec), "version": version}}

@@ -11,13 +11,20 @@ from erase_core.files import home
 from tasks import tracking
 from tasks.pretraining import PARTS, assemble_world, render_emoji, train_part
 
+from .missed import catch_up_once
 
-@flow(name="pretrain", flow_run_name="emoji world, seed {seed}")
-def pretrain(output: str, scale: float = 1.0, seed: int = 0) -> dict[str, float]:
+
+@flow(name="pretrain", flow_run_name="emoji world, seed {seed}", log_prints=True, on_running=[catch_up_once])
+def pretrain(output: str = "results/emoji-world", scale: float = 1.0, seed: int = 0) -> dict[str, float]:
     """Train the emoji world: render → autoencoder, CLIP, judges → UNet, decoder → assemble and measure.
 
-    output: folder of the finished world. scale: share of the full training steps. Work in progress is kept below the
-    project's home by scale and seed, and an interrupted run goes on there. Returns the measured figures.
+    Work in progress is kept below the project's home by scale and seed, and an interrupted run goes on there. Returns the
+    measured figures.
+
+    Args:
+        output: Folder of the finished world.
+        scale: Share of the full training steps, more than 0 and at most 1.
+        seed: Every random choice comes from it.
     """
     torch.set_num_threads(os.cpu_count() or 1)
     work = str(home() / "pretraining" / f"seed-{seed}-scale-{scale:g}")

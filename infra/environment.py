@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 
 from erase_core.files import home
 
 
+class DatabaseError(ValueError):
+    """A database that cannot be used. The message names the variable and the fix."""
+
+
 def prepare() -> None:
     """Point Prefect and MLflow at the project's home, unless the user chose other places, and keep off the network.
 
-    Must run before prefect, mlflow or a model library is imported.
+    Must run before prefect, mlflow or a model library is imported. Raises DatabaseError.
     """
     root = home()
     defaults = {
@@ -21,7 +26,7 @@ def prepare() -> None:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_LOGGING_LEVEL": "WARNING",
-        "MLFLOW_TRACKING_URI": f"sqlite:///{root / 'mlflow' / 'mlflow.db'}",
+        "MLFLOW_TRACKING_URI": database("MLFLOW", "psycopg2") or f"sqlite:///{root / 'mlflow' / 'mlflow.db'}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -34,12 +39,33 @@ def prepare() -> None:
         "DIFFUSERS_VERBOSITY": "error",
         "MPLCONFIGDIR": str(root / "matplotlib"),
     }
+    if (url := database("PREFECT", "asyncpg")) is not None:
+        defaults["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = url
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     # A machine without an accelerator is a supported place to run, not worth DeepSpeed's warning in every run.
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
     for folder in ("prefect", "mlflow", "matplotlib"):
         (root / folder).mkdir(parents=True, exist_ok=True)
+
+
+def database(service: str, driver: str) -> str | None:
+    """The PostgreSQL database that ERASE_PREFECT_DATABASE or ERASE_MLFLOW_DATABASE names, with the driver its server needs.
+
+    None when the variable is not set: then the service keeps a SQLite file in the project's home. Raises DatabaseError for
+    anything but a PostgreSQL address, and when the driver is not installed.
+    """
+    variable = f"ERASE_{service}_DATABASE"
+    if not (url := os.environ.get(variable)):
+        return None
+    scheme, _, rest = url.partition("://")
+    if scheme.partition("+")[0] not in ("postgresql", "postgres") or not rest:
+        raise DatabaseError(
+            f"{variable}: is not the address of a PostgreSQL database; write postgresql://user:password@host:5432/name"
+        )
+    if importlib.util.find_spec(driver) is None:
+        raise DatabaseError(f"{variable}: PostgreSQL needs the package {driver}; pip install 'erase[postgresql]'")
+    return f"postgresql+{driver}://{rest}"
 
 
 def allow_hub() -> None:

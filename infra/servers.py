@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable
 
+import httpx
+
 SECONDS_TO_START = 90
 
 
@@ -17,6 +19,21 @@ def answers(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(0.5)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def find_prefect() -> str:
+    """The address of a Prefect server that answers: PREFECT_API_URL, or the one of `erase up` on this machine.
+
+    Schedules need a server that outlives the runs. Raises RuntimeError when there is none.
+    """
+    address = os.environ.setdefault("PREFECT_API_URL", "http://127.0.0.1:4200/api")
+    try:
+        httpx.get(f"{address}/health", timeout=10).raise_for_status()
+    except httpx.HTTPError:
+        raise RuntimeError(
+            f"PREFECT_API_URL: no Prefect server answers at {address}; start one with erase up, or set the address of yours"
+        ) from None
+    return address
 
 
 def serve(prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> None:

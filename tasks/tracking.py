@@ -1,4 +1,4 @@
-"""The only door to MLflow: runs, metrics, artifacts, datasets and the model registry."""
+"""The only door to MLflow, beside registry.py: runs, metrics, artifacts and datasets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import math
 import os
 import re
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +16,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
-from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, Schema
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from erase_core.artifacts import Artifact
@@ -31,9 +28,6 @@ KIND = {"mlflow.experimentKind": "custom_model_development"}
 LONGEST_PARAMETER = 500
 METRICS_PER_CALL = 500
 SECONDS_BETWEEN_CALLS = 2.0
-PROMPTS_TO_IMAGES = ModelSignature(
-    Schema([ColSpec("string", "prompt"), ColSpec("long", "seed", required=False)]), Schema([ColSpec("binary", "png")])
-)
 
 
 def client() -> MlflowClient:
@@ -41,12 +35,12 @@ def client() -> MlflowClient:
 
 
 def experiment_id() -> str:
-    """The project's experiment, made when it is not there. Its artifacts lie beside a local store."""
+    """The project's experiment, made when it is not there. Without an MLflow server, its artifacts lie in the project's home."""
     found = client().get_experiment_by_name(EXPERIMENT)
     if found is not None:
         return found.experiment_id
-    local = os.environ["MLFLOW_TRACKING_URI"].startswith("sqlite:")
-    place = (home() / "mlflow" / "artifacts").as_uri() if local else None
+    served = os.environ["MLFLOW_TRACKING_URI"].startswith("http")
+    place = None if served else (home() / "mlflow" / "artifacts").as_uri()
     try:
         return client().create_experiment(EXPERIMENT, artifact_location=place, tags=KIND)
     except mlflow.MlflowException:
@@ -208,34 +202,3 @@ def log_figures(run_id: str, figures: dict[str, bytes]) -> None:
     for name, png in figures.items():
         (folder / f"{name}.png").write_bytes(png)
     client().log_artifacts(run_id, str(folder), "figures")
-
-
-def register_model(run_id: str, spec: Spec, training_key: str, metrics: dict[str, float]) -> str:
-    """Log the erased model and register it under the run's name; returns its version.
-
-    A model of the same training is not registered twice.
-    """
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", spec.name)
-    known = client().search_model_versions(f"name = '{name}' and tags.training = '{training_key}'")
-    if known:
-        return known[0].version
-    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
-        # An input example would be drawn on the spot, which takes minutes for a large model.
-        warnings.filterwarnings("ignore", message=".*input example was not provided")
-        info = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(Path(__file__).parent / "registered_model.py"),
-            signature=PROMPTS_TO_IMAGES,
-            artifacts={"pipeline": str(Path(spec.output) / "model")},
-            pip_requirements=["torch", "diffusers", "transformers", "safetensors", "pandas"],
-            registered_model_name=name,
-        )
-    version = str(info.registered_model_version)
-    tags = {
-        "training": training_key,
-        "concepts": ", ".join(c.concept for c in spec.concepts),
-        "method": spec.method.name,
-    }
-    for key, value in {**tags, **{k: f"{metrics[k]:.4f}" for k in ("esr_1", "psr_1") if k in metrics}}.items():
-        client().set_model_version_tag(name, version, key, value)
-    return version

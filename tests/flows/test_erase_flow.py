@@ -27,6 +27,7 @@ vocabulary: {{top_k: 20}}
 training: {{steps: 3, batch_size: 2, trajectories: 1, latent_steps: 4, checkpoint_every: 2}}
 generation: {{seeds: [0], steps: 4}}
 scoring: {{preserved: [bus, police car, car, rose, apple, cat], resamples: 100}}
+gate: {{min_esr_1: 0, max_psr_1_drop: 1}}
 output: {output}
 """
 
@@ -172,6 +173,36 @@ def test_second_run_is_served_from_the_caches_and_says_so(finished) -> None:
     assert (folder / "out" / "delta.safetensors").read_bytes() == before
     client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     assert len(client.search_model_versions("name = 'flow-test'")) == 1
+
+
+def test_the_gate_names_the_champion_and_a_stricter_one_rejects_it(finished) -> None:
+    folder, ran = finished
+    assert "Gate passed: flow-test version 1" in " ".join(ran.stdout.split())
+    client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    champion = client.get_model_version_by_alias("flow-test", "champion")
+    summary = json.loads((folder / "out" / "summary.json").read_text())
+    assert summary["gate"]["passed"] and "Gate: passed" in (folder / "out" / "report.html").read_text()
+    assert champion.tags["gate"] == "passed" and float(champion.tags["psr_1"]) == round(summary["psr_1"], 4)
+    assert champion.tags["parent"] == f"emoji-world {summary['base_model_hash']}"
+    assert json.loads(champion.tags["spec"])["concepts"][0]["concept"] == "taxi"
+
+    strict = (folder / "spec.yaml").read_text().replace("max_psr_1_drop: 1", "min_clip_distance_erased: 9")
+    (folder / "strict.yaml").write_text(strict)
+    ran = erase("run", str(folder / "strict.yaml"))
+    assert ran.returncode == 3, ran.stderr
+    assert "Gate failed: flow-test version 1 is rejected: clip distance erased is" in " ".join(ran.stdout.split())
+    summary = json.loads((folder / "out" / "summary.json").read_text())
+    assert not summary["gate"]["passed"] and "Gate: rejected" in (folder / "out" / "report.html").read_text()
+    assert {a: str(v) for a, v in client.get_registered_model("flow-test").aliases.items()} == {"rejected": "1"}
+    assert summary["gate"]["reason"] == client.get_model_version("flow-test", "1").tags["reason"]
+    (run,) = client.search_runs([experiment_of(client)], "tags.gate = 'rejected'")
+    assert run.info.run_name == "flow test"
+    listed = " ".join(erase("models", "flow-test", COLUMNS="200").stdout.split())
+    assert "flow-test │ 1 │ rejected │ rejected" in listed and "flow test" in listed
+
+
+def experiment_of(client: mlflow.MlflowClient) -> str:
+    return client.get_experiment_by_name("erase").experiment_id
 
 
 def test_an_altered_cache_is_made_anew(finished) -> None:

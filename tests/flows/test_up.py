@@ -11,12 +11,7 @@ import urllib.request
 
 from infra.servers import answers
 from tests.command import erase
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from tests.servers import free_port
 
 
 def test_up() -> None:

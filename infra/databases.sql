@@ -1,0 +1,2 @@
+-- The image makes the database prefect; MLflow has one of its own.
+CREATE DATABASE mlflow;

@@ -1,0 +1,204 @@
+"""What `erase serve` serves: the deployments of a YAML file, each a flow with its parameters and its schedule."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from erase_core.preflight import check
+from erase_core.spec import SafeLoader, Spec, SpecError, describe, load_spec, make_spec
+
+if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.deployments.runner import RunnerDeployment
+
+FLOWS = ("erase", "benchmark", "pretrain")
+SECONDS_TO_START = 10
+"""How soon a run that is due is started, unless an interval is shorter."""
+SHORTEST_POLL = 1
+
+
+class DeploymentsError(ValueError):
+    """A deployments file that cannot be served. The message names the field and the fix, one line a problem."""
+
+
+def cron_expression(text: str) -> str:
+    from prefect.client.schemas.schedules import CronSchedule
+
+    try:
+        return CronSchedule(cron=text).cron
+    except ValidationError:
+        raise ValueError(
+            f"{text!r} is not a cron expression; write minute, hour, day, month and weekday, as in '0 2 * * *'"
+        ) from None
+
+
+def time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, LookupError):
+        raise ValueError(f"{name!r} is not a time zone; write one like Europe/Berlin") from None
+    return name
+
+
+class Deployment(BaseModel):
+    """One flow, ready to be run: by its schedule, or when somebody asks for it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    flow: Literal["erase", "benchmark", "pretrain"] = Field(description="The flow to run.")
+    description: str | None = Field(None, description="Shown in the Prefect UI. Default: the flow's own.")
+    cron: Annotated[str, AfterValidator(cron_expression)] | None = Field(
+        None, description="When to run, as cron says it."
+    )
+    interval: float | None = Field(None, ge=1, description="Seconds between runs, in place of cron.")
+    timezone: Annotated[str, AfterValidator(time_zone)] = Field("UTC", description="Of the cron expression.")
+    paused: bool = Field(False, description="Whether its schedule waits until it is resumed in the Prefect UI.")
+    parameters: dict[str, Any] = Field(
+        {}, description="The flow's parameters. A spec may be a mapping, or the path of a YAML spec beside this file."
+    )
+    tags: list[str] = Field([], description="Tags of its runs in Prefect.")
+
+    @model_validator(mode="after")
+    def one_schedule(self) -> Deployment:
+        if self.cron and self.interval:
+            raise ValueError("has cron and interval; keep one")
+        return self
+
+    @property
+    def scheduled(self) -> bool:
+        return bool(self.cron or self.interval)
+
+
+class Deployments(BaseModel):
+    """A deployments file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    deployments: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,99}$")], Deployment] = Field(
+        min_length=1, description="Each deployment by its name."
+    )
+
+
+ON_DEMAND = Deployments(deployments={name: Deployment(flow=name) for name in FLOWS})
+"""What is served without a file: every flow, for whoever starts it in the Prefect UI."""
+
+
+def read_deployments(path: Path) -> Deployments:
+    """Read and check a deployments file. DeploymentsError names what is wrong and how to mend it."""
+    try:
+        value = yaml.load(path.read_text(encoding="utf-8"), SafeLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DeploymentsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(value, dict):
+        raise DeploymentsError(f"{path}: must be a mapping with the key deployments")
+    try:
+        found = Deployments.model_validate(value)
+    except ValidationError as error:
+        raise DeploymentsError("\n".join(complaint(problem) for problem in error.errors())) from None
+    complaints, ready = [], {}
+    for name, deployment in found.deployments.items():
+        try:
+            parameters = checked_parameters(deployment, path.parent)
+            ready[name] = deployment.model_copy(update={"parameters": parameters})
+        except ValueError as error:
+            complaints += [f"deployments.{name}.parameters.{line}" for line in str(error).splitlines()]
+    if complaints:
+        raise DeploymentsError("\n".join(complaints))
+    return Deployments(deployments=ready)
+
+
+def complaint(problem: dict) -> str:
+    """One pydantic error in the words of a spec's."""
+    at = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = Deployment if len(problem["loc"]) == 3 else Deployments
+        return f"{at}: is not a key here; the keys are {', '.join(known.model_fields)}"
+    return describe(problem)
+
+
+def checked_parameters(deployment: Deployment, folder: Path) -> dict[str, Any]:
+    """A deployment's parameters as JSON, with every spec read and checked. ValueError names the parameter and the fix."""
+    flow, given, complaints = load_flow(deployment.flow), dict(deployment.parameters), []
+    signature = inspect.signature(flow.fn, eval_str=True).parameters
+    for name in given:
+        if name not in signature:
+            complaints.append(f"{name}: is not a parameter of {deployment.flow}; it has {', '.join(signature)}")
+    for name, parameter in signature.items():
+        if name not in given and deployment.scheduled and parameter.default is inspect.Parameter.empty:
+            complaints.append(f"{name}: is missing; a run that a schedule starts needs it")
+        if name in given and parameter.annotation is Spec:
+            try:
+                spec = load_spec(folder / given[name]) if isinstance(given[name], str) else make_spec(given[name])
+                check(spec, several=deployment.flow != "erase")
+                given[name] = spec.model_dump(mode="json")
+            except SpecError as error:
+                complaints += [f"{name}.{line}" for line in str(error).splitlines()]
+    if complaints:
+        raise ValueError("\n".join(complaints))
+    try:
+        signature_holds(flow, given)
+    except ValidationError as error:
+        raise ValueError("\n".join(describe(problem) for problem in error.errors())) from None
+    return given
+
+
+def signature_holds(flow: Flow, given: dict[str, Any]) -> None:
+    """Raise pydantic's ValidationError where a parameter that is given has another type than the flow's."""
+    from pydantic import create_model
+
+    signature = inspect.signature(flow.fn, eval_str=True).parameters
+    create_model("parameters", **{name: (signature[name].annotation, ...) for name in given}).model_validate(given)
+
+
+def load_flow(name: str) -> Flow:
+    """The flow of this name: the function that its module of `flows` is named after."""
+    return getattr(importlib.import_module(f"flows.{name}"), name)
+
+
+def build(found: Deployments) -> list[RunnerDeployment]:
+    """Prefect's deployments. A scheduled one has at most one run at a time: a second is cancelled, and says so."""
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+    from prefect.deployments.runner import EntrypointType
+    from prefect.schedules import Cron, Interval
+
+    alone = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+    built = []
+    for name, deployment in found.deployments.items():
+        schedule = None
+        if deployment.cron:
+            schedule = Cron(deployment.cron, timezone=deployment.timezone)
+        elif deployment.interval:
+            schedule = Interval(timedelta(seconds=deployment.interval))
+        built.append(
+            load_flow(deployment.flow).to_deployment(
+                name,
+                schedule=schedule,
+                paused=deployment.paused,
+                parameters=deployment.parameters,
+                description=deployment.description,
+                tags=deployment.tags,
+                concurrency_limit=alone if deployment.scheduled else None,
+                entrypoint_type=EntrypointType.MODULE_PATH,
+            )
+        )
+    return built
+
+
+def serve_deployments(found: Deployments, limit: int | None = None) -> None:
+    """Serve deployments until interrupted. limit: how many runs at once, in all.
+
+    Schedules stay active when this process ends, so that what was due in the meantime is caught up, once, by the next one.
+    """
+    from prefect import serve
+
+    intervals = [d.interval for d in found.deployments.values() if d.interval]
+    poll = max(SHORTEST_POLL, min([SECONDS_TO_START, *(seconds / 2 for seconds in intervals)]))
+    serve(*build(found), pause_on_shutdown=False, print_starting_message=False, limit=limit, query_seconds=poll)

@@ -1,0 +1,266 @@
+"""The model registry in MLflow: versions, the alias `champion`, and how it moves.
+
+A registered model is named after its spec, so the runs of one spec, whatever their settings, compete for one champion. The
+model's tag `champions` is the list of its champions, the present one last; a rollback takes the last one away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowException
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
+from mlflow.utils.validation import MAX_MODEL_REGISTRY_TAG_VALUE_LENGTH as LONGEST_TAG
+
+from erase_core.files import digest, home
+from erase_core.spec import Spec
+
+from .tracking import client
+
+CHAMPION, REJECTED, PASSED = "champion", "rejected", "passed"
+KEPT_CHAMPIONS = 100
+PROMPTS_TO_IMAGES = ModelSignature(
+    Schema([ColSpec("string", "prompt"), ColSpec("long", "seed", required=False)]), Schema([ColSpec("binary", "png")])
+)
+
+
+class RegistryError(ValueError):
+    """Something that the registry cannot do. The message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """What became of a version."""
+
+    name: str
+    version: str
+    passed: bool
+    champion: bool
+    former: str | None
+    """The champion before."""
+    reason: str
+    scores: dict[str, str]
+
+
+def registered_name(spec: Spec) -> str:
+    """The registered model that a spec's runs belong to: the spec's name, as far as MLflow allows its characters."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", spec.name)
+
+
+@contextlib.contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Keep other processes of this machine from moving the same model's champion."""
+    folder = home() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / f"registered-model-{name}", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def register(run_id: str, spec: Spec, summary: dict) -> str:
+    """Log the erased model and register it under the spec's name, with its scores, spec and parent as tags.
+
+    A model of the same training is not registered twice. Returns its version.
+    """
+    name, training_key, metrics = registered_name(spec), summary["training"], summary["metrics"]
+    with alone(name):
+        known = client().search_model_versions(f"name = '{name}' and tags.training = '{training_key}'")
+        version = str(known[0].version) if known else log_model(run_id, spec, name)
+        tags = {
+            "training": training_key,
+            "concepts": ", ".join(c.concept for c in spec.concepts),
+            "method": spec.method.name,
+            "parent": f"{spec.model} {summary['base_model_hash']}",
+            "spec": spec_tag(spec),
+            **{score: f"{x:.4f}" for score, x in metrics.items() if not score.endswith(("_low", "_high"))},
+        }
+        tag(name, version, tags)
+    return version
+
+
+def spec_tag(spec: Spec) -> str:
+    """The spec as JSON; its name alone where MLflow has no room for more. The run's summary.json has it whole."""
+    text = json.dumps(spec.model_dump(mode="json"))
+    return text if len(text) <= LONGEST_TAG else json.dumps({"name": spec.name})
+
+
+def log_model(run_id: str, spec: Spec, name: str) -> str:
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        # An input example would be drawn on the spot, which takes minutes for a large model.
+        warnings.filterwarnings("ignore", message=".*input example was not provided")
+        info = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).parent / "registered_model.py"),
+            signature=PROMPTS_TO_IMAGES,
+            artifacts={"pipeline": str(Path(spec.output) / "model")},
+            pip_requirements=["torch", "diffusers", "transformers", "safetensors", "pandas"],
+            registered_model_name=name,
+        )
+    return str(info.registered_model_version)
+
+
+def tag(name: str, version: str, tags: dict[str, str]) -> None:
+    for key, value in tags.items():
+        client().set_model_version_tag(name, version, key, value)
+
+
+def release(name: str, version: str, gate: dict, verdict: dict) -> Release:
+    """Apply a gate's verdict to a version: the alias champion, or rejected with the reason.
+
+    gate: the thresholds. verdict: as `erase_core.gate.Verdict.as_json` gives it. A version that was judged by the same
+    thresholds on the same values before stays as it is, and one that was rolled back is promoted again only by hand; so a
+    run that is repeated undoes nothing. A champion that fails gives way to the one before it.
+    """
+    with alone(name):
+        tags, before = version_of(name, version).tags, version_with(name, CHAMPION)
+        if tags.get("judged") != (judged := digest(gate, verdict)):
+            state = PASSED if verdict["passed"] else REJECTED
+            tag(name, version, {"gate": state, "gate.thresholds": json.dumps(gate), "reason": verdict["reason"] or "-"})
+            if verdict["passed"]:
+                if version_with(name, REJECTED) == version:
+                    client().delete_registered_model_alias(name, REJECTED)
+                if "rolled_back" not in tags:
+                    crown(name, version)
+            else:
+                client().set_registered_model_alias(name, REJECTED, version)
+                if before == version:
+                    give_way(name)
+            tag(name, version, {"judged": judged})
+        return outcome(name, version, before)
+
+
+def promote(name: str, version: str | None = None, force: bool = False) -> Release:
+    """Make a version the champion: by default the newest that passed its gate. force: also one that was rejected."""
+    known = versions(name)
+    with alone(name):
+        if version is None:
+            passed = [v for v in known if v.tags.get("gate") == PASSED]
+            if not passed:
+                raise RegistryError(f"NAME: no version of {name} passed a gate; give VERSION to promote one by hand")
+            version = str(passed[0].version)
+        chosen = version_of(name, version)
+        if chosen.tags.get("gate") == REJECTED and not force:
+            raise RegistryError(
+                f"VERSION: {version} of {name} was rejected ({chosen.tags.get('reason', '')}); --force promotes it all the same"
+            )
+        if (before := version_with(name, CHAMPION)) == version:
+            raise RegistryError(f"VERSION: {version} is the champion of {name} already")
+        with contextlib.suppress(MlflowException):
+            client().delete_model_version_tag(name, version, "rolled_back")
+        crown(name, version)
+        return outcome(name, version, before)
+
+
+def rollback(name: str) -> Release:
+    """Give the alias champion back to the champion before this one."""
+    versions(name)
+    with alone(name):
+        present = version_with(name, CHAMPION)
+        if present is None:
+            raise RegistryError(f"NAME: {name} has no champion; erase promote {name} makes one")
+        if not (line := before_this_one(name)):
+            raise RegistryError(f"NAME: version {present} is the first champion of {name}; there is none to go back to")
+        tag(name, present, {"rolled_back": now()})
+        give_way(name)
+        return outcome(name, line[-1], present)
+
+
+def crown(name: str, version: str) -> None:
+    """Point champion to a version, and put that on record."""
+    line = champions(name)
+    if line and line[-1] == version:
+        return
+    former = {"former_champion": line[-1]} if line else {}
+    tag(name, version, {"promoted": now(), **former})
+    keep_champions(name, [*line, version])
+    client().set_registered_model_alias(name, CHAMPION, version)
+
+
+def give_way(name: str) -> None:
+    """Take champion from its version and give it to the one before, if there is one."""
+    line = before_this_one(name)
+    keep_champions(name, line)
+    if line:
+        client().set_registered_model_alias(name, CHAMPION, line[-1])
+    else:
+        client().delete_registered_model_alias(name, CHAMPION)
+
+
+def champions(name: str) -> list[str]:
+    """Every version that has been champion and was not rolled back, the present one last."""
+    return json.loads(client().get_registered_model(name).tags.get("champions", "[]"))
+
+
+def before_this_one(name: str) -> list[str]:
+    """The champions before the present one, as far as they are still there and not rejected."""
+    fit = {str(v.version) for v in client().search_model_versions(f"name = '{name}'") if v.tags.get("gate") != REJECTED}
+    return [version for version in champions(name)[:-1] if version in fit]
+
+
+def keep_champions(name: str, line: list[str]) -> None:
+    client().set_registered_model_tag(name, "champions", json.dumps(line[-KEPT_CHAMPIONS:]))
+
+
+def outcome(name: str, version: str, before: str | None) -> Release:
+    """How a version stands, given the champion before."""
+    tags = version_of(name, version).tags
+    return Release(
+        name,
+        version,
+        passed=tags.get("gate") != REJECTED,
+        champion=version_with(name, CHAMPION) == version,
+        former=before,
+        reason=tags.get("reason", "-").removeprefix("-"),
+        scores={score: tags[score] for score in ("esr_1", "esr_5", "psr_1", "psr_5") if score in tags},
+    )
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def version_of(name: str, version: str) -> ModelVersion:
+    try:
+        found = client().get_model_version(name, version)
+    except MlflowException:
+        raise RegistryError(f"VERSION: {name} has no version {version}; erase models {name} lists them") from None
+    return found
+
+
+def version_with(name: str, alias: str) -> str | None:
+    """The version that has an alias, or None."""
+    found = client().get_registered_model(name).aliases.get(alias)
+    return None if found is None else str(found)
+
+
+def versions(name: str | None = None) -> list[ModelVersion]:
+    """Every version of a registered model, or of all of them, newest first, with its aliases."""
+    models = {model.name: model for model in every(client().search_registered_models)}
+    if name is not None and name not in models:
+        known = f"; there are {', '.join(sorted(models))}" if models else "; erase run makes one"
+        raise RegistryError(f"NAME: {name} is not a registered model{known}")
+    found = every(lambda **page: client().search_model_versions(f"name = '{name}'" if name else None, **page))
+    for version in found:
+        version.aliases = [a for a, v in models[version.name].aliases.items() if str(v) == str(version.version)]
+    return sorted(found, key=lambda v: (v.name, -int(v.version)))
+
+
+def every(search) -> list:
+    """All pages of a search."""
+    found, token = [], None
+    while True:
+        page = search(page_token=token)
+        found += page
+        if not (token := page.token):
+            return found

@@ -1,0 +1,83 @@
+"""The deployments file: errors name the field and the fix, and Prefect gets parameters with types, defaults and help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from infra.deployments import ON_DEMAND, DeploymentsError, build, load_flow, read_deployments
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    {
+        "deployments: {}": "deployments: is empty",
+        "deploy: {a: {flow: erase}}": "deploy: is not a key here; the keys are deployments",
+        "deployments: {a: {flow: eraze}}": "deployments.a.flow: 'eraze' should be 'erase'",
+        "deployments: {a: {flow: erase, when: daily}}": "deployments.a.when: is not a key here; the keys are flow, ",
+        "deployments: {a: {flow: erase, cron: daily at two}}": "deployments.a.cron: 'daily at two' is not a cron expression",
+        "deployments: {a: {flow: erase, cron: 0 2 * * *, timezone: Mars}}": "deployments.a.timezone: 'Mars' is not a time zone",
+        "deployments: {a: {flow: erase, cron: 0 2 * * *, interval: 5}}": "deployments.a: has cron and interval; keep one",
+        "deployments: {a: {flow: erase, interval: 0.1}}": "deployments.a.interval: 0.1 should be greater than or equal to 1",
+        "deployments: {a: {flow: erase, interval: 60}}": "deployments.a.parameters.spec: is missing; a run that a schedule",
+        "deployments: {a: {flow: pretrain, parameters: {speed: 1}}}": "deployments.a.parameters.speed: is not a parameter of",
+        "deployments: {a: {flow: pretrain, parameters: {scale: fast}}}": "deployments.a.parameters.scale: 'fast' should be",
+        "deployments: {a: {flow: erase, parameters: {spec: no.yaml}}}": "deployments.a.parameters.spec.",
+        "deployments: {a: {flow: erase, parameters: {spec: {name: x}}}}": "deployments.a.parameters.spec.concepts: is missing",
+        "deployments: [": "not readable as YAML",
+    }.items(),
+)
+def test_bad_file(text: str, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "deployments.yaml").write_text(text)
+    with pytest.raises(DeploymentsError) as caught:
+        read_deployments(tmp_path / "deployments.yaml")
+    assert complaint in str(caught.value)
+
+
+def test_the_example_is_right_and_scheduled_deployments_run_alone() -> None:
+    built = {d.name: d for d in build(read_deployments(ROOT / "infra" / "deployments.example.yaml"))}
+    nightly = built["nightly taxi"]
+    assert (
+        nightly.schedules[0].schedule.cron == "0 2 * * *" and nightly.schedules[0].schedule.timezone == "Europe/Berlin"
+    )
+    assert nightly.concurrency_limit == 1 and nightly.concurrency_options.collision_strategy == "CANCEL_NEW"
+    assert nightly.parameters["spec"]["concepts"][0]["synonyms"] == ["cab"]
+    assert built["erase"].concurrency_limit is None and not built["erase"].schedules
+    assert built["hourly bus"].paused and nightly.entrypoint == "flows.erase.erase"
+
+
+def test_every_parameter_has_a_type_and_help() -> None:
+    for deployment in build(ON_DEMAND):
+        schema = deployment._parameter_openapi_schema.model_dump()
+        for name, parameter in schema["properties"].items():
+            assert parameter.get("description"), f"{deployment.name}.{name}"
+            assert {"type", "$ref", "anyOf"} & set(parameter), f"{deployment.name}.{name}"
+    training = build(ON_DEMAND)[0]._parameter_openapi_schema.model_dump()["definitions"]["Training"]["properties"]
+    assert (
+        training["steps"]["default"] == 150
+        and training["steps"]["type"] == "integer"
+        and training["steps"]["description"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "right"),
+    [
+        ({"name": "x", "concepts": ["taxi"], "output": "o"}, True),
+        ({"name": "x", "concepts": [{"concept": "taxi", "synonyms": ["cab"]}], "output": "o", "method": "uce"}, True),
+        ({"name": "x", "concepts": ["taxi"], "output": "o", "method": {"name": "esd", "negative_guidance": 2}}, True),
+        ({"name": "x", "concepts": ["taxi"], "output": "o", "method": {"name": "esd", "speed": 2}}, False),
+        ({"name": "x", "concepts": ["taxi"], "output": "o", "training": {"steps": 0}}, False),
+        ({"name": "x", "concepts": [1], "output": "o"}, False),
+        ({"name": "x", "concepts": ["taxi"]}, False),
+    ],
+)
+def test_prefect_takes_the_specs_that_are_right_and_no_others(spec: dict, right: bool) -> None:
+    schema = build(ON_DEMAND)[0]._parameter_openapi_schema.model_dump()
+    assert jsonschema.Draft202012Validator(schema).is_valid({"spec": spec}) is right
+    if right:
+        assert load_flow("erase").validate_parameters({"spec": spec})["spec"].name == "x"

@@ -1,0 +1,109 @@
+"""`erase serve` and the work pools of prefect.yaml, against a real Prefect server."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.command import erase
+from tests.servers import ROOT, free_port, prefect_server, until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[dict[str, str]]:
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as environment:
+        yield environment
+
+
+def ask(server: dict[str, str], method: str, path: str, **body: object) -> dict | list:
+    return httpx.request(method, server["PREFECT_API_URL"] + path, timeout=60, **body).raise_for_status().json()
+
+
+SPEC = {
+    "name": "served",
+    "concepts": ["taxi"],
+    "method": "uce",
+    "vocabulary": {"top_k": 20},
+    "generation": {"seeds": [0], "steps": 2},
+    "scoring": {"preserved": ["bus", "rose"], "resamples": 100},
+    "gate": {"min_esr_1": 0},
+}
+
+
+def test_a_run_asked_for_with_json_is_served_and_its_gate_is_an_event(server, tmp_path: Path) -> None:
+    (tmp_path / "deployments.yaml").write_text("deployments: {on demand: {flow: erase}}")
+    command = [sys.executable, "-m", "flows.command", "serve", str(tmp_path / "deployments.yaml")]
+    with subprocess.Popen(command, env=server, cwd=ROOT, start_new_session=True) as process:
+        try:
+
+            def deployed() -> dict | None:
+                found = ask(server, "POST", "/deployments/filter", json={})
+                return next((d for d in found if d["name"] == "on demand"), None)
+
+            deployment = until(deployed)
+            training = deployment["parameter_openapi_schema"]["definitions"]["Training"]["properties"]
+            assert training["steps"]["default"] == 150 and training["steps"]["description"]
+            wrong = {"parameters": {"spec": {**SPEC, "training": {"steps": 0}, "output": "o"}}}
+            path = f"{server['PREFECT_API_URL']}/deployments/{deployment['id']}/create_flow_run"
+            assert httpx.post(path, json=wrong, timeout=60).status_code in (409, 422)
+            right = {"parameters": {"spec": {**SPEC, "output": str(tmp_path / "out")}}}
+            asked = ask(server, "POST", f"/deployments/{deployment['id']}/create_flow_run", json=right)
+
+            def ended() -> dict | None:
+                run = ask(server, "GET", f"/flow_runs/{asked['id']}")
+                return run if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
+
+            run = until(ended, patience=900)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=120)
+    assert run["state_type"] == "COMPLETED", run["state"]
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["gate"]["passed"]
+
+    def said() -> set[str]:
+        wanted = {"filter": {"event": {"prefix": ["erase."]}}, "limit": 50}
+        names = {event["event"] for event in ask(server, "POST", "/events/filter", json=wanted)["events"]}
+        return names if {"erase.gate.passed", "erase.model.promoted"} <= names else set()
+
+    until(said)
+
+
+def test_work_pools_take_every_deployment(server) -> None:
+    environment = {**server, "ERASE_WORK": str(ROOT), "MLFLOW_TRACKING_URI": "http://localhost:5000"}
+
+    def prefect(*arguments: str) -> None:
+        ran = subprocess.run(
+            [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
+            env=environment, cwd=ROOT, capture_output=True, text=True,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+
+    for kind in ("process", "docker", "kubernetes"):
+        prefect("work-pool", "create", f"erase-{kind}", "--type", kind)
+    prefect("deploy", "--all", "--prefect-file", "infra/prefect.yaml")
+    found = {d["name"]: d for d in ask(server, "POST", "/deployments/filter", json={}) if d["work_pool_name"]}
+    assert set(found) == {"process", "nightly", "benchmark", "pretrain", "docker", "kubernetes"}
+    assert found["nightly"]["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+    assert found["nightly"]["schedules"][0]["schedule"]["cron"] == "0 2 * * *"
+    assert found["docker"]["job_variables"]["image"] == "erase:0.1.0"
+    assert "Spec" in found["kubernetes"]["parameter_openapi_schema"]["definitions"]
+
+
+def test_serve_without_a_server_says_how_to_start_one(tmp_path: Path) -> None:
+    address = f"http://127.0.0.1:{free_port()}/api"
+    ran = erase("serve", PREFECT_API_URL=address, ERASE_HOME=str(tmp_path))
+    assert ran.returncode == 2 and "start one with erase up" in ran.stderr and "Traceback" not in ran.stderr
+
+
+def test_check_ends_with_the_error_or_the_count() -> None:
+    ran = erase("serve", "infra/deployments.example.yaml", "--check")
+    assert ran.returncode == 0 and "5 deployments" in ran.stdout, ran.stderr

@@ -1,0 +1,106 @@
+"""The registry in a real MLflow store: who is champion, who was, and who is not fit to be."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import pytest
+
+from tasks import registry
+from tasks.tracking import client
+
+LIMITS = {"min_esr_1": 0.9}
+PASSED = {"passed": True, "reason": "", "thresholds": []}
+FAILED = {"passed": False, "reason": "esr 1 is 0.5, required ≥ 0.9", "thresholds": []}
+
+
+@pytest.fixture
+def name(tmp_path) -> str:
+    """A registered model with three versions."""
+    name = f"model-{uuid.uuid4().hex[:8]}"
+    client().create_registered_model(name)
+    for _ in range(3):
+        client().create_model_version(name, source=str(tmp_path))
+    return name
+
+
+def aliases(name: str) -> dict[str, str]:
+    return {alias: str(version) for alias, version in client().get_registered_model(name).aliases.items()}
+
+
+def test_a_passing_version_is_champion_and_a_failing_one_rejected(name: str) -> None:
+    first = registry.release(name, "1", LIMITS, PASSED)
+    assert first.passed and first.champion and first.former is None
+    second = registry.release(name, "2", LIMITS, FAILED)
+    assert not second.passed and not second.champion and second.reason == FAILED["reason"]
+    third = registry.release(name, "3", LIMITS, PASSED)
+    assert third.champion and third.former == "1"
+    assert aliases(name) == {"champion": "3", "rejected": "2"}
+    tags = {str(v.version): v.tags for v in registry.versions(name)}
+    assert [tags[v]["gate"] for v in ("1", "2", "3")] == ["passed", "rejected", "passed"]
+    assert tags["3"]["former_champion"] == "1" and json.loads(tags["3"]["gate.thresholds"]) == LIMITS
+    assert tags["2"]["reason"] == FAILED["reason"]
+
+
+def test_rollback_goes_back_step_by_step_and_a_repeated_run_does_not_undo_it(name: str) -> None:
+    for version in ("1", "2", "3"):
+        registry.release(name, version, LIMITS, PASSED)
+    assert registry.rollback(name).version == "2" and aliases(name) == {"champion": "2"}
+    assert "rolled_back" in registry.version_of(name, "3").tags
+    assert not registry.release(name, "3", LIMITS, PASSED).champion
+    assert not registry.release(name, "3", {"min_esr_1": 0.8}, PASSED).champion
+    assert registry.rollback(name).version == "1"
+    with pytest.raises(registry.RegistryError, match="first champion"):
+        registry.rollback(name)
+    assert registry.promote(name, "3").former == "1"
+    assert registry.rollback(name).version == "1"
+
+
+def test_a_repeated_run_of_an_older_version_does_not_make_it_champion(name: str) -> None:
+    for version in ("1", "2", "1"):
+        registry.release(name, version, LIMITS, PASSED)
+    assert aliases(name) == {"champion": "2"}
+
+
+def test_a_champion_that_fails_a_stricter_gate_gives_way(name: str) -> None:
+    registry.release(name, "1", LIMITS, PASSED)
+    registry.release(name, "2", LIMITS, PASSED)
+    registry.release(name, "2", {"min_esr_1": 1.0}, FAILED)
+    assert aliases(name) == {"champion": "1", "rejected": "2"}
+    registry.release(name, "2", LIMITS, PASSED)
+    assert aliases(name) == {"champion": "2"}
+    registry.release(name, "1", {"min_esr_1": 1.0}, FAILED)
+    registry.release(name, "2", {"min_esr_1": 1.0}, FAILED)
+    assert aliases(name) == {"rejected": "2"}
+
+
+def test_promote_takes_the_newest_that_passed_and_no_rejected_one_unless_told(name: str) -> None:
+    with pytest.raises(registry.RegistryError, match="no version of .* passed a gate"):
+        registry.promote(name)
+    registry.release(name, "3", LIMITS, FAILED)
+    with pytest.raises(registry.RegistryError, match="was rejected .esr 1 is 0.5.*--force"):
+        registry.promote(name, "3")
+    registry.release(name, "1", LIMITS, PASSED)
+    registry.release(name, "2", LIMITS, PASSED)
+    registry.rollback(name)
+    assert registry.promote(name).version == "2"
+    with pytest.raises(registry.RegistryError, match="champion of .* already"):
+        registry.promote(name, "2")
+    assert registry.promote(name, "3", force=True).champion
+
+
+def test_a_deleted_former_champion_is_passed_over(name: str) -> None:
+    for version in ("1", "2", "3"):
+        registry.release(name, version, LIMITS, PASSED)
+    client().delete_model_version(name, "2")
+    assert registry.rollback(name).version == "1"
+
+
+def test_what_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(registry.RegistryError, match="nobody is not a registered model; there are"):
+        registry.rollback("nobody")
+    with pytest.raises(registry.RegistryError, match="has no version 9"):
+        registry.promote(name, "9")
+    with pytest.raises(registry.RegistryError, match="has no champion"):
+        registry.rollback(name)
