@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import time
 from collections.abc import Callable
@@ -9,17 +10,21 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from .files import file_digest, home, new_folder, read_json, write_json
+from .files import file_digest, home, new_folder, read_json, remove_partials, write_json
 
 RECORD = "artifact.json"
 
 
 class Artifact(BaseModel):
-    """A stage's result: the folder of its files, how long they took to make, and whether they were there already."""
+    """A stage's result: the folder of its files, when and how long they were made, and whether they were there already.
+
+    began: seconds since 1970. seconds: without any waiting for a slot.
+    """
 
     stage: str
     key: str
     folder: Path
+    began: float
     seconds: float
     cached: bool = False
 
@@ -40,13 +45,16 @@ def find(stage: str, key: str) -> Artifact | None:
             return None
     except (OSError, ValueError, KeyError):
         return None
-    return Artifact(stage=stage, key=key, folder=folder, seconds=record["seconds"], cached=True)
+    return Artifact(**{name: record[name] for name in ("stage", "key", "began", "seconds")}, folder=folder, cached=True)
 
 
-def produce(stage: str, key: str, build: Callable[[Path], None]) -> Artifact:
+def produce(
+    stage: str, key: str, build: Callable[[Path], None], slot: contextlib.AbstractContextManager | None = None
+) -> Artifact:
     """Return the artifact of a key, calling build(folder) to make its files when they are not there.
 
-    Two processes that want the same artifact make it once: the second waits for the first.
+    Two processes that want the same artifact make it once: the second waits for the first. slot is held while the files are
+    made, and not while another makes them.
     """
     folder = folder_of(stage, key)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -55,15 +63,16 @@ def produce(stage: str, key: str, build: Callable[[Path], None]) -> Artifact:
         known = find(stage, key)
         if known is not None:
             return known
-        began = time.perf_counter()
-        with new_folder(folder) as partial:
+        remove_partials(folder.parent, f"{key}.")
+        with slot or contextlib.nullcontext(), new_folder(folder) as partial:
+            began, start = time.time(), time.perf_counter()
             build(partial)
             files = {
                 p.relative_to(partial).as_posix(): file_digest(p) for p in sorted(partial.rglob("*")) if p.is_file()
             }
-            write_json(
-                partial / RECORD, {"stage": stage, "key": key, "seconds": time.perf_counter() - began, "files": files}
-            )
+            seconds = time.perf_counter() - start
+            record = {"stage": stage, "key": key, "began": began, "seconds": seconds, "files": files}
+            write_json(partial / RECORD, record)
     made = find(stage, key)
     if made is None:
         raise RuntimeError(f"{stage}: {folder} was changed while it was written")

@@ -18,7 +18,7 @@ from .artifacts import Artifact, produce
 from .files import digest, file_digest, new_file, write_json
 from .models.source import WEIGHTS, local_model, model_hash
 from .spec import Attack, Spec
-from .stages import Progress, key, quiet
+from .stages import Progress, Slot, key, quiet
 
 Victim = Artifact | str | None
 """What is attacked: what a training left, a model by its name, or the original (None)."""
@@ -40,7 +40,7 @@ def references_key(spec: Spec) -> str:
     )
 
 
-def references(spec: Spec, progress: Progress = quiet) -> Artifact:
+def references(spec: Spec, progress: Progress = quiet, slot: Slot = None) -> Artifact:
     """Draw what attackers have at hand: references.parquet (concept, kind, prompt, png), by the original model."""
     from .attacks.attempts import REFERENCES, write_rows
     from .attacks.references import attack_scorers
@@ -52,7 +52,7 @@ def references(spec: Spec, progress: Progress = quiet) -> Artifact:
         rows = [row for concept in spec.concepts for row in draw(pipeline, spec, concept, scorers, progress)]
         write_rows(folder / "references.parquet", rows, REFERENCES)
 
-    return produce("references", references_key(spec), build)
+    return produce("references", references_key(spec), build, slot)
 
 
 def attack_key(spec: Spec, attack: Attack, references: Artifact, victim: Victim) -> str:
@@ -61,7 +61,12 @@ def attack_key(spec: Spec, attack: Attack, references: Artifact, victim: Victim)
 
 
 def attack(
-    spec: Spec, attack: Attack, references: Artifact, victim: Victim = None, progress: Progress = quiet
+    spec: Spec,
+    attack: Attack,
+    references: Artifact,
+    victim: Victim = None,
+    progress: Progress = quiet,
+    slot: Slot = None,
 ) -> Artifact:
     """Run one attack: attempts.parquet, every image it drew with the judge's verdict."""
     from .attacks.attempts import ERASED, ORIGINAL, run_attack
@@ -70,15 +75,15 @@ def attack(
     from .models.pipeline import load_pipeline
 
     def build(folder: Path) -> None:
-        source, base = local_model(victim if isinstance(victim, str) else spec.model)
+        source, _ = local_model(victim if isinstance(victim, str) else spec.model)
         pipeline = load_pipeline(source)
         if isinstance(victim, Artifact):
-            apply_delta(pipeline.unet, victim.file("delta.safetensors"), base)
+            apply_delta(pipeline.unet, victim.file("delta.safetensors"))
         which = ORIGINAL if victim is None else ERASED
         at_hand, made = references.file("references.parquet"), folder / "attempts.parquet"
         run_attack(pipeline, which, spec, attack, at_hand, attack_scorers(spec), made, progress)
 
-    return produce("attack", attack_key(spec, attack, references, victim), build)
+    return produce("attack", attack_key(spec, attack, references, victim), build, slot)
 
 
 def stage_name(attack: Attack, model: str) -> str:

@@ -56,11 +56,23 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         yield partial
         os.chmod(partial, 0o755)
-        if path.exists():
-            shutil.rmtree(path)
+        # Aside first: a kill while a folder is deleted would leave half of it under its final name.
+        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
+        if os.path.lexists(path):
+            os.replace(path, aside / path.name)
         os.replace(partial, path)
+        shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_partials(folder: Path, name: str = "") -> None:
+    """Remove what killed processes left beside `folder/name`, or in all of a folder. Only for who alone writes there."""
+    for partial in folder.glob(f".{name}*.partial"):
+        if partial.is_dir() and not partial.is_symlink():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -16,6 +16,7 @@ from .generation.prompt_files import is_local
 from .metrics.imagenet_classes import EFFICIENTNET, class_names
 from .metrics.labels import matching_labels
 from .models.source import ModelSource, find_model
+from .results import UNFINISHED
 from .spec import Spec, SpecError
 
 MARKS = ("summary.json", "attacks.json")
@@ -178,7 +179,10 @@ def check_output(folder: Path) -> None:
     """The output can be written to and holds nothing that is not a run's."""
     if folder.is_file():
         raise ValueError(f"output: {str(folder)!r} is a file; name a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).exists() for name in MARKS):
+    if ".." in folder.parts:
+        raise ValueError(f"output: {str(folder)!r} leads out of its own folder; write the path without '..'")
+    ours = any((folder / name).exists() for name in (*MARKS, UNFINISHED))
+    if folder.is_dir() and any(folder.iterdir()) and not ours:
         raise ValueError(f"output: {str(folder)!r} holds other files; name a new or an empty folder")
     parent = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
     if not os.access(parent, os.W_OK):

@@ -12,7 +12,9 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import shutil
+import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ from .files import digest, file_digest, home, new_file, read_json, write_json
 from .gate import judge
 from .generation.plan import roles, shown, wanted_images
 from .models.source import WEIGHTS, local_model, model_hash
+from .results import UNFINISHED, digests
 from .spec import Spec
 
 VERSIONS = {
@@ -43,6 +46,8 @@ VERSIONS = {
 """Raise a stage's number when its code gives another result for the same inputs."""
 
 Progress = Callable[[int, int], None]
+Slot = AbstractContextManager | None
+"""Held while a stage works, and not while it waits for another run that makes the same."""
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "deepspeed", "mlflow", "prefect", "pyarrow")
 
 
@@ -89,7 +94,7 @@ def embeddings_key(spec: Spec, vocabulary: Artifact) -> str:
     return key("embeddings", local_model(spec.model)[1], digest(words))
 
 
-def embeddings(spec: Spec, vocabulary: Artifact, progress: Progress = quiet) -> Artifact:
+def embeddings(spec: Spec, vocabulary: Artifact, progress: Progress = quiet, slot: Slot = None) -> Artifact:
     """Encode the vocabulary: embeddings.arrow (word, embedding [L, d], pooled [p]), shared by every run on it."""
     from .concepts.embeddings import write_embeddings
     from .models.pipeline import load_pipeline
@@ -100,7 +105,7 @@ def embeddings(spec: Spec, vocabulary: Artifact, progress: Progress = quiet) -> 
         metadata = {"model_hash": base, "vocabulary_hash": digest(words)}
         write_embeddings(folder / "embeddings.arrow", load_pipeline(source), words, metadata, progress=progress)
 
-    return produce("embeddings", embeddings_key(spec, vocabulary), build)
+    return produce("embeddings", embeddings_key(spec, vocabulary), build, slot)
 
 
 # Top-K
@@ -112,7 +117,7 @@ def nearest_key(spec: Spec, vocabulary: Artifact, embeddings: Artifact) -> str:
     return key("nearest", names, part.top_k, part.similarity, part.clusters, spec.seed, vocabulary.key, embeddings.key)
 
 
-def nearest(spec: Spec, vocabulary: Artifact, embeddings: Artifact) -> Artifact:
+def nearest(spec: Spec, vocabulary: Artifact, embeddings: Artifact, slot: Slot = None) -> Artifact:
     """Find each concept's top-K words: preserved.parquet (concept, rank, word, similarity, row)."""
     from .concepts.embeddings import EmbeddingTable
     from .concepts.nearest import find_neighbours, write_neighbours
@@ -130,7 +135,7 @@ def nearest(spec: Spec, vocabulary: Artifact, embeddings: Artifact) -> Artifact:
         found = find_neighbours(table, dict(zip(names, queries)), spec.vocabulary, allowed, spec.seed)
         write_neighbours(folder / "preserved.parquet", found)
 
-    return produce("nearest", nearest_key(spec, vocabulary, embeddings), build)
+    return produce("nearest", nearest_key(spec, vocabulary, embeddings), build, slot)
 
 
 # Training
@@ -149,7 +154,11 @@ def training_key(spec: Spec, nearest: Artifact, embeddings: Artifact) -> str:
 
 
 def training(
-    spec: Spec, nearest: Artifact, embeddings: Artifact, on_record: Callable[[dict], None] = lambda record: None
+    spec: Spec,
+    nearest: Artifact,
+    embeddings: Artifact,
+    on_record: Callable[[dict], None] = lambda record: None,
+    slot: Slot = None,
 ) -> Artifact:
     """Erase: delta.safetensors (the changed weights) and trace.parquet (every step's losses and preserved concept)."""
     from .training.launch import run_training
@@ -157,7 +166,7 @@ def training(
     def build(folder: Path) -> None:
         run_training(spec, training_key(spec, nearest, embeddings), nearest, embeddings, folder, on_record)
 
-    return produce("training", training_key(spec, nearest, embeddings), build)
+    return produce("training", training_key(spec, nearest, embeddings), build, slot)
 
 
 # Images
@@ -178,7 +187,9 @@ def images_key(spec: Spec, nearest: Artifact, training: Artifact | None) -> str:
     return key("images", local_model(spec.model)[1], training.key if training else "original", wanted, settings)
 
 
-def images(spec: Spec, nearest: Artifact, training: Artifact | None = None, progress: Progress = quiet) -> Artifact:
+def images(
+    spec: Spec, nearest: Artifact, training: Artifact | None = None, progress: Progress = quiet, slot: Slot = None
+) -> Artifact:
     """Draw the images of the erased model, or of the original when there is no training: images.parquet."""
     from .generation.images import generate
     from .models.delta import apply_delta
@@ -198,7 +209,7 @@ def images(spec: Spec, nearest: Artifact, training: Artifact | None = None, prog
             pipeline, wanted, spec.generation, training.key if training else base, folder / "images.parquet", progress
         )
 
-    return produce("images", images_key(spec, nearest, training), build)
+    return produce("images", images_key(spec, nearest, training), build, slot)
 
 
 def share_images(
@@ -249,7 +260,14 @@ def scores_key(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifa
     return key("scores", inputs, spec.seed, roles_of(spec, nearest), synonyms)
 
 
-def scores(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact, progress: Progress = quiet) -> Artifact:
+def scores(
+    spec: Spec,
+    nearest: Artifact,
+    original: Artifact,
+    erased: Artifact,
+    progress: Progress = quiet,
+    slot: Slot = None,
+) -> Artifact:
     """Judge both models' images: scores.parquet (metric, concept, role, value, low, high, n), and every verdict.
 
     The verdicts lie in verdicts.parquet, and those of a judge or a detector also in verdicts.csv and verdicts_original.csv.
@@ -283,7 +301,7 @@ def scores(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact, 
             found = pd.concat([found, quality], ignore_index=True)
         write_scores(folder / "scores.parquet", found)
 
-    return produce("scores", scores_key(spec, nearest, original, erased), build)
+    return produce("scores", scores_key(spec, nearest, original, erased), build, slot)
 
 
 def share_verdicts(
@@ -333,8 +351,9 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
     from .models.pipeline import load_pipeline, save_pipeline
     from .report.page import build_page
 
-    output = Path(spec.output)
+    output, began = Path(spec.output), time.time()
     output.mkdir(parents=True, exist_ok=True)
+    (output / UNFINISHED).touch()
     source, base = local_model(spec.model)
     known = read_json(output / "summary.json") if (output / "summary.json").exists() else {}
     made = output / "model"
@@ -369,28 +388,36 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
     figures = headline(pd.read_parquet(output / "scores.parquet"))
     if spec.attacks is not None:
         figures |= publish_attacks(spec, artifacts)
-    write_json(
-        output / "summary.json",
-        {
-            "name": spec.name,
-            **figures,
-            "metrics": figures,
-            "gate": judge(spec.gate, figures).as_json() if spec.gate.limits else None,
-            "seed": spec.seed,
-            "seconds": {stage: artifact.seconds for stage, artifact in artifacts.items()},
-            "cached": [stage for stage, artifact in artifacts.items() if artifact.cached],
-            **read_json(artifacts["training"].file("resources.json")),
-            "vocabulary": read_json(artifacts["vocabulary"].file("counts.json")),
-            "training": artifacts["training"].key,
-            "base_model_hash": base,
-            "erased_model_hash": model_hash(made),
-            "keys": {stage: artifact.key for stage, artifact in artifacts.items()},
-            "roles": role_of,
-            "versions": versions(),
-            "spec": spec.model_dump(mode="json"),
-        },
-    )
-    return build_page(output, artifacts["original"].file("images.parquet"), artifacts["erased"].file("images.parquet"))
+    summary = {
+        "name": spec.name,
+        **figures,
+        "metrics": figures,
+        "gate": judged(spec, figures),
+        "seed": spec.seed,
+        "began": {stage: artifact.began for stage, artifact in artifacts.items()},
+        "seconds": {stage: artifact.seconds for stage, artifact in artifacts.items()},
+        "cached": [stage for stage, artifact in artifacts.items() if artifact.cached],
+        **read_json(artifacts["training"].file("resources.json")),
+        "vocabulary": read_json(artifacts["vocabulary"].file("counts.json")),
+        "training": artifacts["training"].key,
+        "base_model_hash": base,
+        "erased_model_hash": model_hash(made),
+        "keys": {stage: artifact.key for stage, artifact in artifacts.items()},
+        "roles": role_of,
+        "versions": versions(),
+        "spec": spec.model_dump(mode="json"),
+    }
+    pages = (artifacts[stage].file("images.parquet") for stage in ("original", "erased"))
+    page = build_page(output, summary, *pages)
+    summary["began"]["publish"], summary["seconds"]["publish"] = began, time.time() - began
+    write_json(output / "summary.json", summary | {"files": digests(output)})
+    (output / UNFINISHED).unlink()
+    return page
+
+
+def judged(spec: Spec, figures: dict[str, float]) -> dict | None:
+    """What the spec's gate says of a run's figures; None without one."""
+    return judge(spec.gate, figures).as_json() if spec.gate.limits else None
 
 
 def write_images(path: Path, artifacts: dict[str, Artifact], role_of: dict[str, str]) -> None:
@@ -405,3 +432,42 @@ def write_images(path: Path, artifacts: dict[str, Artifact], role_of: dict[str, 
                 writer = writer or pq.ParquetWriter(partial, table.schema)
                 writer.write_table(table)
         writer.close()
+
+
+def finished(spec: Spec) -> dict | None:
+    """The summary of a run that is whole in spec.output and would come out the same again, by its files' hashes and its keys.
+
+    None when it must be run. Nothing is computed, and the cache is not needed: the keys' inputs lie in the output.
+    """
+    from .attack_stages import attack_key, references_key, stage_name
+
+    output = Path(spec.output)
+    try:
+        summary = read_json(output / "summary.json")
+        known = summary["keys"]
+
+        def made(stage: str, key: str) -> Artifact:
+            if known[stage] != key:
+                raise ValueError(stage)
+            return Artifact(stage=stage, key=key, folder=output, began=0, seconds=0, cached=True)
+
+        whole = all(file_digest(output / name) == found for name, found in summary["files"].items())
+        if summary["name"] != spec.name or not whole:
+            return None
+        words = made("vocabulary", vocabulary_key(spec))
+        embedded = made("embeddings", embeddings_key(spec, words))
+        near = made("nearest", nearest_key(spec, words, embedded))
+        trained = made("training", training_key(spec, near, embedded))
+        original = made("original", images_key(spec, near, None))
+        erased = made("erased", images_key(spec, near, trained))
+        made("scores", scores_key(spec, near, original, erased))
+        if spec.attacks is not None:
+            at_hand = made("references", references_key(spec))
+            for attack in spec.attacks.run:
+                for model, victim in (("original", None), ("erased", trained)):
+                    made(stage_name(attack, model), attack_key(spec, attack, at_hand, victim))
+        if summary["gate"] != judged(spec, summary["metrics"]):
+            return None
+    except (OSError, ValueError, KeyError):
+        return None
+    return summary

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -76,6 +77,13 @@ class SpecCommand(typer.core.TyperCommand):
         typer.echo("\n" + spec_help().replace("\b\n", ""))
 
 
+def refuse(error: Exception) -> NoReturn:
+    """End the command with what is wrong, a problem a line."""
+    for line in str(error).splitlines():
+        complaints.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(2) from None
+
+
 def read_spec(path: Path, several: bool = False):
     """Load and check a spec, or end with its errors, one a line, before anything heavy is imported or written."""
     from erase_core.preflight import check, uses_hub
@@ -85,13 +93,21 @@ def read_spec(path: Path, several: bool = False):
         spec = load_spec(path)
         source = check(spec, several)
     except SpecError as error:
-        for line in str(error).splitlines():
-            complaints.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
+        refuse(error)
     prepare()
     if uses_hub(spec, source):
         allow_hub()
     return spec
+
+
+def flow_of(name: str):
+    """A flow by the name of its file, once there is a Prefect server: the one that is configured, or one of this process's own."""
+    from infra.private_server import start
+
+    ready = start()
+    flow = getattr(importlib.import_module(f"flows.{name}"), name)
+    ready()
+    return flow
 
 
 @app.command(cls=SpecCommand)
@@ -101,14 +117,15 @@ def run(spec: Annotated[Path, typer.Argument(help="The YAML spec.")]) -> None:
     Ends with 0, or with 1 when the run failed, 2 when the spec is wrong, 3 when the model did not pass the spec's gate.
     """
     checked = read_spec(spec)
-    from .erase import erase
+    erase = flow_of("erase")
 
     try:
         summary = erase(checked)
     except KeyboardInterrupt:
         raise
     except Exception as error:
-        complaints.print(f"{type(error).__name__}: {error}", style="red", markup=False)
+        complaints.print(f"{type(error).__name__}: {error}", style="red", markup=False, soft_wrap=True)
+        complaints.print("Mend that and run it again: finished stages are kept.", highlight=False)
         raise typer.Exit(1) from None
     show(summary, Path(checked.output))
     show_gate(summary)
@@ -446,7 +463,7 @@ def pretrain(
 ) -> None:
     """Train the embedded model again, from the emoji packages: hours. Goes on where it was interrupted."""
     prepare()
-    from .pretrain import pretrain as flow
+    flow = flow_of("pretrain")
 
     figures = flow(str(output), scale, seed)
     for name, value in figures.items():
@@ -476,7 +493,7 @@ def study(
         raise typer.Exit(2)
     base = read_spec(spec or BASE_OF_STUDIES, several=True)
     base = base.model_copy(update={"output": str(output or Path(base.output) / name)})
-    from .study import study as flow
+    flow = flow_of("study")
 
     figures = flow(name, base)
     for figure, value in figures.items():
@@ -484,6 +501,41 @@ def study(
     console.print(
         f"\nWhere to look: {Path(base.output) / name}.png, .html and .parquet", highlight=False, soft_wrap=True
     )
+
+
+@app.command()
+def batch(
+    spec: Annotated[Path, typer.Argument(help="A YAML spec without concepts.")],
+    lists: Annotated[
+        Path,
+        typer.Option(
+            help="A folder of NAME.txt, a concept a line, with a list's own settings in NAME.yaml; or a CSV or Parquet table."
+        ),
+    ],
+    training_slots: Annotated[int, typer.Option(min=1, help="How many trainings this machine does at once.")] = 1,
+    generation_slots: Annotated[
+        int, typer.Option(min=1, help="How much other work on a model it does at once: images, scores, embeddings.")
+    ] = 1,
+) -> None:
+    """Run a spec for many lists of concepts, and print what became of each. Goes on where it was interrupted."""
+    from erase_core.batch import markdown, read_specs
+    from erase_core.models.source import find_model
+    from erase_core.spec import SpecError
+
+    try:
+        base, specs = read_specs(spec, lists)
+    except SpecError as error:
+        refuse(error)
+    prepare()
+    if any(find_model(one.model).on_hub for one in specs.values()):
+        allow_hub()
+    flow = flow_of("batch")
+
+    table = flow(base["name"], base["output"], specs, training_slots, generation_slots)
+    console.print(markdown(table), markup=False, highlight=False, soft_wrap=True)
+    console.print(f"\nWhere to look: {Path(base['output']) / 'batch.parquet'}", highlight=False, soft_wrap=True)
+    if any(row["status"] == "failed" for row in table):
+        raise typer.Exit(1)
 
 
 def listed(text: str) -> list[str]:
@@ -512,7 +564,7 @@ def benchmark(
     base = read_spec(spec or BASE_OF_STUDIES, several=True)
     if output is not None or spec is None:
         base = base.model_copy(update={"output": str(output or "results/benchmark"), "name": "benchmark"})
-    from .benchmark import benchmark as flow
+    flow = flow_of("benchmark")
 
     console.print(flow(base, names, wanted, numbers), markup=False, highlight=False, soft_wrap=True)
 

@@ -10,6 +10,7 @@ from erase_core import stages
 from erase_core.artifacts import Artifact
 from erase_core.files import read_json
 from erase_core.preflight import check
+from erase_core.results import held
 from erase_core.spec import Spec
 from tasks import registry, tracking
 from tasks.caching import call
@@ -25,15 +26,17 @@ from .missed import catch_up_once
 
 
 @flow(name="erase", flow_run_name="{spec.name}", log_prints=True, on_running=[catch_up_once])
-def erase(spec: Spec, parent: str | None = None) -> dict:
+def erase(spec: Spec, parent: str | None = None, slots: bool = False) -> dict:
     """Erase the concepts of a spec from its model, preserving the concept that is hurt most, and prove both.
 
     Stages: vocabulary → embeddings → nearest → training → images (original, erased) → scores → attacks, if the spec has some →
-    publish. Each is served from the cache when nothing it depends on has changed. Returns the run's summary.
+    publish. Each is served from the cache when nothing it depends on has changed. Returns the run's summary. Raises InUse while
+    another run has the output.
 
     Args:
         spec: What to erase, from which model, how, and what the result must reach.
         parent: The MLflow run that this one belongs to.
+        slots: Wait for a slot of this machine before each stage that works.
     """
     check(spec)
     tags = {
@@ -41,12 +44,12 @@ def erase(spec: Spec, parent: str | None = None) -> dict:
         "concepts": ", ".join(concept.concept for concept in spec.concepts),
         "model": spec.model,
     }
-    with tracking.run(spec.name, parent, tags) as main:
+    with held(Path(spec.output)), tracking.run(spec.name, parent, tags, spec.output) as main:
         tracking.log_parameters(main, spec.model_dump(mode="json"))
 
         def stage(name: str, task, key: str, *inputs: object) -> Artifact:
             with tracking.run(name, main) as run_id:
-                artifact = call(task, key, *inputs, run_id=run_id)
+                artifact = call(task, key, *inputs, run_id=run_id, slots=slots)
                 tracking.log_stage(run_id, artifact)
                 if name == "training" and artifact.cached:
                     tracking.log_trace(run_id, artifact.file("trace.parquet"))
@@ -79,7 +82,7 @@ def erase(spec: Spec, parent: str | None = None) -> dict:
         }
         if spec.attacks is not None:
             artifacts |= run_attacks(spec, stage, training)
-        figures = publish_results(spec, artifacts)
+        figures = publish_results(spec, artifacts, slots)
         summary = read_json(Path(spec.output) / "summary.json")
         show_summary(spec.name, summary["metrics"])
         tracking.log_dataset(main, vocabulary.file("vocabulary.parquet"), "vocabulary", vocabulary.key, "preservation")
@@ -93,4 +96,5 @@ def erase(spec: Spec, parent: str | None = None) -> dict:
             announce(f"erase.gate.{verdict}", released, spec.gate.webhook, verdict=summary["gate"], mlflow_run=main)
             if released.champion and released.former != version:
                 announce("erase.model.promoted", released, spec.gate.webhook, mlflow_run=main)
+        tracking.mark_whole(main, spec.name, summary["keys"])
     return {**summary, "mlflow_run": main, "registered": {"name": registry.registered_name(spec), "version": version}}

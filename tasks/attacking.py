@@ -15,6 +15,7 @@ from erase_core.spec import Attack, Spec
 
 from .caching import keyed
 from .progress import reporting
+from .slots import slot
 
 
 @task(
@@ -24,10 +25,10 @@ from .progress import reporting
     retries=1,
     retry_delay_seconds=5,
 )
-def draw_references(spec: Spec, run_id: str | None = None) -> Artifact:
+def draw_references(spec: Spec, run_id: str | None = None, slots: bool = False) -> Artifact:
     """Draw what an attacker has at hand, from the original model: images of the concept, of near ones, and of far ones."""
     with reporting("references", "references") as report:
-        return attack_stages.references(spec, report)
+        return attack_stages.references(spec, report, slot("generation", slots))
 
 
 @task(
@@ -39,12 +40,17 @@ def draw_references(spec: Spec, run_id: str | None = None) -> Artifact:
     retry_delay_seconds=5,
 )
 def attack_model(
-    spec: Spec, attack: Attack, references: Artifact, victim: Victim = None, run_id: str | None = None
+    spec: Spec,
+    attack: Attack,
+    references: Artifact,
+    victim: Victim = None,
+    run_id: str | None = None,
+    slots: bool = False,
 ) -> Artifact:
     """Try one way of bringing the concepts back from a model, and judge every image that it drew."""
     which = "original" if victim is None else "erased"
     with reporting(f"{attack.name}, {which}", f"attack-{attack.name}-{which}") as report:
-        return attack_stages.attack(spec, attack, references, victim, report)
+        return attack_stages.attack(spec, attack, references, victim, report, slot("generation", slots))
 
 
 @task(name="publish-attacks", retries=1, retry_delay_seconds=2)

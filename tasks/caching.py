@@ -9,22 +9,26 @@ from prefect.context import TaskRunContext
 
 from erase_core.artifacts import Artifact, find
 
+NOT_IN_KEY = {"run_id", "slots"}
+"""Parameters that say where a task is tracked and when it may work, not what it makes."""
+
 
 def keyed(stage: str, key_of: Callable[..., str]) -> Callable[[TaskRunContext, dict], str]:
-    """A cache_key_fn over the parameters that the stage's key depends on, leaving out the run it is tracked under."""
+    """A cache_key_fn over the parameters that the stage's key depends on."""
 
     def cache_key(context: TaskRunContext, parameters: dict) -> str:
-        return f"{stage}-{key_of(**{name: value for name, value in parameters.items() if name != 'run_id'})}"
+        return f"{stage}-{key_of(**{name: value for name, value in parameters.items() if name not in NOT_IN_KEY})}"
 
     return cache_key
 
 
-def call(task: Task, key: str, *arguments: object, run_id: str | None = None) -> Artifact:
+def call(task: Task, key: str, *arguments: object, **untold: object) -> Artifact:
     """Run a stage's task and say whether its result was there already.
 
-    Prefect's cached result is used only while the files it points to are whole: a deleted or altered file makes them anew.
+    untold: the parameters that are not in the key. Prefect's cached result is used only while the files it points to are whole:
+    a deleted or altered file makes them anew.
     """
     whole = find(task.name, key) is not None
-    state = task.with_options(refresh_cache=not whole)(*arguments, run_id=run_id, return_state=True)
+    state = task.with_options(refresh_cache=not whole)(*arguments, **untold, return_state=True)
     artifact = state.result()
     return artifact.model_copy(update={"cached": artifact.cached or state.name == "Cached"})

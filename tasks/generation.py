@@ -10,6 +10,7 @@ from erase_core.spec import Spec
 
 from .caching import keyed
 from .progress import reporting
+from .slots import slot
 
 
 @task(
@@ -19,8 +20,10 @@ from .progress import reporting
     retries=1,
     retry_delay_seconds=5,
 )
-def draw_images(spec: Spec, nearest: Artifact, training: Artifact | None = None, run_id: str | None = None) -> Artifact:
+def draw_images(
+    spec: Spec, nearest: Artifact, training: Artifact | None = None, run_id: str | None = None, slots: bool = False
+) -> Artifact:
     """Draw one image for every concept, prompt and seed; without a training, from the original model."""
     which = "erased" if training is not None else "original"
     with reporting(f"images, {which}", f"images-{which}") as report:
-        return stages.images(spec, nearest, training, report)
+        return stages.images(spec, nearest, training, report, slot("generation", slots))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -28,7 +29,9 @@ def reporting(label: str, key: str) -> Iterator[Callable[..., None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, transient=False) as bars:
+    # The lists of a batch run in threads; a terminal has room for the bar of the batch itself.
+    aside = threading.current_thread() is not threading.main_thread()
+    with Progress(*columns, console=console, transient=False, disable=aside) as bars:
         bar = bars.add_task(label, total=None, note="")
         last = time.monotonic()
 

@@ -11,11 +11,14 @@ from erase_core import stages
 from erase_core.artifacts import Artifact
 from erase_core.spec import Spec
 
+from .slots import slot
+
 
 @task(name="publish", retries=1, retry_delay_seconds=2)
-def publish_results(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
+def publish_results(spec: Spec, artifacts: dict[str, Artifact], slots: bool = False) -> dict[str, bytes]:
     """Write the model, the tables, the summary and the report to the output folder; returns the figures as PNG by name."""
-    return stages.publish(spec, artifacts)
+    with slot("generation", slots):
+        return stages.publish(spec, artifacts)
 
 
 @task(name="summary-table")

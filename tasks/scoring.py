@@ -10,6 +10,7 @@ from erase_core.spec import Spec
 
 from .caching import keyed
 from .progress import reporting
+from .slots import slot
 
 
 @task(
@@ -20,8 +21,13 @@ from .progress import reporting
     retry_delay_seconds=2,
 )
 def score_images(
-    spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact, run_id: str | None = None
+    spec: Spec,
+    nearest: Artifact,
+    original: Artifact,
+    erased: Artifact,
+    run_id: str | None = None,
+    slots: bool = False,
 ) -> Artifact:
     """Judge both models' images: is the concept gone, and is everything else still there?"""
     with reporting("scoring", "scoring") as report:
-        return stages.scores(spec, nearest, original, erased, report)
+        return stages.scores(spec, nearest, original, erased, report, slot("generation", slots))

@@ -15,11 +15,11 @@ import mlflow
 import pandas as pd
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from erase_core.artifacts import Artifact
-from erase_core.files import home, read_json
+from erase_core.files import digest, home, read_json
 from erase_core.spec import Spec
 
 EXPERIMENT = "erase"
@@ -56,11 +56,56 @@ def flat(value: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield f"{prefix}{name}", str(item)[:LONGEST_PARAMETER]
 
 
+def found_runs(**tags: str) -> list[Run]:
+    """All runs of the project with these tags, the newest first."""
+    wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    return list(client().search_runs([experiment_id()], wanted, order_by=["start_time DESC"], max_results=1000))
+
+
+def end_abandoned(place: str) -> None:
+    """End the runs, and their stages' runs, that a killed process left as running. Only for who holds the place."""
+    for main in found_runs(place=place):
+        if main.info.status == "RUNNING":
+            for stage in found_runs(**{MLFLOW_PARENT_RUN_ID: main.info.run_id}):
+                if stage.info.status == "RUNNING":
+                    client().set_terminated(stage.info.run_id, "KILLED")
+            client().set_terminated(main.info.run_id, "KILLED")
+
+
+def mark_whole(run_id: str, name: str, keys: dict[str, str]) -> None:
+    """Mark a run as tracked to its end; see `whole_run`."""
+    client().set_tag(run_id, "whole", digest(name, keys))
+
+
+def whole_run(name: str, keys: dict[str, str]) -> str | None:
+    """The id of the newest run of this name and keys that was tracked to its end, or None."""
+    found = [run for run in found_runs(whole=digest(name, keys)) if run.info.status == "FINISHED"]
+    return found[0].info.run_id if found else None
+
+
 @contextlib.contextmanager
-def run(name: str, parent: str | None = None, tags: dict[str, str] | None = None) -> Iterator[str]:
-    """Start a run, yield its id, and end it as finished or failed."""
+def run(
+    name: str,
+    parent: str | None = None,
+    tags: dict[str, str] | None = None,
+    output: str | None = None,
+    same: str | None = None,
+) -> Iterator[str]:
+    """Start a run, yield its id, and end it as finished or failed.
+
+    output: the folder of its results, which this process holds. same: a tag by which an earlier run is found, to go on in it.
+    """
     every = {"mlflow.source.name": "erase", **(tags or {})} | ({MLFLOW_PARENT_RUN_ID: parent} if parent else {})
-    run_id = client().create_run(experiment_id(), run_name=name, tags=every).info.run_id
+    if output is not None:
+        place = str(Path(output).resolve())
+        every |= {"output": place, "place": digest(place)}
+        end_abandoned(every["place"])
+    known = found_runs(**{same: every[same]}) if same else []
+    if known:
+        run_id = known[0].info.run_id
+        client().update_run(run_id, status="RUNNING")
+    else:
+        run_id = client().create_run(experiment_id(), run_name=name, tags=every).info.run_id
     try:
         yield run_id
     except BaseException:
@@ -87,10 +132,14 @@ def log_metrics(run_id: str, metrics: dict[str, float], step: int = 0) -> None:
 
 
 class StepMetrics:
-    """Per-step losses of a training, sent in batches while it runs; sends nothing when run_id is None."""
+    """Per-step losses of a training, sent in batches while it runs; sends nothing when run_id is None.
+
+    They are sent in the background, so a server that is away does not hold up the training; the end waits until all are sent.
+    """
 
     def __init__(self, run_id: str | None):
-        self.run_id, self.waiting, self.sent = run_id, [], time.monotonic()
+        self.run_id, self.waiting, self.sent, self.sending = run_id, [], time.monotonic(), []
+        self.client = client()
 
     def __enter__(self) -> StepMetrics:
         return self
@@ -106,11 +155,14 @@ class StepMetrics:
 
     def send(self) -> None:
         for start in range(0, len(self.waiting) if self.run_id else 0, METRICS_PER_CALL):
-            client().log_batch(self.run_id, metrics=self.waiting[start : start + METRICS_PER_CALL])
+            part = self.waiting[start : start + METRICS_PER_CALL]
+            self.sending.append(self.client.log_batch(self.run_id, metrics=part, synchronous=False))
         self.waiting, self.sent = [], time.monotonic()
 
     def __exit__(self, *error: object) -> None:
         self.send()
+        for batch in self.sending:
+            batch.wait()
 
 
 def log_trace(run_id: str, trace: Path) -> None:
@@ -118,6 +170,13 @@ def log_trace(run_id: str, trace: Path) -> None:
     with StepMetrics(run_id) as metrics:
         for record in pd.read_parquet(trace).to_dict("records"):
             metrics.add(record)
+
+
+def log_table(run_id: str, rows: list[dict], path: Path, text: str) -> None:
+    """Log a table so that the run's page shows it: as rows, as the Parquet file that it lies in, and as the description."""
+    client().log_table(run_id, pd.DataFrame(rows), f"{path.stem}.json")
+    client().log_artifact(run_id, str(path))
+    client().set_tag(run_id, "mlflow.note.content", text)
 
 
 def log_stage(run_id: str, artifact: Artifact) -> None:

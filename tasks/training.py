@@ -12,6 +12,7 @@ from erase_core.spec import Spec
 
 from .caching import keyed
 from .progress import reporting
+from .slots import slot
 from .tracking import StepMetrics
 
 
@@ -22,7 +23,9 @@ from .tracking import StepMetrics
     retries=1,
     retry_delay_seconds=5,
 )
-def erase_concepts(spec: Spec, nearest: Artifact, embeddings: Artifact, run_id: str | None = None) -> Artifact:
+def erase_concepts(
+    spec: Spec, nearest: Artifact, embeddings: Artifact, run_id: str | None = None, slots: bool = False
+) -> Artifact:
     """Search for the concept that the erasure hurts most and preserve it, step by step, while the concepts are erased.
 
     A retry goes on from the last checkpoint.
@@ -38,4 +41,4 @@ def erase_concepts(spec: Spec, nearest: Artifact, embeddings: Artifact, run_id: 
                 )
                 report(record["step"] + 1, spec.training.steps, f"{shown}  {record['word'] or ''}")
 
-        return stages.training(spec, nearest, embeddings, on_record)
+        return stages.training(spec, nearest, embeddings, on_record, slot("training", slots))

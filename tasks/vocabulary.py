@@ -10,6 +10,7 @@ from erase_core.spec import Spec
 
 from .caching import keyed
 from .progress import reporting
+from .slots import slot
 
 
 @task(
@@ -19,7 +20,7 @@ from .progress import reporting
     retries=1,
     retry_delay_seconds=2,
 )
-def curate_vocabulary(spec: Spec, run_id: str | None = None) -> Artifact:
+def curate_vocabulary(spec: Spec, run_id: str | None = None, slots: bool = False) -> Artifact:
     """Curate the concept space: which words of the source may be preserved, and why the others may not."""
     return stages.vocabulary(spec)
 
@@ -31,10 +32,10 @@ def curate_vocabulary(spec: Spec, run_id: str | None = None) -> Artifact:
     retries=1,
     retry_delay_seconds=2,
 )
-def embed_vocabulary(spec: Spec, vocabulary: Artifact, run_id: str | None = None) -> Artifact:
+def embed_vocabulary(spec: Spec, vocabulary: Artifact, run_id: str | None = None, slots: bool = False) -> Artifact:
     """Encode every word of the vocabulary once, into a memory-mapped file that all runs on it share."""
     with reporting("embedding vocabulary", "embedding-vocabulary") as report:
-        return stages.embeddings(spec, vocabulary, report)
+        return stages.embeddings(spec, vocabulary, report, slot("generation", slots))
 
 
 @task(
@@ -44,6 +45,8 @@ def embed_vocabulary(spec: Spec, vocabulary: Artifact, run_id: str | None = None
     retries=1,
     retry_delay_seconds=2,
 )
-def find_nearest(spec: Spec, vocabulary: Artifact, embeddings: Artifact, run_id: str | None = None) -> Artifact:
+def find_nearest(
+    spec: Spec, vocabulary: Artifact, embeddings: Artifact, run_id: str | None = None, slots: bool = False
+) -> Artifact:
     """Find the K words nearest to each erased concept, among which the search may choose."""
-    return stages.nearest(spec, vocabulary, embeddings)
+    return stages.nearest(spec, vocabulary, embeddings, slot("generation", slots))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from ..files import new_file, read_json
+from ..files import new_file
 from ..generation.images import encode_png, grid, read_images
 from ..metrics.scores import ALL
 from . import plots
@@ -65,13 +65,12 @@ def build_figures(trace: pd.DataFrame, scores: pd.DataFrame, concepts: list[str]
     return figures
 
 
-def build_page(output: Path, original: Path, erased: Path) -> dict[str, bytes]:
-    """Write output/report.html from the tables of a run; returns the figures in it as PNG by name.
+def build_page(output: Path, summary: dict, original: Path, erased: Path) -> dict[str, bytes]:
+    """Write output/report.html from a run's summary and tables; returns the figures in it as PNG by name.
 
-    Reads summary.json, trace.parquet, scores.parquet and preserved.parquet in `output`, the attacks' files there if the spec has
-    attacks, and the two image files.
+    Reads trace.parquet, scores.parquet and preserved.parquet in `output`, the attacks' files there if the spec has attacks, and
+    the two image files.
     """
-    summary = read_json(output / "summary.json")
     trace = pq.read_table(output / "trace.parquet").to_pandas()
     scores = pq.read_table(output / "scores.parquet").to_pandas()
     pairs = load_pairs(original, erased, summary["roles"])

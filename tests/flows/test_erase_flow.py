@@ -62,6 +62,7 @@ def test_every_result_is_there(finished) -> None:
         "original",
         "erased",
         "scores",
+        "publish",
     }
     assert "ESR-1" in ran.stdout and "report.html" in ran.stdout
 

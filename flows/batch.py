@@ -1,0 +1,81 @@
+"""The flow behind `erase batch`: a run for every list, side by side in slots, and a table of what became of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.artifacts import create_table_artifact
+from prefect.futures import PrefectFuture, as_completed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from erase_core import batch as core
+from erase_core.files import digest
+from erase_core.results import held
+from erase_core.spec import Spec
+from erase_core.stages import finished
+from tasks import tracking
+from tasks.progress import reporting
+from tasks.slots import open_slots
+
+from .erase import erase
+
+LISTS_A_SLOT = 2
+"""How many lists are under way for each slot, so that one is ready whenever a slot is free."""
+
+
+@task(name="list", task_run_name="{name}")
+def run_list(name: str, spec: Spec, parent: str) -> dict:
+    """One list's run, below the batch's run in MLflow; returns its summary."""
+    return erase(spec, parent=parent, slots=True)
+
+
+@flow(name="batch", flow_run_name="{name}")
+def batch(
+    name: str, output: str, specs: dict[str, Spec], training_slots: int = 1, generation_slots: int = 1
+) -> list[dict]:
+    """Run the specs of many lists and return the table of what became of each: done, cached, or failed and why.
+
+    name, output: the batch's own. specs: list → spec, as `erase_core.batch.read_specs` makes them. training_slots: how many
+    trainings this machine does at once; generation_slots: how much other work on a model. A list whose results are whole is
+    not run again. A list that fails takes no other with it. Raises InUse while another batch has the output.
+    """
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    slots = {"training": training_slots, "generation": generation_slots}
+    tags = {"batch": digest({one: spec.model_dump(mode="json") for one, spec in specs.items()})}
+    with held(folder), open_slots(**slots), tracking.run(name, tags=tags, output=output, same="batch") as run_id:
+        rows, done = {}, []
+
+        def keep(one: str, status: str, **found: object) -> None:
+            rows[one] = core.row_of(one, specs[one], status, **found)
+            core.write_table(folder / "batch.parquet", [rows[other] for other in specs if other in rows])
+
+        for one, spec in specs.items():
+            summary = finished(spec)
+            tracked = summary and tracking.whole_run(spec.name, summary["keys"])
+            if tracked:
+                keep(one, "cached", summary={**summary, "mlflow_run": tracked})
+        with ThreadPoolTaskRunner(max_workers=LISTS_A_SLOT * sum(slots.values())) as runner:
+            under_way: dict[PrefectFuture, str] = {
+                runner.submit(run_list, {"name": one, "spec": specs[one], "parent": run_id}): one
+                for one in specs
+                if one not in rows
+            }
+            with reporting("lists", "batch-progress") as report:
+                report(len(rows), len(specs))
+                for future in as_completed(list(under_way)):
+                    one, found = under_way[future], future.result(raise_on_failure=False)
+                    if isinstance(found, BaseException):
+                        keep(one, "failed", reason=f"{type(found).__name__}: {found}")
+                    else:
+                        done.append(found)
+                        keep(one, "done", summary=found)
+                    report(len(rows), len(specs), f"{one}: {rows[one]['status']}")
+        table = [rows[one] for one in specs]
+        tracking.log_table(run_id, table, folder / "batch.parquet", core.markdown(table))
+        counts = {f"lists/{status}": sum(row["status"] == status for row in table) for status in core.STATUSES}
+        shares = {f"slots_busy/{kind}": share for kind, share in core.busy(done, slots).items()}
+        tracking.log_metrics(run_id, {**counts, **shares})
+        create_table_artifact(table=table, key="batch", description=f"Lists of {name}")
+    return table

@@ -1,0 +1,89 @@
+"""A Prefect server of a command's own: it starts while the command imports, and ends with it, however that ends.
+
+Run as a module, it is the server itself.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+SECONDS_TO_START = 180
+SECONDS_TO_END = 10
+
+
+def configured() -> bool:
+    """Whether the user has a Prefect server, by environment or by Prefect's profile."""
+    profiles = Path(os.environ["PREFECT_HOME"]) / "profiles.toml"
+    return "PREFECT_API_URL" in os.environ or (profiles.is_file() and "PREFECT_API_URL" in profiles.read_text())
+
+
+def start() -> Callable[[], None]:
+    """Start a server unless one is configured, point Prefect at it, and return what waits until it answers.
+
+    Must be called before prefect is imported. Waiting raises RuntimeError when the server ends or stays silent.
+    """
+    if configured():
+        return lambda: None
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # A session of its own: Ctrl-C must not reach it, for the run has yet to say that it was stopped.
+    command = [sys.executable, "-m", __name__, str(port)]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    # Registered before prefect is imported, and so run after Prefect has sent its last events.
+    atexit.register(stop, server)
+
+    def wait() -> None:
+        deadline = time.monotonic() + SECONDS_TO_START
+        while server.poll() is None and time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5).close()
+                return
+            except OSError:
+                time.sleep(0.05)
+        raise RuntimeError("the Prefect server of this run did not start; is the disk full?")
+
+    return wait
+
+
+def stop(server: subprocess.Popen) -> None:
+    server.stdin.close()
+    try:
+        server.wait(SECONDS_TO_END)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+def serve(port: int) -> None:
+    """Serve until standard input ends, which it does when the process that started this ends."""
+    os.environ.update({"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", "PREFECT_UI_ENABLED": "0"})
+    os.environ.pop("PREFECT_API_URL", None)
+    import uvicorn
+
+    settings = {"host": "127.0.0.1", "port": port, "log_level": "error", "lifespan": "on", "factory": True}
+    server = uvicorn.Server(uvicorn.Config("prefect.server.api.server:create_app", **settings))
+
+    def end_with_parent() -> None:
+        while os.read(0, 4096):
+            pass
+        server.should_exit = True
+        time.sleep(SECONDS_TO_END)
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    server.run()
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

@@ -1,0 +1,187 @@
+"""Lists of concepts become specs, all checked at once; the batch's table says what became of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from erase_core.batch import busy, markdown, read_specs, row_of, write_table
+from erase_core.spec import SpecError
+
+SPEC = """name: night
+vocabulary: {{top_k: 4}}
+training:
+  steps: 3
+scoring: {{preserved: [apple, bus]}}
+output: {output}
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    (tmp_path / "spec.yaml").write_text(SPEC.format(output=tmp_path / "out"))
+    (tmp_path / "lists").mkdir()
+    return tmp_path / "spec.yaml"
+
+
+def refused(spec: Path, lists: Path) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        read_specs(spec, lists)
+    return str(caught.value).replace(f"{spec.parent}/", "").splitlines()
+
+
+def test_a_folder(spec: Path) -> None:
+    lists = spec.parent / "lists"
+    (lists / "cars.txt").write_text("# what drives\ntaxi\n\n  police car\n")
+    (lists / "cars.yaml").write_text("seed: 3\ntraining: {batch_size: 2}\nmethod: {name: naive}\n")
+    (lists / "pets.yaml").write_text("concepts: [{concept: cat, synonyms: [kitten]}]\n")
+    base, specs = read_specs(spec, lists)
+    assert base["name"] == "night" and list(specs) == ["cars", "pets"]
+    cars, pets = specs.values()
+    assert [c.concept for c in cars.concepts] == ["taxi", "police car"] and pets.concepts[0].synonyms == ["kitten"]
+    assert (cars.seed, cars.training.batch_size, cars.training.steps, cars.method.name) == (3, 2, 3, "naive")
+    assert (pets.seed, pets.method.name) == (0, "adversarial")
+    assert cars.name == "night - cars" and cars.output == str(spec.parent / "out" / "cars")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table(spec: Path, kind: str) -> None:
+    rows = [
+        {"list": "a", "concept": "taxi", "synonyms": "cab; hackney", "training.learning_rate": "1e-4", "seed": None},
+        {"list": "a", "concept": "lion", "synonyms": None, "training.learning_rate": None, "seed": None},
+        {"list": "b", "concept": "rose", "synonyms": None, "training.learning_rate": None, "seed": "7"},
+    ]
+    path = spec.parent / f"lists.{kind}"
+    if kind == "csv":
+        pd.DataFrame(rows).to_csv(path, index=False)
+    else:
+        for row in rows:
+            row["seed"] = row["seed"] and int(row["seed"])
+            row["training.learning_rate"] = row["training.learning_rate"] and 1e-4
+        pd.DataFrame(rows).astype({"seed": "Int64"}).to_parquet(path)
+    a, b = read_specs(spec, path)[1].values()
+    assert a.erased_names == ["taxi", "cab", "hackney", "lion"] and a.training.learning_rate == 1e-4
+    assert b.erased_names == ["rose"] and b.seed == 7 and a.seed == 0
+
+
+def test_every_problem_with_its_file_and_line(spec: Path) -> None:
+    spec.write_text(spec.read_text().replace("steps: 3", "steps: -3"))
+    lists = spec.parent / "lists"
+    (lists / "a.txt").write_text("taxi\n# a comment\n../etc/passwd\n")
+    (lists / "b.txt").write_text("bus\n")
+    (lists / "c.txt").write_text("rose\n")
+    (lists / "c.yaml").write_text("seed: 1\ntraining:\n  batch_size: many\n")
+    (lists / "d.txt").write_text("\n")
+    (lists / "e.doc").write_text("rose\n")
+    (lists / "f.yaml").write_text("a: !!python/object/apply:os.system [ls]\n")
+    (lists / "g.txt").write_bytes(b"\xff")
+    (lists / "h.yaml").write_text("concepts: [rose]\noutput: /tmp/elsewhere\n")
+    assert refused(spec, lists) == [
+        "lists/e.doc: is no list; lists are NAME.txt, with overrides in NAME.yaml",
+        "lists/d.txt: concepts: is empty; write a concept a line",
+        "lists/f.yaml: not readable as YAML: line 1: tags (tag:yaml.org,2002:python/object/apply:os.system) are not allowed; "
+        "remove it",
+        "lists/g.txt: not UTF-8 text; save it as UTF-8",
+        "lists/h.yaml:2: output: is made from the batch's and the list's name; remove it",
+        "lists/a.txt:3: concepts.1.concept: has a path separator; write the concept's words, not a path",
+        "spec.yaml:4: training.steps: -3 should be greater than 0",
+        "lists/c.yaml:3: training.batch_size: 'many' is not a whole number; write one without quotes",
+        "lists/d.txt: concepts: is empty; give at least one",
+    ]
+    assert not (spec.parent / "out").exists()
+
+
+def test_what_a_list_alone_makes_wrong(spec: Path) -> None:
+    lists = spec.parent / "lists"
+    (lists / "a.txt").write_text("taxi\nTaxi\n")
+    (lists / "b.txt").write_text("bus\n")
+    (lists / "c.txt").write_text("happiness\n")
+    found = refused(spec, lists)
+    assert found[0].startswith("lists/a.txt: concepts: taxi is given twice")
+    assert found[1].startswith("lists/b.txt: concepts: bus is also to be preserved")
+    assert found[2].startswith("lists/c.txt:1: concepts.0.concept: 'happiness'") and len(found) == 3
+
+
+TABLES = {
+    "path": ("list,concept\n../x,taxi\n", "lists.csv:2: list: '../x' cannot name a folder"),
+    "dots": ("list,concept\n..,taxi\n", "lists.csv:2: list: '..' cannot name a folder"),
+    "absolute": ("list,concept\n/etc,taxi\n", "lists.csv:2: list: '/etc' cannot name a folder"),
+    "last dot": ("list,concept\na.,taxi\n", "lists.csv:2: list: 'a.' cannot name a folder"),
+    "long": (f"list,concept\n{'a' * 61},taxi\n", "cannot name a folder"),
+    "emoji": ("list,concept\n🚕,taxi\n", "lists.csv:2: list: '🚕' cannot name a folder"),
+    "case": ("list,concept\na,taxi\nA,lion\n", "lists.csv:3: list: 'A' and 'a' differ in case only"),
+    "no concept": ("list,word\na,taxi\n", "lists.csv:2: needs the columns list and concept"),
+    "unknown column": ("list,concept,colour\na,taxi,red\n", "lists.csv:2: colour: is not a key"),
+    "two values": ("list,concept,seed\na,taxi,1\na,lion,2\n", "lists.csv:3: seed: 2 is not the 1 of the same list's"),
+    "more cells": ("list,concept\na,taxi,x\n", "lists.csv:2: has more cells than there are columns"),
+    "whole and part": (
+        "list,concept,method,method.name\na,taxi,naive,esd\n",
+        "lists.csv:2: method.name: method is given as a",
+    ),
+    "name": ("list,concept,name\na,taxi,x\n", "lists.csv:2: name: is made from the batch's"),
+    "empty": ("list,concept\n", "lists.csv: holds no list"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), TABLES.values(), ids=TABLES)
+def test_a_bad_table(spec: Path, text: str, message: str) -> None:
+    (spec.parent / "lists.csv").write_text(text, encoding="utf-8")
+    found = refused(spec, spec.parent / "lists.csv")
+    assert len(found) == 1 and message in found[0]
+
+
+def test_a_spec_with_concepts_and_a_missing_folder(spec: Path) -> None:
+    assert refused(spec, spec.parent / "none")[0].startswith(
+        "none: is neither a folder of lists nor a CSV or Parquet table"
+    )
+    spec.write_text("concepts: [taxi]\n" + spec.read_text())
+    assert refused(spec, spec.parent / "lists") == ["spec.yaml:1: concepts: come from the lists; remove it"]
+
+
+def test_a_broken_parquet(spec: Path) -> None:
+    (spec.parent / "lists.parquet").write_bytes(b"PAR1 not at all")
+    assert "lists.parquet: cannot be read" in refused(spec, spec.parent / "lists.parquet")[0]
+
+
+def test_the_table(spec: Path) -> None:
+    (spec.parent / "lists" / "a.txt").write_text("taxi\n")
+    (one,) = read_specs(spec, spec.parent / "lists")[1].values()
+    summary = {
+        "seconds": {"training": 5.0, "nearest": 2.0},
+        "cached": ["nearest"],
+        "esr_1": 0.5,
+        "psr_1": 1.0,
+        "mlflow_run": "r",
+    }
+    rows = [
+        row_of("a", one, "done", summary),
+        row_of("b", one, "cached", summary),
+        row_of("c", one, "failed", reason="Diverged: it | did\nnot"),
+    ]
+    assert [row["seconds"] for row in rows] == [5.0, 0.0, 0.0]
+    write_table(spec.parent / "t.parquet", rows)
+    kept = pd.read_parquet(spec.parent / "t.parquet")
+    assert list(kept["status"]) == ["done", "cached", "failed"] and kept["esr_1"].isna().tolist() == [
+        False,
+        False,
+        True,
+    ]
+    text = markdown(rows)
+    assert text.startswith("3 lists: 1 done, 1 cached, 1 failed.")
+    assert "| c | failed | taxi | 0 | – | – | Diverged: it \\| did not |" in text
+
+
+def test_how_busy_the_slots_were() -> None:
+    def run(training: tuple[float, float], images: tuple[float, float], cached: list[str] = []) -> dict:  # noqa: B006
+        began = {"training": training[0], "erased": images[0], "vocabulary": 0.0}
+        return {
+            "began": began,
+            "seconds": {"training": training[1], "erased": images[1], "vocabulary": 9.0},
+            "cached": cached,
+        }
+
+    runs = [run((0, 10), (10, 2)), run((0, 8), (12, 2)), run((10, 2), (0, 99), ["erased"])]
+    assert busy(runs, {"training": 2, "generation": 1}) == {"training": 20 / 24, "generation": 1.0}
+    assert busy([], {"training": 1}) == {}
