@@ -47,6 +47,10 @@ def clean_concept(text: str) -> str:
     text = clean_text(text)
     if "/" in text or "\\" in text:
         raise ValueError("has a path separator; write the concept's words, not a path")
+    if any(unicodedata.category(character) in ("So", "Sk") for character in text):
+        raise ValueError("has emoji or other symbols; write the word for what they show")
+    if any(unicodedata.bidirectional(character) in ("R", "AL") for character in text):
+        raise ValueError("has right-to-left text, which the text encoders do not know; write it in Latin letters")
     return text
 
 

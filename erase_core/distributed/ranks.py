@@ -109,7 +109,8 @@ def launch_environment(
     kept = {name: value for name, value in environment.items() if name not in GROUP_VARIABLES}
     nodes = int(kept.get("SLURM_JOB_NUM_NODES", 1)) if shutil.which("srun") else int(kept.get("PET_NNODES", 1))
     here = max(read_hostfile(hostfile).values()) if hostfile else max(1, processes // nodes)
-    kept |= {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // here)), "PYTHONUNBUFFERED": "1"}
+    threads = int(kept.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    kept |= {"OMP_NUM_THREADS": str(max(1, threads // here)), "PYTHONUNBUFFERED": "1"}
     failures = job.parent / f"failures-{attempt}"
     failures.mkdir(exist_ok=True)
     kept[FAILURES] = str(failures)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler, SchedulerMixin
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from ..files import digest, new_file
 from ..randomness import Streams, generator
@@ -88,6 +87,22 @@ class Sampler:
         return Latents(self.scheduler.add_noise(clean, noise, t), t)
 
 
+def content(tensors: dict[str, torch.Tensor]) -> str:
+    """A hash of named tensors' values."""
+    return digest(*(hashlib.sha256(tensors[name].cpu().numpy().tobytes()).hexdigest() for name in sorted(tensors)))
+
+
+def read_trajectories(file: Path, device: str) -> dict[str, torch.Tensor] | None:
+    """The trajectories of a file, or None when it is absent, or is not what was written."""
+    try:
+        with safe_open(file, framework="pt", device=device) as opened:
+            found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - safe_open is not a mapping
+            written = (opened.metadata() or {}).get("digest")
+    except (OSError, SafetensorError):
+        return None
+    return found if written == content(found) else None
+
+
 class TrajectoryBank:
     """Trajectories of each concept under the frozen model, sampled when a concept is first visited.
 
@@ -108,11 +123,9 @@ class TrajectoryBank:
             if word in self.known:
                 continue
             file = self.folder and self.folder / f"{self.name(word, embedding)}.safetensors"
-            if file and file.exists():
-                # A damaged file is replaced like one that is not there.
-                with contextlib.suppress(SafetensorError):
-                    self.known[word] = load_file(file, device=str(embedding.device))
-                    continue
+            if file and (kept := read_trajectories(file, str(embedding.device))):
+                self.known[word] = kept
+                continue
             # Alone and by a noise of its own name: which words were visited before changes no bit of a trajectory.
             rng = generator(self.seed, "trajectory", word)
             noise = torch.randn(self.trajectories, *self.sampler.shape, generator=rng)
@@ -123,7 +136,7 @@ class TrajectoryBank:
             self.known[word] = {name: torch.stack(part) for name, part in parts.items()} | {"finished": finished}
             if file:
                 with new_file(file) as partial:
-                    save_file(self.known[word], partial)
+                    save_file(self.known[word], partial, {"digest": content(self.known[word])})
 
     def name(self, word: str, embedding: torch.Tensor) -> str:
         """The hash of what a word's trajectories depend on beside the model."""

@@ -39,6 +39,14 @@ BAD = {
     "long": (f"name: x\nconcepts: ['{'a' * 10_000}']\noutput: o", "concepts.0.concept: has 10000 characters"),
     "control": ('name: x\nconcepts: ["a\\u0007b"]\noutput: o', "concepts.0.concept: has control"),
     "right-to-left override": ('name: x\nconcepts: ["a\\u202eb"]\noutput: o', "concepts.0.concept: has control"),
+    "emoji": ("name: x\nconcepts: [🚕]\noutput: o", "concepts.0.concept: has emoji"),
+    "emoji in a word": ("name: x\nconcepts: [taxi 👍🏽]\noutput: o", "concepts.0.concept: has emoji"),
+    "right-to-left text": ("name: x\nconcepts: [سيارة]\noutput: o", "concepts.0.concept: has right-to-left text"),
+    "synonym": ("name: x\nconcepts: [{concept: taxi, synonyms: ['a\u200bb']}]\noutput: o", "synonyms.0: has control"),
+    "surrogate": ('name: x\nconcepts: ["a\ud83d"]\noutput: o', "not readable as YAML"),
+    "null": ('name: "x\u0000"\nconcepts: [taxi]\noutput: o', "not readable as YAML"),
+    "bomb": ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", "aliases (*name) are not allowed"),
+    "merge key": ("a: &a {x: 1}\n<<: *a", "aliases (*name) are not allowed"),
     "separator": ("name: x\nconcepts: [../etc]\noutput: o", "concepts.0.concept: has a path separator"),
     "backslash": ("name: x\nconcepts: ['a\\b']\noutput: o", "concepts.0.concept: has a path separator"),
     "blank": ("name: x\nconcepts: [' ']\noutput: o", "concepts.0.concept: is empty"),
@@ -144,6 +152,11 @@ def test_output_with_other_files(tmp_path: Path) -> None:
     spec = parse_spec(f"name: x\nconcepts: [taxi]\noutput: {tmp_path}")
     with pytest.raises(SpecError, match="holds other files"):
         check(spec)
+
+
+def test_output_that_leads_out_of_its_folder() -> None:
+    with pytest.raises(SpecError, match="output: '../../etc' leads out of its own folder"):
+        check(parse_spec("name: x\nconcepts: [taxi]\noutput: ../../etc"))
 
 
 def test_pickled_model(tmp_path: Path) -> None:
