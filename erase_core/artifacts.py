@@ -16,20 +16,24 @@ RECORD = "artifact.json"
 
 
 class Artifact(BaseModel):
-    """A stage's result: the folder of its files, when and how long they were made, and whether they were there already.
+    """A stage's result: the folder of its files, how long they took to make, and whether they were there already.
 
-    began: seconds since 1970. seconds: without any waiting for a slot.
+    seconds: without any waiting for a slot.
     """
 
     stage: str
     key: str
     folder: Path
-    began: float
     seconds: float
     cached: bool = False
 
     def file(self, name: str) -> Path:
         return self.folder / name
+
+    @property
+    def began(self) -> float:
+        """When its making began, in seconds since 1970."""
+        return self.file(RECORD).stat().st_mtime - self.seconds
 
 
 def folder_of(stage: str, key: str) -> Path:
@@ -45,7 +49,7 @@ def find(stage: str, key: str) -> Artifact | None:
             return None
     except (OSError, ValueError, KeyError):
         return None
-    return Artifact(**{name: record[name] for name in ("stage", "key", "began", "seconds")}, folder=folder, cached=True)
+    return Artifact(stage=stage, key=key, folder=folder, seconds=record["seconds"], cached=True)
 
 
 def produce(
@@ -65,14 +69,14 @@ def produce(
             return known
         remove_partials(folder.parent, f"{key}.")
         with slot or contextlib.nullcontext(), new_folder(folder) as partial:
-            began, start = time.time(), time.perf_counter()
+            began = time.perf_counter()
             build(partial)
             files = {
                 p.relative_to(partial).as_posix(): file_digest(p) for p in sorted(partial.rglob("*")) if p.is_file()
             }
-            seconds = time.perf_counter() - start
-            record = {"stage": stage, "key": key, "began": began, "seconds": seconds, "files": files}
-            write_json(partial / RECORD, record)
+            write_json(
+                partial / RECORD, {"stage": stage, "key": key, "seconds": time.perf_counter() - began, "files": files}
+            )
     made = find(stage, key)
     if made is None:
         raise RuntimeError(f"{stage}: {folder} was changed while it was written")

@@ -449,7 +449,7 @@ def finished(spec: Spec) -> dict | None:
         def made(stage: str, key: str) -> Artifact:
             if known[stage] != key:
                 raise ValueError(stage)
-            return Artifact(stage=stage, key=key, folder=output, began=0, seconds=0, cached=True)
+            return Artifact(stage=stage, key=key, folder=output, seconds=0, cached=True)
 
         whole = all(file_digest(output / name) == found for name, found in summary["files"].items())
         if summary["name"] != spec.name or not whole:
