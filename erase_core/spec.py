@@ -233,7 +233,9 @@ class Vocabulary(Part):
 class Training(Part):
     """The optimisation of the edited UNet."""
 
-    steps: int = Field(150, gt=0, description="Update steps; about 1000 for Stable Diffusion.")
+    steps: int = Field(
+        150, gt=0, description="Update steps for each erased concept; about 1000 in all for Stable Diffusion."
+    )
     batch_size: int = Field(
         4, gt=0, description="Samples of the erased and of the preserved concept in each step, over all ranks."
     )
@@ -269,6 +271,17 @@ class Training(Part):
     latent_steps: int = Field(10, gt=1, le=1000, description="DDIM steps of a latent's trajectory.")
     latent_guidance: Finite = Field(3.0, ge=0, description="Guidance scale of a latent's trajectory.")
     trajectories: int = Field(4, gt=0, description="Trajectories kept for each concept in the bank.")
+    trajectory_gib: Finite = Field(
+        8.0, gt=0, description="Disk that all runs' trajectories on this model may take; the longest unused go first."
+    )
+    refresh_every: int | None = Field(
+        None, gt=0, description="Steps after which trajectories are sampled anew with other noise. Default: never."
+    )
+    trajectory_words: int = Field(
+        100,
+        gt=0,
+        description="How many words have trajectories of their own; of more, each uses those of the nearest that has.",
+    )
     checkpoint_every: int = Field(100, gt=0, description="Steps between checkpoints.")
     divergence: Finite = Field(
         1e3, gt=0, description="Stop when a loss is this many times its first value, or not a number."

@@ -37,7 +37,7 @@ VERSIONS = {
     "vocabulary": 1,
     "embeddings": 1,
     "nearest": 1,
-    "training": 5,
+    "training": 6,
     "images": 2,
     "scores": 3,
     "references": 1,
@@ -141,7 +141,7 @@ def nearest(spec: Spec, vocabulary: Artifact, embeddings: Artifact, slot: Slot =
 # Training
 
 
-NOT_IN_KEY = {"checkpoint_every", "processes", "hostfile", "zero_stage"}
+NOT_IN_KEY = {"checkpoint_every", "processes", "hostfile", "zero_stage", "trajectory_gib"}
 """How a training is shared out and saved changes its result by rounding only, as the machine does."""
 
 

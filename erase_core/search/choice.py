@@ -11,17 +11,24 @@ import torch
 class Choice:
     """A draw of B concepts c_a.
 
-    embeddings [B, L, d] are the conditions themselves. words are those whose trajectories give the latents, and
-    word_embeddings [B, L, d] theirs: the same as `embeddings` unless a condition is a mixture or no word at all.
-    weights [B, K] are what a search needs for its gradient, or None.
+    embeddings [B, L, d] are the conditions themselves. words are the words that were drawn, and word_embeddings [B, L, d]
+    theirs: the same as `embeddings` unless a condition is a mixture or no word at all. weights [B, K] are what a search needs
+    for its gradient, or None. home is the words whose trajectories give the latents, with their embeddings, where these are
+    not the drawn words' own.
     """
 
     words: list[str]
     embeddings: torch.Tensor
     word_embeddings: torch.Tensor
     weights: torch.Tensor | None = None
+    home: tuple[list[str], torch.Tensor] | None = None
+
+    @property
+    def at(self) -> tuple[list[str], torch.Tensor]:
+        """The words whose trajectories give the latents, and their embeddings [B, L, d]."""
+        return self.home or (self.words, self.word_embeddings)
 
     @property
     def exact(self) -> bool:
-        """Whether the conditions are the words themselves."""
-        return self.embeddings is self.word_embeddings
+        """Whether the conditions are those that the latents were sampled under."""
+        return self.embeddings is self.at[1]

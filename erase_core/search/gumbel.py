@@ -8,6 +8,7 @@ import torch
 
 from ..randomness import Streams
 from .choice import Choice
+from .rows import Rows, drawn, homes, mixture, products
 
 
 class GumbelSearch:
@@ -18,16 +19,19 @@ class GumbelSearch:
     def __init__(
         self,
         words: list[str],
-        embeddings: torch.Tensor,
+        embeddings: Rows,
         *,
         temperature: float,
         learning_rate: float,
         mixed: int = 1,
+        with_trajectories: int = 100,
     ):
         """embeddings: R, the candidates' prompt embeddings [K, L, d]. mixed: how many of the heaviest words make up a
-        condition; with 1 it is the straight-through one-hot, with K the whole mixture.
+        condition; with 1 it is the straight-through one-hot, with K the whole mixture. with_trajectories: how many words
+        have trajectories of their own.
         """
         self.words, self.embeddings = words, embeddings
+        self.homes = homes(embeddings, with_trajectories)
         self.temperature, self.mixed = temperature, min(mixed, len(words))
         self.logits = torch.zeros(len(words), device=embeddings.device, requires_grad=True)
         self.optimizer = torch.optim.Adam([self.logits], lr=learning_rate, maximize=True)
@@ -39,14 +43,13 @@ class GumbelSearch:
             noise = -torch.log(-torch.log(uniform)).to(self.logits.device)
             weights = torch.softmax((self.logits + noise) / self.temperature, dim=1)
             rows = weights.argmax(1)
-            nearest = self.embeddings[rows]
+            words, nearest, home = drawn(self.words, self.embeddings, rows, self.homes)
             if self.mixed == 1:
-                return Choice([self.words[row] for row in rows], nearest, nearest, weights)
+                return Choice(words, nearest, nearest, weights, home)
             if self.mixed < len(self.words):
                 kept = torch.zeros_like(weights).scatter_(1, weights.topk(self.mixed).indices, 1.0)
                 weights = weights * kept / (weights * kept).sum(1, keepdim=True)
-            mixture = torch.einsum("bk,kld->bld", weights, self.embeddings)
-        return Choice([self.words[row] for row in rows], mixture, nearest, weights)
+            return Choice(words, mixture(self.embeddings, weights), nearest, weights, home)
 
     def gradient(self, choice: Choice, gradient: torch.Tensor) -> torch.Tensor:
         """The search loss's gradient to π [K] from its gradient to the conditions G(π) ⊙ R [B, L, d].
@@ -55,7 +58,7 @@ class GumbelSearch:
         for the few heaviest words is the Jacobian of the softmax over those words. With hard draws this is the
         straight-through estimator.
         """
-        to_weights = gradient.flatten(1) @ self.embeddings.flatten(1).T
+        to_weights = products(self.embeddings, gradient)
         centred = to_weights - (to_weights * choice.weights).sum(1, keepdim=True)
         return (choice.weights * centred).sum(0) / self.temperature
 
@@ -73,7 +76,7 @@ class GumbelSearch:
 
     def searched(self) -> torch.Tensor:
         """The favoured word's embedding [L, d]."""
-        return self.embeddings[int(self.logits.argmax())]
+        return self.embeddings[[int(self.logits.argmax())]][0]
 
     def state_dict(self) -> dict:
         return {"logits": self.logits.detach().clone(), "optimizer": copy.deepcopy(self.optimizer.state_dict())}

@@ -6,6 +6,7 @@ import torch
 
 from ..randomness import Streams
 from .choice import Choice
+from .rows import Rows, nearest_row
 
 
 class ProjectedSearch:
@@ -18,7 +19,7 @@ class ProjectedSearch:
         concept: str,
         start: torch.Tensor,
         words: list[str],
-        embeddings: torch.Tensor,
+        embeddings: Rows,
         *,
         norm: str,
         radius: float,
@@ -55,9 +56,8 @@ class ProjectedSearch:
 
     def favourite(self, choice: Choice) -> tuple[str, float | None, float]:
         """The word nearest to c_a, no probability, and c_a's distance from that word."""
-        distances = (self.embeddings - self.position).flatten(1).norm(dim=1)
-        best = int(distances.argmin())
-        return self.words[best], None, float(distances[best])
+        best, distance = nearest_row(self.embeddings, self.position)
+        return self.words[best], None, distance
 
     def searched(self) -> torch.Tensor:
         """c_a [L, d]."""

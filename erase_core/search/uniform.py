@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from ..randomness import Streams
 from .choice import Choice
+from .rows import Rows, drawn, homes
 
 
 class UniformChoice:
@@ -13,14 +12,15 @@ class UniformChoice:
 
     searches = False
 
-    def __init__(self, words: list[str], embeddings: torch.Tensor):
-        """embeddings: the candidates' prompt embeddings [K, L, d]."""
+    def __init__(self, words: list[str], embeddings: Rows, with_trajectories: int = 100):
+        """embeddings: the candidates' prompt embeddings [K, L, d]. with_trajectories: how many have trajectories of their own."""
         self.words, self.embeddings = words, embeddings
+        self.homes = homes(embeddings, with_trajectories)
 
     def choose(self, streams: Streams) -> Choice:
-        rows = streams.integers(len(self.words)).to(self.embeddings.device)
-        drawn = self.embeddings[rows]
-        return Choice([self.words[row] for row in rows], drawn, drawn)
+        rows = streams.integers(len(self.words))
+        words, embeddings, home = drawn(self.words, self.embeddings, rows, self.homes)
+        return Choice(words, embeddings, embeddings, home=home)
 
     def favourite(self, choice: Choice) -> tuple[str, float, float]:
         """The first word drawn, its probability, and no distance from it."""

@@ -10,6 +10,7 @@ from ..concepts.embeddings import EmbeddingTable
 from ..concepts.nearest import Neighbour
 from ..models.conditions import layout_of
 from ..models.prompts import encode
+from ..search.rows import rows_of
 from ..spec import Spec
 from .step import Conditions, ErasedConcept
 
@@ -57,8 +58,8 @@ def erased_concepts(
         else:
             chosen = near[concept.concept][:1] if kind in ("nearest", "anchor") else near[concept.concept]
             rows = [n.row for n in chosen]
-            packed = layout_of(pipeline).pack(table.rows(rows), table.rows(rows, "pooled"))
-            names, candidates = [n.word for n in chosen], packed.to(pipeline.device)
+            names = [n.word for n in chosen]
+            candidates = rows_of(table, rows, layout_of(pipeline), pipeline.device)
         positions = [name_positions(pipeline.tokenizer, prompt, concept.names) for prompt in prompts]
         embeddings = encode(pipeline, prompts)
         found.append(ErasedConcept(concept.concept, prompts, embeddings, names, candidates, positions, subject))

@@ -22,7 +22,7 @@ def token_rows(
     words: dict[str, torch.Tensor] = {}
     for concept in concepts:
         if concept.candidates is not None:
-            words |= zip(concept.candidate_words, tokens(concept.candidates))
+            words |= zip(concept.candidate_words, tokens(concept.candidates[:]))
     kept = torch.stack(list(words.values())) if words else source[:0]
     return (
         source.flatten(0, 1).double(),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import DDIMScheduler, SchedulerMixin
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from ..files import digest, new_file
+from ..files import digest
 from ..randomness import Streams, generator
+from . import trajectory_files
 from .predictions import Predict, alphas_cumprod
+from .trajectory_files import Parts
 
 
 @dataclass
@@ -87,63 +89,75 @@ class Sampler:
         return Latents(self.scheduler.add_noise(clean, noise, t), t)
 
 
-def content(tensors: dict[str, torch.Tensor]) -> str:
-    """A hash of named tensors' values."""
-    return digest(*(hashlib.sha256(tensors[name].cpu().numpy().tobytes()).hexdigest() for name in sorted(tensors)))
-
-
-def read_trajectories(file: Path, device: str) -> dict[str, torch.Tensor] | None:
-    """The trajectories of a file, or None when it is absent, or is not what was written."""
-    try:
-        with safe_open(file, framework="pt", device=device) as opened:
-            found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - safe_open is not a mapping
-            written = (opened.metadata() or {}).get("digest")
-    except (OSError, SafetensorError):
-        return None
-    return found if written == content(found) else None
-
-
 class TrajectoryBank:
     """Trajectories of each concept under the frozen model, sampled when a concept is first visited.
 
     Classifier-free guidance computes ε_θ under the concept and under "" at every z_t anyway, so the bank keeps them: an
-    update step needs no further call of the frozen model. With a folder, trajectories are kept there and shared by all runs
-    that would sample the same ones.
+    update step needs no further call of the frozen model. With a folder, trajectories are kept there, in memory-mapped files
+    that all runs share that would sample the same ones.
     """
 
-    def __init__(self, sampler: Sampler, predict: Predict, trajectories: int, seed: int, folder: Path | None = None):
-        """folder: belongs to one frozen model and precision; its files are named by all else that a trajectory depends on."""
+    def __init__(
+        self,
+        sampler: Sampler,
+        predict: Predict,
+        trajectories: int,
+        seed: int,
+        folder: Path | None = None,
+        most_bytes: float = math.inf,
+        refresh_every: int | None = None,
+    ):
+        """folder: belongs to one frozen model and precision; its files are named by all else that a trajectory depends on,
+        and take no more than most_bytes. refresh_every: steps after which trajectories of other noise are used.
+        """
         self.sampler, self.predict, self.trajectories, self.seed = sampler, predict, trajectories, seed
-        self.folder = folder
-        self.known: dict[str, dict[str, torch.Tensor]] = {}
+        self.folder, self.most_bytes, self.refresh_every = folder, most_bytes, refresh_every
+        self.round = 0
+        self.known: dict[str, Parts] = {}
+
+    def begin(self, step: int) -> None:
+        """Called before each step of the training."""
+        now = step // self.refresh_every if self.refresh_every else 0
+        if now != self.round:
+            self.round, self.known = now, {}
 
     def fill(self, words: list[str], embeddings: torch.Tensor) -> None:
-        """Sample, or read, the trajectories of those of `words` (embeddings [N, L, d]) that are not in the bank."""
+        """Sample, or open, the trajectories of those of `words` (embeddings [N, L, d]) that are not in the bank."""
         for word, embedding in zip(words, embeddings):
             if word in self.known:
                 continue
-            file = self.folder and self.folder / f"{self.name(word, embedding)}.safetensors"
-            if file and (kept := read_trajectories(file, str(embedding.device))):
-                self.known[word] = kept
-                continue
-            # Alone and by a noise of its own name: which words were visited before changes no bit of a trajectory.
-            rng = generator(self.seed, "trajectory", word)
-            noise = torch.randn(self.trajectories, *self.sampler.shape, generator=rng)
-            stacked = embedding.expand(self.trajectories, -1, -1)
-            *states, (finished, *_) = self.sampler.run(self.predict, stacked, noise)
-            z, _, conditional, neutral = zip(*states)
-            parts = {"z": z, "conditional": conditional, "neutral": neutral}
-            self.known[word] = {name: torch.stack(part) for name, part in parts.items()} | {"finished": finished}
-            if file:
-                with new_file(file) as partial:
-                    save_file(self.known[word], partial, {"digest": content(self.known[word])})
+            file = self.folder and self.folder / f"{self.name(word, embedding)}{trajectory_files.ENDING}"
+            # A damaged file is replaced like one that is not there.
+            kept = file and trajectory_files.read(file)
+            self.known[word] = kept or self.sampled(word, embedding)
+            if file and not kept:
+                trajectory_files.write(file, self.known[word])
+                trajectory_files.trim(self.folder, self.most_bytes)
+
+    def sampled(self, word: str, embedding: torch.Tensor) -> Parts:
+        """New trajectories: z [N, steps + 1, C, h, w], the finished latents last, and ε_θ under c and c_n at all but those.
+
+        Alone and by a noise of its own name: which words were visited before changes no bit of a trajectory.
+        """
+        rng = generator(self.seed, "trajectory", word, self.round)
+        noise = torch.randn(self.trajectories, *self.sampler.shape, generator=rng)
+        *states, (finished, *_) = self.sampler.run(self.predict, embedding.expand(self.trajectories, -1, -1), noise)
+        z, _, conditional, neutral = zip(*states)
+        parts = {"z": (*z, finished), "conditional": conditional, "neutral": neutral}
+        return {name: np.ascontiguousarray(torch.stack(part, 1).float().cpu().numpy()) for name, part in parts.items()}
 
     def name(self, word: str, embedding: torch.Tensor) -> str:
         """The hash of what a word's trajectories depend on beside the model."""
         sampler = self.sampler
         tensors = [embedding, sampler.unconditional, sampler.neutral]
         contents = [hashlib.sha256(t.detach().float().cpu().numpy().tobytes()).hexdigest() for t in tensors]
-        return digest(word, self.seed, self.trajectories, sampler.timesteps.tolist(), sampler.guidance, *contents)
+        drawn = (self.seed, self.round, self.trajectories)
+        return digest(word, *drawn, sampler.timesteps.tolist(), sampler.guidance, *contents)
+
+    def points(self, part: str, words: list[str], which: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+        """One state of one trajectory of each word, [B, C, h, w]."""
+        found = [self.known[word][part][w, s] for word, w, s in zip(words, which.tolist(), steps.tolist())]
+        return torch.from_numpy(np.stack(found)).to(self.sampler.unconditional.device)
 
     def draw(
         self, words: list[str], embeddings: torch.Tensor, word_embeddings: torch.Tensor, streams: Streams
@@ -154,17 +168,14 @@ class TrajectoryBank:
         """
         self.fill(words, word_embeddings)
         steps, which = streams.integers(len(self.sampler.timesteps)), streams.integers(self.trajectories)
-        z, conditional, neutral = (
-            torch.stack([self.known[word][part][s, w] for word, s, w in zip(words, steps, which)])
-            for part in ("z", "conditional", "neutral")
-        )
+        z, conditional, neutral = (self.points(part, words, which, steps) for part in ("z", "conditional", "neutral"))
         return Latents(z, self.sampler.timesteps[steps].to(z.device), conditional, neutral)
 
     def draw_noised(self, words: list[str], embeddings: torch.Tensor, streams: Streams) -> Latents:
         """One of each word's finished latents, with noise; embeddings [B, L, d]."""
         self.fill(words, embeddings)
-        which = streams.integers(self.trajectories).tolist()
-        return self.sampler.renoise(torch.stack([self.known[w]["finished"][i] for w, i in zip(words, which)]), streams)
+        which = streams.integers(self.trajectories)
+        return self.sampler.renoise(self.points("z", words, which, torch.full_like(which, -1)), streams)
 
 
 class FreshLatents:
@@ -172,6 +183,9 @@ class FreshLatents:
 
     def __init__(self, sampler: Sampler, predict: Predict):
         self.sampler, self.predict = sampler, predict
+
+    def begin(self, step: int) -> None:
+        """Nothing is kept from step to step."""
 
     def draw(
         self, words: list[str], embeddings: torch.Tensor, word_embeddings: torch.Tensor, streams: Streams

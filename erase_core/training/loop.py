@@ -97,9 +97,13 @@ def train(
     if training.latents == "fresh":
         source = FreshLatents(sampler, edited_for_search)
     else:
-        source = TrajectoryBank(sampler, frozen, training.trajectories, seed, trajectories)
+        most = training.trajectory_gib * 2**30
+        bank = (training.trajectories, seed, trajectories, most, training.refresh_every)
+        source = TrajectoryBank(sampler, frozen, *bank)
+    many = training.trajectory_words
     choosers = [
-        chooser_of(losses.CHOICE, c.name, c.embeddings[0], c.candidate_words, c.candidates, settings) for c in concepts
+        chooser_of(*(losses.CHOICE, c.name, c.embeddings[0], c.candidate_words, c.candidates, settings), many)
+        for c in concepts
     ]
     weights = [p for name, p in engine.module.named_parameters() if name in set(trained)]
 
@@ -148,8 +152,10 @@ def train(
         at = draw(names, concept, chooser, source, conditions.neutral, streams)
         return at, time.perf_counter() - began
 
-    for step in range(start, training.steps):
+    total = training.steps * len(concepts)
+    for step in range(start, total):
         streams = Streams(seed, "step", step, samples=samples)
+        source.begin(step)
         index = step % len(concepts)
         concept, chooser = concepts[index], choosers[index]
 
@@ -194,7 +200,7 @@ def train(
         engine.backward(loss)
         engine.step()
 
-        if checkpoints and ((step + 1) % training.checkpoint_every == 0) and step + 1 < training.steps:
+        if checkpoints and ((step + 1) % training.checkpoint_every == 0) and step + 1 < total:
             searches = [search.state_dict() for search in searches_of(choosers)]
             checkpoint.save(checkpoints, step + 1, engine, trained, searches, records)
 

@@ -25,6 +25,7 @@ from ..models.conditions import Layout
 from ..randomness import Streams
 from ..search.choice import Choice
 from ..search.choosers import Chooser
+from ..search.rows import Rows
 from .latents import FreshLatents, Latents, TrajectoryBank
 from .predictions import Predict
 
@@ -42,7 +43,7 @@ class ErasedConcept:
     prompts: list[str]
     embeddings: torch.Tensor
     candidate_words: list[str]
-    candidates: torch.Tensor | None
+    candidates: Rows | None
     positions: list[list[int]] = field(default_factory=list)
     subject: tuple[str, torch.Tensor] | None = None
 
@@ -118,7 +119,8 @@ def draw(
         choice = chooser.choose(streams)
         conditions |= chosen_conditions(conditions.get("erased"), choice.embeddings)
         if "preserved" in at:
-            latents["preserved"] = source.draw(choice.words, choice.embeddings, choice.word_embeddings, streams)
+            words, under = choice.at
+            latents["preserved"] = source.draw(words, choice.embeddings, under, streams)
     for name, drawn in latents.items():
         if drawn.conditional is not None and (name != "preserved" or choice.exact):
             known[name] = drawn.conditional

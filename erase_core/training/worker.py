@@ -48,7 +48,7 @@ def main(path: str) -> None:
         if rank() == 0:
             print(json.dumps(record), flush=True)
 
-    snapshots = Snapshots(every=max(1, spec.training.steps // SNAPSHOTS))
+    snapshots = Snapshots(every=max(1, spec.training.steps * len(concepts) // SNAPSHOTS))
     weights = train(
         unet,
         scheduler,

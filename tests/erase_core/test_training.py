@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -24,6 +25,10 @@ from tests.erase_core.tiny_training import WORDS, inputs, settings
 from tests.tiny import tiny_stable_diffusion
 
 
+def equal(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
 def same(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
@@ -37,15 +42,13 @@ def test_bank_is_ddim_under_the_frozen_model(tiny_pipeline) -> None:
     bank.fill(["taxi", "a taxi"], concept.embeddings)
     ddim = DDIMScheduler.from_config(scheduler.config)
     ddim.set_timesteps(5)
-    z = torch.randn(2, 4, 16, 16, generator=generator(9, "trajectory", "a taxi"))
+    z = torch.randn(2, 4, 16, 16, generator=generator(9, "trajectory", "a taxi", 0))
     with torch.no_grad():
         for i, t in enumerate(ddim.timesteps):
             with_concept = unet(z, t, encoder_hidden_states=concept.embeddings[1].expand(2, -1, -1)).sample
             without = unet(z, t, encoder_hidden_states=conditions.unconditional.expand(2, -1, -1)).sample
-            latents, conditional, neutral = (bank.known["a taxi"][part][i] for part in ("z", "conditional", "neutral"))
-            assert torch.allclose(latents, z, atol=1e-5)
-            assert torch.allclose(conditional, with_concept, atol=1e-5)
-            assert torch.allclose(neutral, without, atol=1e-5)
+            for part, expected in (("z", z), ("conditional", with_concept), ("neutral", without)):
+                assert np.allclose(bank.known["a taxi"][part][:, i], expected, atol=1e-5)
             z = ddim.step(without + 3.0 * (with_concept - without), t, z).prev_sample
 
 
@@ -57,7 +60,7 @@ def test_bank_does_not_depend_on_the_order_of_visits(tiny_pipeline) -> None:
     for i in (2, 0, 1):
         second.fill([WORDS[i]], concept.candidates[i : i + 1])
     for word in WORDS[:3]:
-        assert same(first.known[word], second.known[word])
+        assert equal(first.known[word], second.known[word])
 
 
 def test_banks_share_a_folder(tiny_pipeline, tmp_path) -> None:
@@ -74,14 +77,43 @@ def test_banks_share_a_folder(tiny_pipeline, tmp_path) -> None:
     first.fill(WORDS[:2], concept.candidates[:2])
     sampled = len(calls)
     second.fill(WORDS[:2], concept.candidates[:2])
-    assert len(calls) == sampled and all(same(first.known[word], second.known[word]) for word in WORDS[:2])
+    assert len(calls) == sampled and all(equal(first.known[word], second.known[word]) for word in WORDS[:2])
     cut, altered = tmp_path.iterdir()
-    cut.write_bytes(b"cut short")
-    altered.write_bytes(altered.read_bytes()[:-1] + bytes([altered.read_bytes()[-1] ^ 1]))
+    content = bytearray(altered.read_bytes())
+    content[len(content) // 2] ^= 1
+    for file, wrong in ((cut, b"cut short"), (altered, content)):
+        # The file itself is still open in the other banks.
+        file.unlink()
+        file.write_bytes(wrong)
     third.fill(WORDS[:2], concept.candidates[:2])
-    assert len(calls) == sampled * 2 and all(same(first.known[word], third.known[word]) for word in WORDS[:2])
+    assert len(calls) == sampled * 2 and all(equal(first.known[word], third.known[word]) for word in WORDS[:2])
     other.fill(WORDS[:1], concept.candidates[:1])
-    assert not torch.equal(other.known[WORDS[0]]["z"], first.known[WORDS[0]]["z"])
+    assert not equal(other.known[WORDS[0]], first.known[WORDS[0]])
+
+
+def test_a_bank_keeps_to_its_size(tiny_pipeline, tmp_path) -> None:
+    """The file used longest ago goes; what is open stays readable."""
+    unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
+    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=2, guidance=3.0)
+    bank = TrajectoryBank(sampler, noise_predictor(unet, scheduler), 1, 0, tmp_path)
+    bank.fill(WORDS[:1], concept.candidates[:1])
+    (first,) = tmp_path.iterdir()
+    bank.most_bytes = 2.5 * first.stat().st_size
+    bank.fill(WORDS[:4], concept.candidates[:4])
+    assert len(list(tmp_path.iterdir())) == 2 and not first.exists()
+    assert np.isfinite(bank.known[WORDS[0]]["z"]).all()
+
+
+def test_a_bank_is_refreshed(tiny_pipeline) -> None:
+    unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
+    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=2, guidance=3.0)
+    bank = TrajectoryBank(sampler, noise_predictor(unet, scheduler), 1, 0, refresh_every=3)
+    seen = []
+    for step in range(6):
+        bank.begin(step)
+        bank.fill(WORDS[:1], concept.candidates[:1])
+        seen.append(bank.known[WORDS[0]]["z"])
+    assert seen[0] is seen[2] and seen[3] is seen[5] and not np.array_equal(seen[0], seen[3])
 
 
 def test_fresh_latents_stop_at_their_timestep(tiny_pipeline) -> None:
@@ -158,7 +190,7 @@ def test_a_mixture_borrows_its_heaviest_word_s_trajectory(tiny_pipeline) -> None
     word, other = concept.candidates[:1], concept.candidates[1:2]
     plain.draw(WORDS[:1], word, word, Streams(0, samples=[0]))
     mixed.draw(WORDS[:1], 0.6 * word + 0.4 * other, word, Streams(0, samples=[0]))
-    assert same(plain.known[WORDS[0]], mixed.known[WORDS[0]])
+    assert equal(plain.known[WORDS[0]], mixed.known[WORDS[0]])
 
 
 def test_searched_embeddings_are_told(tiny_pipeline) -> None:
@@ -185,7 +217,7 @@ def test_several_concepts_each_with_its_own_search(tiny_pipeline) -> None:
     unet, scheduler, (taxi,), conditions = inputs(tiny_pipeline)
     bus = ErasedConcept("bus", ["bus"], encode(tiny_pipeline, ["bus"]), WORDS[:3], taxi.candidates[:3])
     records: list[dict] = []
-    train(unet, scheduler, [taxi, bus], conditions, Method(), settings(), seed=0, on_record=records.append)
+    train(unet, scheduler, [taxi, bus], conditions, Method(), settings(steps=2), seed=0, on_record=records.append)
     assert [r["concept"] for r in records if r["phase"] == "update"] == ["taxi", "bus", "taxi", "bus"]
     assert {w for r in records if r["concept"] == "bus" for w in r["drawn"]} <= set(WORDS[:3])
 

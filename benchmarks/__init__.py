@@ -1,0 +1,1 @@
+"""What the claims of speed are measured with; nothing here is installed."""

@@ -1,0 +1,88 @@
+"""Where the time of a training step goes, and the floor that the UNet's own multiplications set."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+
+import torch
+from diffusers import StableDiffusionPipeline
+from torch.utils.flop_counter import FlopCounterMode
+
+from erase_core.training.loop import train
+
+from .step_speed import FEW, prepared, spec_of
+
+
+def matrix_throughput(side: int = 1024, rounds: int = 20) -> float:
+    """Multiplications and additions a second of square fp32 matrix products, the median over the rounds."""
+    a, b = torch.randn(2, side, side)
+    seen = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        a @ b
+        seen.append(2 * side**3 / (time.perf_counter() - began))
+    return median(seen)
+
+
+def measure(pipeline: StableDiffusionPipeline, rounds: int) -> list[dict]:
+    """Rows (part, milliseconds, share of the step) of the mean step: forward, backward, search, optimiser, the rest, the floor."""
+    import deepspeed
+
+    from erase_core.search.gumbel import GumbelSearch
+
+    spent: dict[str, float] = defaultdict(float)
+
+    def timed(part: str, call):
+        def run(*arguments, **named):
+            began = time.perf_counter()
+            try:
+                return call(*arguments, **named)
+            finally:
+                spent[part] += time.perf_counter() - began
+
+        return run
+
+    spec = spec_of(["taxi"], "emoji-world", FEW, steps=10 * rounds)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        given = prepared(pipeline, spec, folder)
+        arguments = (pipeline.unet, pipeline.scheduler, *given, spec.method, spec.training, spec.seed)
+        train(*arguments, trajectories=folder)
+        counter = FlopCounterMode(display=False)
+        with counter:
+            train(*arguments, trajectories=folder)
+        patched = (
+            (type(pipeline.unet), "forward", "UNet, forward"),
+            (torch.Tensor, "backward", "UNet, backward (update)"),
+            (torch.autograd, "grad", "UNet, backward (search)"),
+            (GumbelSearch, "choose", "search: draws"),
+            (GumbelSearch, "gradient", "search: gradient to π"),
+            (GumbelSearch, "ascend", "search: Adam"),
+            (deepspeed.DeepSpeedEngine, "step", "optimiser"),
+        )
+        kept = [(owner, attribute, getattr(owner, attribute)) for owner, attribute, _ in patched]
+        records: list[dict] = []
+        try:
+            for owner, attribute, part in patched:
+                setattr(owner, attribute, timed(part, getattr(owner, attribute)))
+            began = time.perf_counter()
+            train(*arguments, trajectories=folder, on_record=records.append)
+            whole = time.perf_counter() - began
+        finally:
+            for owner, attribute, original in kept:
+                setattr(owner, attribute, original)
+    steps = spec.training.steps
+    spent["reading latents"] = sum(record["latent_seconds"] for record in records) - spent["search: draws"]
+    spent["other (start of the engine, checks, records)"] = whole - sum(spent.values())
+    rows = [{"part": part, "seconds": seconds} for part, seconds in sorted(spent.items(), key=lambda item: -item[1])]
+    rows.append({"part": "the whole step", "seconds": whole})
+    floor = counter.get_total_flops() / matrix_throughput()
+    rows.append({"part": "floor: the UNet's products at the machine's matrix throughput", "seconds": floor})
+    return [
+        {"part": row["part"], "share": row["seconds"] / whole, "milliseconds": 1000 * row["seconds"] / steps}
+        for row in rows
+    ]

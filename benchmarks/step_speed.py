@@ -1,0 +1,120 @@
+"""One training step: against the published loop, and with all tokens to search among against a hundred words."""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+from diffusers import StableDiffusionPipeline
+
+from erase_core.api import neighbours
+from erase_core.models.trainable import CHOICES
+from erase_core.spec import Spec, make_spec
+from erase_core.training.candidates import conditions_of, erased_concepts
+from erase_core.training.loop import train
+
+from . import reference_loop
+from .pairs import Ratio
+
+FEW, STEPS = 100, 12
+
+
+def spec_of(concepts: list[str], source: str, top_k: int, **training: object) -> Spec:
+    """A spec for timing: nothing is drawn or scored."""
+    return make_spec(
+        {
+            "name": "speed",
+            "concepts": concepts,
+            "vocabulary": {"source": source, "top_k": top_k},
+            "training": {"steps": STEPS, "checkpoint_every": 10**6, **training},
+            "output": "-",
+        }
+    )
+
+
+def prepared(pipeline: StableDiffusionPipeline, spec: Spec, folder: Path) -> tuple:
+    """What `train` is given for a spec: the concepts with their candidates, and the conditions."""
+    return erased_concepts(spec, pipeline, *neighbours(spec, pipeline, folder)), conditions_of(spec, pipeline)
+
+
+def step_seconds(
+    pipeline: StableDiffusionPipeline, spec: Spec, given: tuple, trajectories: Path
+) -> tuple[float, float]:
+    """Seconds of a step (search and update, without the sampling of trajectories), and of all sampling of the training."""
+    records: list[dict] = []
+    parts = (pipeline.unet, pipeline.scheduler, *given, spec.method, spec.training, spec.seed)
+    train(*parts, on_record=records.append, trajectories=trajectories)
+    by_step: dict[int, float] = {}
+    for record in records:
+        spent = record["seconds"] - record["latent_seconds"]
+        by_step[record["step"]] = by_step.get(record["step"], 0.0) + spent
+    return median(list(by_step.values())[1:]), sum(record["latent_seconds"] for record in records)
+
+
+def published_seconds(pipeline: StableDiffusionPipeline, given: tuple, steps: int) -> float:
+    """Seconds of a step of the published loop, the mean over `steps`, since the length of a sampling is drawn anew."""
+    (concept,), conditions = given
+    began = time.perf_counter()
+    reference_loop.erase(
+        pipeline.unet,
+        pipeline.scheduler,
+        [(concept.embeddings[0], concept.candidates)],
+        conditions.unconditional,
+        CHOICES["xattn"],
+        reference_loop.Published(steps=steps),
+    )
+    return (time.perf_counter() - began) / steps
+
+
+def against_published(pipeline: StableDiffusionPipeline, rounds: int) -> list[Ratio]:
+    """A step of four samples against four of the published loop's steps of one, with 100 words to choose among."""
+    spec = spec_of(["taxi"], "emoji-world", FEW)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        given = prepared(pipeline, spec, folder)
+        _, sampling = step_seconds(pipeline, spec, given, folder)
+        ours, theirs = [], []
+        for _ in range(rounds):
+            ours.append(step_seconds(pipeline, spec, given, folder)[0])
+            theirs.append(published_seconds(pipeline, given, STEPS))
+    batch = spec.training.batch_size
+    ratios = [batch * b / a for a, b in zip(ours, theirs)]
+    claim = f"a trained sample (erased and preserved, with a search step), {FEW} words"
+    return [Ratio(claim, median(ours) / batch, median(theirs), median(ratios), min(ratios), max(ratios))]
+
+
+def growth_with_words(pipeline: StableDiffusionPipeline, sizes: list[int], rounds: int) -> Iterator[dict]:
+    """Seconds of a step and this process's largest memory so far, for each number of words to choose among, small to large."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, given = Path(name), {}
+        for size in sizes:
+            spec = spec_of(["taxi"], "clip-tokens", size)
+            given[size] = (spec, prepared(pipeline, spec, folder))
+            step_seconds(pipeline, *given[size], folder)
+        found = {size: [] for size in sizes}
+        for _ in range(rounds):
+            for size in sizes:
+                found[size].append(step_seconds(pipeline, *given[size], folder)[0])
+        for size in sizes:
+            yield {"words": size, "seconds": median(found[size]), "rounds": found[size], "peak_gib": peak_gib()}
+
+
+def peak_gib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def growth_with_concepts(pipeline: StableDiffusionPipeline, counts: list[int]) -> Iterator[dict]:
+    """Seconds of a whole training for each number of concepts erased at once."""
+    from erase_core.emoji_world.catalogue import concepts
+
+    words = [concept.word for concept in concepts()]
+    for count in counts:
+        spec = spec_of(words[:count], "emoji-world", 50)
+        with tempfile.TemporaryDirectory() as name:
+            given = prepared(pipeline, spec, Path(name))
+            seconds, sampling = step_seconds(pipeline, spec, given, Path(name))
+        yield {"concepts": count, "seconds": seconds, "sampling": sampling}

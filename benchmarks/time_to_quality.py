@@ -1,0 +1,127 @@
+"""How long until the concept is gone and the others are there: ours against the published loop."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import time
+from pathlib import Path
+
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+
+from erase_core.api import neighbours
+from erase_core.generation.images import generate
+from erase_core.generation.plan import roles, wanted_images
+from erase_core.metrics.per_image import judge_images
+from erase_core.metrics.scorers import scorers_of
+from erase_core.metrics.scores import headline, score
+from erase_core.models.trainable import CHOICES
+from erase_core.spec import Spec, make_spec
+from erase_core.training.candidates import conditions_of, erased_concepts
+from erase_core.training.loop import train
+from erase_core.training.result import put_weights
+
+from . import reference_loop
+
+GONE, KEPT = 0.98, 0.03
+"""The quality: ESR-1 of at least this, and PSR-1 no more than this below the original's."""
+OTHERS = [
+    *("bus", "police car", "car", "delivery truck", "ambulance", "fire engine", "tractor", "bicycle", "dog", "fox"),
+    *("lion", "banana", "rose", "guitar", "church", "house", "hammer", "penguin", "trumpet", "ship"),
+]
+PROMPTS = ["a photo of a taxi", "a drawing of a taxi", "a cab", "a taxi in noto style", "a taxi in fluent style"]
+
+
+def spec_of() -> Spec:
+    """The taxi with the defaults; 18 images of it, 60 of others."""
+    return make_spec(
+        {
+            "name": "time to quality",
+            "concepts": [{"concept": "taxi", "synonyms": ["cab"], "prompts": PROMPTS}],
+            "generation": {"seeds": [0, 1, 2], "sampler": "dpm-solver++", "steps": 15},
+            "scoring": {"preserved": OTHERS, "metrics": ["erasure"]},
+            "output": "-",
+        }
+    )
+
+
+class Quality:
+    """Scores an edited UNet against the original, whose images are drawn once."""
+
+    def __init__(self, pipeline: StableDiffusionPipeline, spec: Spec, folder: Path):
+        self.pipeline, self.spec, self.folder = pipeline, spec, folder
+        self.roles = roles(spec, [])
+        self.scorers, self.wanted = scorers_of(spec), wanted_images(spec, self.roles)
+        generate(pipeline, self.wanted, spec.generation, "original", folder / "original.parquet")
+
+    def of(self, unet: UNet2DConditionModel) -> dict[str, float]:
+        """esr_1, psr_1 and psr_1_original."""
+        parts = {**self.pipeline.components, "unet": unet}
+        edited = StableDiffusionPipeline(**parts, requires_safety_checker=False)
+        generate(edited, self.wanted, self.spec.generation, "edited", self.folder / "edited.parquet")
+        files = (self.folder / "original.parquet", self.folder / "edited.parquet")
+        found = headline(score(judge_images(*files, self.roles, self.scorers), ["erasure"], 100, 0))
+        return {name: found[name] for name in ("esr_1", "psr_1", "psr_1_original")}
+
+
+def reached(quality: dict[str, float]) -> bool:
+    return quality["esr_1"] >= GONE and quality["psr_1"] >= quality["psr_1_original"] - KEPT
+
+
+def ours(pipeline: StableDiffusionPipeline, spec: Spec, judge: Quality) -> dict:
+    """One whole training with nothing kept from an earlier one: seconds, and what it leaves."""
+    with tempfile.TemporaryDirectory() as name:
+        given = erased_concepts(spec, pipeline, *neighbours(spec, pipeline, Path(name)))
+        began = time.perf_counter()
+        parts = (pipeline.unet, pipeline.scheduler, given, conditions_of(spec, pipeline))
+        weights = train(*parts, spec.method, spec.training, spec.seed, trajectories=Path(name))
+        seconds = time.perf_counter() - began
+    unet = copy.deepcopy(pipeline.unet)
+    put_weights(unet, weights)
+    quality = judge.of(unet)
+    return {"loop": "ours", "steps": spec.training.steps, "seconds": seconds, **quality, "reached": reached(quality)}
+
+
+def published(
+    pipeline: StableDiffusionPipeline, spec: Spec, judge: Quality, learning_rate: float, every: int, most: int
+) -> dict:
+    """The published loop until the quality is reached, looked at every so many steps, or until `most` steps.
+
+    The time of looking is left out.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        (concept,) = erased_concepts(spec, pipeline, *neighbours(spec, pipeline, Path(name)))
+        rows = concept.candidates.take(range(len(concept.candidates)))
+    unconditional = conditions_of(spec, pipeline).unconditional
+    seen: dict = {}
+    began, looking = time.perf_counter(), 0.0
+
+    def look(step: int, unet: UNet2DConditionModel) -> bool:
+        nonlocal looking
+        if (step + 1) % every and step + 1 < most:
+            return False
+        seen.update(steps=step + 1, seconds=time.perf_counter() - began - looking)
+        at = time.perf_counter()
+        seen.update(judge.of(unet))
+        looking += time.perf_counter() - at
+        return reached(seen)
+
+    settings = reference_loop.Published(steps=most, learning_rate=learning_rate)
+    concepts = [(embedding, rows) for embedding in concept.embeddings]
+    reference_loop.erase(
+        pipeline.unet, pipeline.scheduler, concepts, unconditional, CHOICES["xattn"], settings, spec.seed, look
+    )
+    return {"loop": f"published, learning rate {learning_rate:g}", **seen, "reached": reached(seen)}
+
+
+def measure(pipeline: StableDiffusionPipeline) -> list[dict]:
+    """Ours; the published loop with the published learning rate for its 1000 steps; and with ours, until it is as good."""
+    with tempfile.TemporaryDirectory() as name:
+        spec = spec_of()
+        judge = Quality(pipeline, spec, Path(name))
+        own = spec.training.learning_rate
+        return [
+            ours(pipeline, spec, judge),
+            published(pipeline, spec, judge, own, every=100, most=1000),
+            published(pipeline, spec, judge, reference_loop.Published().learning_rate, every=1000, most=1000),
+        ]

@@ -1,0 +1,58 @@
+"""Encoding a vocabulary against one call a word, and the top-K against reading the bytes once."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+
+from erase_core.concepts.embeddings import EmbeddingTable, write_embeddings
+from erase_core.concepts.nearest import top_k
+from erase_core.models.prompts import encode
+
+from .pairs import Ratio, compared
+
+SAMPLE = 1024
+
+
+def one_by_one(pipeline: StableDiffusionPipeline, words: list[str]) -> torch.Tensor:
+    """One call of the tokenizer and of the text encoder for each word, [N, L, d]."""
+    found = []
+    with torch.no_grad():
+        for word in words:
+            tokens = pipeline.tokenizer(
+                word, padding="max_length", max_length=pipeline.tokenizer.model_max_length, return_tensors="pt"
+            )
+            found.append(pipeline.text_encoder(tokens.input_ids).last_hidden_state)
+    return torch.cat(found)
+
+
+def measure(pipeline: StableDiffusionPipeline, rounds: int) -> list[Ratio]:
+    """Encoding is compared on a sample of the tokens, since one call a word takes minutes for all 49,408."""
+    tokens = sorted(pipeline.tokenizer.get_vocab(), key=pipeline.tokenizer.get_vocab().get)
+    sample = tokens[:: len(tokens) // SAMPLE][:SAMPLE]
+    encoding = compared(
+        f"encoding {SAMPLE} of the tokens, batched / one call a token",
+        lambda: encode(pipeline, sample),
+        lambda: one_by_one(pipeline, sample),
+        rounds,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "embeddings.arrow"
+        write_embeddings(path, pipeline, tokens, {})
+        table, allowed = EmbeddingTable(path), set(tokens)
+        (query,) = encode(pipeline, ["taxi"])
+
+        def read() -> int:
+            return int(sum(np.frombuffer(path.read_bytes(), np.uint8).sum(dtype=np.int64) for _ in range(1)))
+
+        nearest = compared(
+            f"top-50 of {len(tokens)} tokens / reading the file's bytes once",
+            lambda: top_k(table, query, 50, "cosine", allowed),
+            read,
+            rounds,
+        )
+    return [encoding, nearest]

@@ -1,0 +1,110 @@
+"""The rows of a concept space R [K, R, d]: a tensor when they are few, else left in the memory-mapped file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from ..concepts.embeddings import EmbeddingTable
+from ..models.conditions import Layout
+
+HELD_BYTES = 256 * 2**20
+"""Rows that take no more than this in float32 are held in memory."""
+CHUNK, SAMPLE, RANK = 1024, 1024, 256
+
+
+class MappedRows:
+    """Rows on disk, read as a tensor's are: by index, or in parts by `split`.
+
+    In memory are only their coordinates on the principal directions of an even sample. A product with every row reads those,
+    K · RANK numbers and not K · R · d.
+    """
+
+    def __init__(self, table: EmbeddingTable, indices: Sequence[int], layout: Layout, device: torch.device):
+        """indices: which rows of the table, in the order of the words."""
+        self.table, self.indices, self.layout, self.device = table, torch.as_tensor(indices), layout, device
+        sample = self[torch.linspace(0, len(self) - 1, min(SAMPLE, len(self))).long()].flatten(1)
+        self.mean = sample.mean(0)
+        self.directions = principal_directions(sample - self.mean, RANK)
+        parts = [(chunk.flatten(1) - self.mean) @ self.directions for chunk in self.split(CHUNK)]
+        self.coordinates = torch.cat(parts)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, which: slice | Sequence[int] | torch.Tensor) -> torch.Tensor:
+        """Conditions [B, R, d] as they are on disk."""
+        rows = self.indices[which].tolist()
+        return self.layout.pack(self.table.rows(rows), self.table.rows(rows, "pooled")).to(self.device)
+
+    def split(self, size: int) -> Iterator[torch.Tensor]:
+        """All rows in order, `size` at a time."""
+        return (self[at : at + size] for at in range(0, len(self), size))
+
+    def products(self, gradient: torch.Tensor) -> torch.Tensor:
+        """As `products`, but for what lies off the principal directions, and for a number that is the same for every row."""
+        return (gradient.flatten(1) @ self.directions) @ self.coordinates.T
+
+
+Rows = torch.Tensor | MappedRows
+
+
+def rows_of(table: EmbeddingTable, indices: Sequence[int], layout: Layout, device: torch.device) -> Rows:
+    """The conditions of a table's rows, as a tensor when they are few."""
+    row = layout.pack(table.rows(indices[:1]), table.rows(indices[:1], "pooled"))
+    if len(indices) * row.nbytes > HELD_BYTES:
+        return MappedRows(table, indices, layout, device)
+    return layout.pack(table.rows(indices), table.rows(indices, "pooled")).to(device)
+
+
+def principal_directions(centred: torch.Tensor, count: int) -> torch.Tensor:
+    """The `count` directions [D, count] of the largest variance of rows [N, D] with mean zero, from their N × N products."""
+    values, vectors = torch.linalg.eigh(centred @ centred.T)
+    kept = min(count, int((values > values[-1] * 1e-6).sum()))
+    return (centred.T @ vectors[:, -kept:]) / values[-kept:].sqrt()
+
+
+def products(rows: Rows, gradient: torch.Tensor) -> torch.Tensor:
+    """⟨gradient_b, R_i⟩ for each of B gradients [B, R, d] and every row, [B, K]."""
+    if isinstance(rows, MappedRows):
+        return rows.products(gradient)
+    return gradient.flatten(1) @ rows.flatten(1).T
+
+
+def mixture(rows: Rows, weights: torch.Tensor) -> torch.Tensor:
+    """Σ_i weights_bi R_i, [B, R, d], for weights [B, K]."""
+    chunks = zip(weights.split(CHUNK, dim=1), rows.split(CHUNK))
+    return torch.stack([torch.einsum("bk,kld->bld", part, chunk) for part, chunk in chunks]).sum(0)
+
+
+def nearest_row(rows: Rows, position: torch.Tensor) -> tuple[int, float]:
+    """The row nearest to a condition [R, d], and its Euclidean distance."""
+    distances = torch.cat([(chunk - position).flatten(1).norm(dim=1) for chunk in rows.split(CHUNK)])
+    best = int(distances.argmin())
+    return best, float(distances[best])
+
+
+def homes(rows: Rows, count: int) -> torch.Tensor:
+    """Which row's trajectories each row uses, [K]: its own when there are no more than `count` rows.
+
+    Of more rows, `count` spread evenly over the order (nearest to the target first) have trajectories, and every other uses
+    those of the one that it is nearest to by cosine. So the sampling of latents does not grow with the vocabulary.
+    """
+    if len(rows) <= count:
+        return torch.arange(len(rows))
+    having = torch.linspace(0, len(rows) - 1, count).long()
+    directions = torch.nn.functional.normalize(rows[having].flatten(1), dim=1)
+    found = having[torch.cat([(chunk.flatten(1) @ directions.T).argmax(1) for chunk in rows.split(CHUNK)]).cpu()]
+    found[having] = having
+    return found
+
+
+def drawn(
+    words: list[str], rows: Rows, which: torch.Tensor, home_of: torch.Tensor
+) -> tuple[list[str], torch.Tensor, tuple[list[str], torch.Tensor] | None]:
+    """The words and conditions [B, R, d] of the rows `which` [B], and those whose trajectories they use, where not their own."""
+    which = which.cpu()
+    home = home_of[which]
+    elsewhere = None if torch.equal(home, which) else ([words[row] for row in home], rows[home])
+    return [words[row] for row in which], rows[which], elsewhere

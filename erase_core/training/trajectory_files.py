@@ -1,0 +1,59 @@
+"""Trajectories on disk: a memory-mapped Arrow file for each word, in a folder of bounded size."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ..files import new_file
+
+ENDING = ".arrow"
+Parts = dict[str, np.ndarray]
+"""Arrays [N, …] by name, a trajectory a row."""
+
+
+def checksum(parts: Parts) -> bytes:
+    found = hashlib.sha256()
+    for part in parts.values():
+        found.update(part)
+    return found.hexdigest().encode()
+
+
+def write(path: Path, parts: Parts) -> None:
+    """Write each array as a column of fixed-shape tensors; the file is whole or absent."""
+    columns = [pa.FixedShapeTensorArray.from_numpy_ndarray(part) for part in parts.values()]
+    batch = pa.record_batch(columns, names=list(parts)).replace_schema_metadata({"sha256": checksum(parts)})
+    with new_file(path) as partial, pa.ipc.new_file(partial, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def read(path: Path) -> Parts | None:
+    """The arrays of a file, which stay on disk until they are used; None where there is no file or it is damaged."""
+    try:
+        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+        # The file used last is the last to go when the folder is full.
+        os.utime(path)
+    except (OSError, pa.ArrowInvalid):
+        return None
+    parts = {name: batch.column(name).to_numpy_ndarray() for name in batch.schema.names}
+    return parts if batch.schema.metadata[b"sha256"] == checksum(parts) else None
+
+
+def trim(folder: Path, most: float) -> None:
+    """Remove the files that were not used for longest until all take no more than `most` bytes; open ones stay readable."""
+    found = []
+    for path in folder.glob(f"*{ENDING}"):
+        with contextlib.suppress(FileNotFoundError):
+            status = path.stat()
+            found.append((status.st_mtime, status.st_size, path))
+    size = sum(each for _, each, _ in found)
+    for _, each, path in sorted(found):
+        if size <= most:
+            return
+        path.unlink(missing_ok=True)
+        size -= each

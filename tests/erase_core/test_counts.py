@@ -1,0 +1,94 @@
+"""What a run costs, counted: calls and rows of the UNet by step and by image, texts encoded, frozen predictions computed."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from erase_core import api
+from erase_core.concepts.vocabulary import candidates, curate, embedded_words
+from erase_core.generation.sampler import sample
+from erase_core.spec import Generation, Method
+from erase_core.training.loop import train
+from tests.erase_core.tiny_training import WORDS, inputs, settings
+
+STEPS, BATCH, LATENT_STEPS, TRAJECTORIES = 4, 2, 4, 2
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[tuple[int, bool]]:
+    """Every call of a UNet: how many rows, and whether its result can be differentiated."""
+    seen = []
+    forward = UNet2DConditionModel.forward
+
+    def counted(self, sample, *arguments, **named):
+        seen.append((len(sample), torch.is_grad_enabled()))
+        return forward(self, sample, *arguments, **named)
+
+    monkeypatch.setattr(UNet2DConditionModel, "forward", counted)
+    return seen
+
+
+def trained(tiny_pipeline, method: str, folder, **changes) -> None:
+    train(*inputs(tiny_pipeline), Method(name=method), settings(**changes), seed=3, trajectories=folder)
+
+
+def test_calls_of_a_step(tiny_pipeline, tmp_path, calls) -> None:
+    """A search step asks θ' and θ for the searched word; an update asks θ' once, for both halves, and θ not at all."""
+    trained(tiny_pipeline, "adversarial", tmp_path)
+    filling = [rows for rows, graded in calls if not graded]
+    assert Counter(rows for rows, graded in calls if graded) == {BATCH: 2 * STEPS, 2 * BATCH: STEPS}
+    visited = len(list(tmp_path.iterdir()))
+    assert filling == [2 * TRAJECTORIES] * (LATENT_STEPS * visited)
+
+
+def test_nothing_frozen_is_computed_twice(tiny_pipeline, tmp_path, calls) -> None:
+    """A second run on the same model samples nothing, and computes no frozen prediction that the bank holds."""
+    trained(tiny_pipeline, "adversarial", tmp_path)
+    calls.clear()
+    trained(tiny_pipeline, "adversarial", tmp_path)
+    assert [rows for rows, graded in calls if not graded] == []
+
+
+def test_a_concept_without_search_costs_one_call_a_step(tiny_pipeline, tmp_path, calls) -> None:
+    trained(tiny_pipeline, "naive", tmp_path)
+    assert [rows for rows, graded in calls if graded] == [BATCH] * STEPS
+
+
+def test_calls_do_not_grow_with_the_vocabulary(tiny_pipeline, tmp_path, calls) -> None:
+    """With trajectories for two words, twelve to choose from cost one more frozen call an update at most."""
+    trained(tiny_pipeline, "adversarial", tmp_path, trajectory_words=2, batch_size=3)
+    visited = len(list(tmp_path.iterdir()))
+    assert visited <= len(["taxi", "a taxi"]) + 2 < len(WORDS)
+    frozen = Counter(rows for rows, graded in calls if not graded)
+    assert frozen.pop(2 * TRAJECTORIES) == LATENT_STEPS * visited
+    assert set(frozen) == {3} and frozen[3] <= STEPS
+
+
+def test_calls_of_an_image(tiny_pipeline, calls) -> None:
+    """Both halves of the guidance in one call, one call a step for a whole batch."""
+    settings = Generation(steps=3, batch_size=4)
+    images = np.concatenate(list(sample(tiny_pipeline, ["a taxi"] * 5, list(range(5)), settings)))
+    assert len(images) == 5
+    assert [rows for rows, _ in calls] == [8] * 3 + [2] * 3
+
+
+def test_texts_encoded(tiny_pipeline, monkeypatch) -> None:
+    """Each text of a library call once: the vocabulary's words, the concept, its names, "" and c_n."""
+    seen: list[int] = []
+    encoder = type(tiny_pipeline.text_encoder)
+    forward = encoder.forward
+
+    def counted(self, input_ids, *arguments, **named):
+        seen.append(len(input_ids))
+        return forward(self, input_ids, *arguments, **named)
+
+    monkeypatch.setattr(encoder, "forward", counted)
+    training = {"steps": 1, "latent_steps": 2, "trajectories": 1, "batch_size": 1}
+    api.erase(tiny_pipeline, ["taxi"], top_k_words=3, training=training)
+    words = embedded_words(curate(candidates("emoji-world"), ["taxi"], []))
+    assert sum(seen) == len(words) + 4
