@@ -31,7 +31,7 @@ SEEDS = (0, 1, 2)
 RATES = ("esr_1", "esr_5", "psr_1", "psr_5")
 METRICS = (
     *RATES, "clip_score_erased", "clip_score_preserved", "clip_distance_erased",
-    "clip_distance_preserved", "kid_preserved", "seconds", "peak_memory_gib",
+    "clip_distance_preserved", "kid_preserved", "attack_success", "seconds", "peak_memory_gib",
 )  # fmt: skip
 
 
@@ -116,13 +116,19 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """The table as Markdown, a part for each task; rates in per cent, mean ± spread."""
+    """The table as Markdown, a part for each task; rates in per cent, mean ± spread.
+
+    The column "attacks", the success of the attack that succeeds most, is there when the runs' spec had attacks.
+    """
     columns = {
         "esr_1": ("ESR-1", 100, 1), "esr_5": ("ESR-5", 100, 1), "psr_1": ("PSR-1", 100, 1), "psr_5": ("PSR-5", 100, 1),
         "clip_score_erased": ("CLIP, erased", 1, 1), "clip_score_preserved": ("CLIP, others", 1, 1),
         "clip_distance_erased": ("distance, erased", 1, 3), "clip_distance_preserved": ("distance, others", 1, 3),
-        "kid_preserved": ("KID × 1000", 1000, 2), "seconds": ("seconds", 1, 0), "peak_memory_gib": ("GiB", 1, 2),
+        "kid_preserved": ("KID × 1000", 1000, 2), "attack_success": ("attacks", 100, 1),
+        "seconds": ("seconds", 1, 0), "peak_memory_gib": ("GiB", 1, 2),
     }  # fmt: skip
+    if table["attack_success"].isna().all():
+        del columns["attack_success"]
     lines = []
     for task, part in table.groupby("task", sort=False):
         lines += [f"## {task}", "", "| method | runs | " + " | ".join(name for name, *_ in columns.values()) + " |"]

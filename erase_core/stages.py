@@ -3,6 +3,7 @@
     vocabulary → embeddings → nearest → training → images (erased) ┐
                                    └──→ images (original) ─────────┴→ scores → publish
 
+The stages of the attacks, between the training and publish, are in `attack_stages`.
 A stage's key is the hash of its part of the spec, the keys of its inputs, and the version of its code below.
 """
 
@@ -26,7 +27,16 @@ from .generation.plan import roles, shown, wanted_images
 from .models.source import WEIGHTS, local_model, model_hash
 from .spec import Spec
 
-VERSIONS = {"vocabulary": 1, "embeddings": 1, "nearest": 1, "training": 4, "images": 1, "scores": 3}
+VERSIONS = {
+    "vocabulary": 1,
+    "embeddings": 1,
+    "nearest": 1,
+    "training": 4,
+    "images": 1,
+    "scores": 3,
+    "references": 1,
+    "attack": 1,
+}
 """Raise a stage's number when its code gives another result for the same inputs."""
 
 Progress = Callable[[int, int], None]
@@ -244,8 +254,10 @@ def versions() -> dict[str, str]:
 def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
     """Write the results of a run to spec.output and return the report's figures (PNG) by name.
 
-    artifacts: vocabulary, embeddings, nearest, training, original, erased and scores. Every file appears whole.
+    artifacts: vocabulary, embeddings, nearest, training, original, erased and scores, and those of the attacks. Every file
+    appears whole.
     """
+    from .attack_stages import publish_attacks
     from .metrics.scores import headline
     from .models.delta import apply_delta
     from .models.pipeline import load_pipeline, save_pipeline
@@ -285,6 +297,8 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
     write_images(output / "images.parquet", artifacts, role_of)
 
     figures = headline(pd.read_parquet(output / "scores.parquet"))
+    if spec.attacks is not None:
+        figures |= publish_attacks(spec, artifacts)
     write_json(
         output / "summary.json",
         {

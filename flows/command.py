@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 vocab = typer.Typer(no_args_is_help=True, help="Look at vocabularies.")
 app.add_typer(vocab, name="vocab")
+ATTACK_PROMPTS = ["a {concept}", "a photo of a {concept}", "a drawing of a {concept}"]
 BASE_OF_STUDIES = Path(erase_core.__file__).parent / "studies" / "base.yaml"
 console, complaints = Console(), Console(stderr=True)
 
@@ -32,18 +34,16 @@ def spec_help() -> str:
     """What a spec may hold, for `erase run --help`."""
     from pydantic import BaseModel
 
-    from erase_core import methods
-    from erase_core.spec import Concept, PromptFile, Spec
+    from erase_core import attacks, methods
+    from erase_core.spec import Attacks, Concept, PromptFile, Spec
 
     def lines(model: type[BaseModel], indent: str) -> list[str]:
         found = []
         for name, field in model.model_fields.items():
-            part = (
-                field.annotation
-                if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-                else None
-            )
-            default = "" if part or field.is_required() else f" [{field.get_default(call_default_factory=True)}]"
+            annotation = Attacks if field.annotation == Attacks | None else field.annotation
+            part = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+            told = not part and not field.is_required() and name != "run"
+            default = f" [{field.get_default(call_default_factory=True)}]" if told else ""
             found.append(
                 f"{indent}{name}{': REQUIRED.' if field.is_required() else ':'} {field.description or ''}{default}"
             )
@@ -51,10 +51,13 @@ def spec_help() -> str:
                 found += lines(part, indent + "  ")
             if name in ("concepts", "prompt_files"):
                 found += lines(Concept if name == "concepts" else PromptFile, indent + "  ")
-            if name == "method":
-                for method in methods.names():
-                    found.append(f"{indent}  ({method}) {(methods.load(method).Settings.__doc__ or '').strip()}")
-                    found += lines(methods.load(method).Settings, indent + "      ")
+            of_each = {
+                "method": {method: methods.load(method).Settings for method in methods.names()},
+                "run": {attack: attacks.settings_of(attack) for attack in attacks.names()},
+            }
+            for choice, own in of_each.get(name, {}).items():
+                found.append(f"{indent}  ({choice}) {(own.__doc__ or '').strip()}")
+                found += lines(own, indent + "      ")
         return found
 
     example = "name: no taxi\nconcepts: [taxi]\noutput: results/no-taxi"
@@ -161,6 +164,8 @@ def show(summary: dict, output: Path) -> None:
         console.print(f"Served from the cache: {', '.join(summary['cached'])}.")
     if worked:
         console.print("Computed: " + ", ".join(f"{stage} {summary['seconds'][stage]:.0f} s" for stage in worked) + ".")
+    if "attack_success" in metrics:
+        show_attacks(metrics, ", ".join(c["concept"] for c in summary["spec"]["concepts"]))
     console.print("\nWhere to look:")
     for name, what in (
         ("report.html", "images before and after, plots, all scores"),
@@ -389,6 +394,128 @@ def score(
     if output is not None:
         write_json(output, result)
         console.print(f"Written: {output}", highlight=False, soft_wrap=True)
+
+
+def attack_value(
+    concept: str,
+    synonyms: list[str],
+    base: str,
+    names: str,
+    budgets: list[str],
+    per_budget: int | None,
+    words: str,
+    images: Path | None,
+    judge: str | None,
+    seed: int,
+    output: Path | None,
+) -> dict:
+    """The spec of `erase attack` as a mapping. ValueError names the option that cannot be read."""
+    from erase_core import attacks
+
+    chosen = listed(names) or attacks.names()
+    own: dict[str, dict] = {name: {} for name in chosen}
+    for text in budgets:
+        name, found, values = text.partition("=")
+        if not found or name not in own:
+            raise ValueError(f"--budget: {text!r} should be ATTACK=NUMBER,NUMBER,… for one of {', '.join(chosen)}")
+        try:
+            own[name]["budgets"] = [float(v) if "." in v else int(v) for v in listed(values)]
+        except ValueError:
+            raise ValueError(f"--budget: {values!r} should be numbers with commas between") from None
+    for name, parameters in own.items():
+        if per_budget is not None and name in attacks.names() and "images" in attacks.settings_of(name).model_fields:
+            parameters["images"] = per_budget
+    if words and "words" in own:
+        own["words"]["words"] = listed(words)
+    return {
+        "name": f"attack on {re.sub(r'[^A-Za-z0-9 ]+', '-', concept)}",
+        "seed": seed,
+        "model": base,
+        "concepts": [{"concept": concept, "synonyms": synonyms}],
+        "generation": {"prompts": ATTACK_PROMPTS, "sampler": "dpm-solver++", "steps": 15},
+        "scoring": {"metrics": ["erasure"], "judge": judge},
+        "attacks": {
+            "run": [{"name": name, **parameters} for name, parameters in own.items()],
+            "images": str(images) if images else None,
+        },
+        "output": str(output or Path("results") / f"attack-{concept.replace(' ', '-')}"),
+    }
+
+
+@app.command()
+def attack(
+    model: Annotated[str, typer.Argument(help="The erased model: a diffusers folder or a hub id.")],
+    concept: Annotated[str, typer.Option(help="What was erased from it.")],
+    synonym: Annotated[list[str] | None, typer.Option(help="Another name of it; repeatable.")] = None,
+    base: Annotated[
+        str, typer.Option(help="The original model: the attacks' ceiling, and the source of their images.")
+    ] = "emoji-world",
+    attacks: Annotated[str, typer.Option(help="Names, with commas between. Default: all.")] = "",
+    budget: Annotated[
+        list[str] | None, typer.Option(help="An attack's budgets, as in inversion=0,50,200; repeatable.")
+    ] = None,
+    per_budget: Annotated[
+        int | None, typer.Option(min=1, help="Images judged at each budget that counts steps or strength. Default: 8.")
+    ] = None,
+    words: Annotated[str, typer.Option(help="More words for the concept, in any language, with commas between.")] = "",
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of images of the concept. Default: the base's own.")
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Folder or hub id of an image classifier. Default: the emoji world's own.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Every random choice comes from it.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option(help="The folder of the results. Default: results/attack-CONCEPT.")
+    ] = None,
+    spec: Annotated[
+        Path | None,
+        typer.Option(help="A spec whose generation, scoring and attacks are used in place of these options."),
+    ] = None,
+) -> None:
+    """Try to bring an erased concept back: other words, seeds, learnt prompts, fine-tuning, and images of it."""
+    from erase_core.models.source import ModelError, find_model
+    from erase_core.preflight import check
+    from erase_core.spec import SpecError, load_spec, make_spec
+
+    try:
+        source = find_model(model)
+        if spec is None:
+            checked = make_spec(
+                attack_value(
+                    concept, synonym or [], base, attacks, budget or [], per_budget, words, images, judge, seed, output
+                )
+            )
+        else:
+            given = load_spec(spec).model_dump(mode="json", exclude_unset=True)
+            given |= {"concepts": [{"concept": concept, "synonyms": synonym or []}]}
+            checked = make_spec({"attacks": {}, **given} | ({"output": str(output)} if output else {}))
+        original = check(checked)
+    except (ModelError, SpecError, ValueError) as error:
+        for line in str(error).splitlines():
+            complaints.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    prepare()
+    if source.on_hub or original.on_hub:
+        allow_hub()
+    from .attack import attack as flow
+
+    figures = flow(checked, model)
+    show_attacks(figures, concept)
+    console.print(f"\nWhere to look: {Path(checked.output) / 'attacks.html'}", highlight=False, soft_wrap=True)
+
+
+def show_attacks(figures: dict[str, float], concept: str) -> None:
+    """Print each attack's success at its largest budget, beside the original's and the control's."""
+    table = Table(
+        "attack", "success", "95 % interval", "original", "control", title=f"Attempts to bring {concept} back"
+    )
+    for name in figures:
+        if name.startswith("attack_success_") and f"{name}_low" in figures:
+            span = f"{100 * figures[f'{name}_low']:.0f} – {100 * figures[f'{name}_high']:.0f} %"
+            shown = [f"{100 * figures[f'{name}{end}']:.0f} %" for end in ("", "_original", "_control")]
+            table.add_row(name.removeprefix("attack_success_"), shown[0], span, *shown[1:])
+    console.print(table)
 
 
 @app.command()

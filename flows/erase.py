@@ -19,14 +19,16 @@ from tasks.scoring import score_images
 from tasks.training import erase_concepts
 from tasks.vocabulary import curate_vocabulary, embed_vocabulary, find_nearest
 
+from .attack import run_attacks
+
 
 @flow(name="erase", flow_run_name="{spec.name}", log_prints=True)
 def erase(spec: Spec, parent: str | None = None) -> dict:
     """Erase the concepts of a spec from its model, preserving the concept that is hurt most, and prove both.
 
-    Stages: vocabulary → embeddings → nearest → training → images (original, erased) → scores → publish. Each is served from
-    the cache when nothing it depends on has changed. parent: the MLflow run that this one belongs to. Returns the run's
-    summary.
+    Stages: vocabulary → embeddings → nearest → training → images (original, erased) → scores → attacks, if the spec has some →
+    publish. Each is served from the cache when nothing it depends on has changed. parent: the MLflow run that this one belongs
+    to. Returns the run's summary.
     """
     check(spec)
     tags = {
@@ -70,6 +72,8 @@ def erase(spec: Spec, parent: str | None = None) -> dict:
             "erased": erased,
             "scores": scores,
         }
+        if spec.attacks is not None:
+            artifacts |= run_attacks(spec, stage, training)
         figures = publish_results(spec, artifacts)
         summary = read_json(Path(spec.output) / "summary.json")
         show_summary(spec.name, summary["metrics"])

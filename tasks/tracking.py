@@ -175,12 +175,34 @@ def log_results(run_id: str, spec: Spec, figures: dict[str, bytes]) -> None:
     """Log a finished run's figures, tables, report and plots, and describe it."""
     output = Path(spec.output)
     summary = read_json(output / "summary.json")
-    log_metrics(run_id, summary["metrics"])
+    # The attacks' own figures are logged by budget.
+    log_metrics(run_id, {k: v for k, v in summary["metrics"].items() if not k.startswith("attack_success_")})
     log_metrics(run_id, {f"seconds/{stage}": seconds for stage, seconds in summary["seconds"].items()})
     client().set_tag(run_id, "mlflow.note.content", describe(spec, summary))
     client().set_tag(run_id, "base_model_hash", summary["base_model_hash"])
     for name in ("report.html", "summary.json", "scores.parquet", "trace.parquet", "preserved.parquet"):
         client().log_artifact(run_id, str(output / name))
+    log_figures(run_id, figures)
+    if spec.attacks is not None:
+        log_attacks(run_id, output)
+
+
+def log_attacks(run_id: str, output: Path) -> None:
+    """Log each attack's success by its budget as the step (a strength in per cent), its tables, and its summary.
+
+    attack_success_<attack> is the erased model's; the same with _original and _control are what it is compared with.
+    """
+    table = pd.read_parquet(output / "attacks.parquet")
+    for row in table[table["concept"] == table["concept"].iloc[0]].itertuples():
+        name = f"attack_success_{row.attack}" + ("" if row.model == "erased" else f"_{row.model}")
+        log_metrics(run_id, {name: row.success}, round(100 * row.budget if row.unit == "strength" else row.budget))
+    for name in ("attacks.parquet", "attempts.parquet", "attacks.json", "attacks.html"):
+        if (output / name).exists():
+            client().log_artifact(run_id, str(output / name))
+
+
+def log_figures(run_id: str, figures: dict[str, bytes]) -> None:
+    """Log plots (PNG by name) under figures/."""
     folder = home() / "figures" / run_id
     folder.mkdir(parents=True, exist_ok=True)
     for name, png in figures.items():

@@ -18,7 +18,7 @@ SAMPLERS = {
     "unipc": (UniPCMultistepScheduler, {}),
 }
 DECODED_PIXELS = 2**17
-"""At most so many pixels are decoded together, but at least one image."""
+"""At most so many pixels are encoded or decoded together, but at least one image."""
 
 
 def make_scheduler(pipeline: DiffusionPipeline, settings: Generation):
@@ -36,33 +36,52 @@ def start_noise(pipeline: DiffusionPipeline, seeds: list[int]) -> torch.Tensor:
 
 
 def sample(
-    pipeline: DiffusionPipeline, prompts: list[str], seeds: list[int], settings: Generation
+    pipeline: DiffusionPipeline,
+    prompts: list[str],
+    seeds: list[int],
+    settings: Generation,
+    clean: torch.Tensor | None = None,
+    strength: float = 1.0,
 ) -> Iterator[np.ndarray]:
     """Yield batches of images uint8 [B, H, W, 3], in order, for pairs of prompt and seed.
 
-    An image depends on its own prompt and seed alone, not on the batch it is sampled in.
+    An image depends on its own prompt and seed alone, not on the batch it is sampled in. With `clean` latents [N, C, h, w] it
+    starts from those, noised for the last `strength` (0 to 1] of the sampler's steps, in place of noise alone.
     """
     unique = list(dict.fromkeys(prompts))
     embedding = dict(zip(unique, encode(pipeline, unique)))
-    return sample_embeddings(pipeline, [embedding[prompt] for prompt in prompts], seeds, settings)
+    return sample_embeddings(pipeline, [embedding[prompt] for prompt in prompts], seeds, settings, clean, strength)
 
 
 @torch.inference_mode()
 def sample_embeddings(
-    pipeline: DiffusionPipeline, embeddings: Sequence[torch.Tensor], seeds: list[int], settings: Generation
+    pipeline: DiffusionPipeline,
+    embeddings: Sequence[torch.Tensor],
+    seeds: list[int],
+    settings: Generation,
+    clean: torch.Tensor | None = None,
+    strength: float = 1.0,
 ) -> Iterator[np.ndarray]:
     """As `sample`, for pairs of condition [R, d] and seed."""
+    skipped = 0 if clean is None else settings.steps - max(1, round(strength * settings.steps))
     (unconditional,) = encode(pipeline, [""])
     guided = settings.guidance_scale > 1
     device, dtype, layout = pipeline.device, pipeline.unet.dtype, layout_of(pipeline)
     for start in range(0, len(embeddings), settings.batch_size):
         rows = slice(start, start + settings.batch_size)
         scheduler = make_scheduler(pipeline, settings)
-        z = start_noise(pipeline, seeds[rows]).to(device, dtype) * scheduler.init_noise_sigma
+        noise = start_noise(pipeline, seeds[rows]).to(device, dtype)
+        timesteps = scheduler.timesteps[skipped:]
+        if clean is None:
+            z = noise * scheduler.init_noise_sigma
+        else:
+            if hasattr(scheduler, "set_begin_index"):  # DDIM keeps no index of its steps.
+                scheduler.set_begin_index(skipped)
+            z = scheduler.add_noise(clean[rows].to(device, dtype), noise, timesteps[:1].expand(len(noise)))
         condition = torch.stack(list(embeddings[rows])).to(device, dtype)
         if guided:
             condition = torch.cat([unconditional.expand_as(condition), condition])
-        for t in scheduler.timesteps:
+        for t in timesteps:
             inputs = scheduler.scale_model_input(torch.cat([z, z]) if guided else z, t)
             prediction = pipeline.unet(inputs, t, **layout.arguments(condition)).sample
             if guided:
@@ -80,3 +99,12 @@ def decode(pipeline: DiffusionPipeline, latents: torch.Tensor) -> np.ndarray:
     chunks = [vae.decode(part / vae.config.scaling_factor).sample for part in parts]
     pixels = (torch.cat(chunks).float() / 2 + 0.5).clamp(0, 1) * 255
     return pixels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+@torch.no_grad()
+def encode_images(pipeline: DiffusionPipeline, images: np.ndarray) -> torch.Tensor:
+    """Images uint8 [N, H, W, 3] → clean latents [N, C, h, w], the means of the autoencoder's posteriors, in float32."""
+    vae = pipeline.vae
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(vae.device, vae.dtype) / 127.5 - 1
+    parts = pixels.split(max(1, DECODED_PIXELS // (pixels.shape[-2] * pixels.shape[-1])))
+    return torch.cat([vae.encode(part).latent_dist.mean for part in parts]).float() * vae.config.scaling_factor

@@ -1,8 +1,9 @@
-"""Bootstrap confidence intervals of a mean."""
+"""Confidence intervals of a mean and of a share."""
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import binomtest
 
 
 def mean_interval(
@@ -24,3 +25,9 @@ def mean_interval(
     means = sums[draws].sum(1) / sizes[draws].sum(1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(values.mean()), float(low), float(high)
+
+
+def share_interval(count: int, total: int, level: float = 0.95) -> tuple[float, float, float]:
+    """The share count / total and its Wilson score interval, which has a width at 0 and 1 too."""
+    found = binomtest(count, total).proportion_ci(level, method="wilson")
+    return count / total, float(found.low), float(found.high)

@@ -6,37 +6,46 @@ from collections.abc import Iterator
 
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .conditions import layout_of
+
+
+def text_encoders(pipeline: DiffusionPipeline) -> list[tuple[PreTrainedTokenizerBase, PreTrainedModel]]:
+    """Every text encoder of the pipeline with its tokenizer."""
+    parts = [(pipeline.tokenizer, pipeline.text_encoder)]
+    if isinstance(pipeline, StableDiffusionXLPipeline):
+        parts.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
+    return parts
+
+
+def embed(pipeline: DiffusionPipeline, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens' embeddings [B, L, d] and the pooled embeddings [B, p] of one batch; gradients flow where they are on.
+
+    SDXL's are the last but one hidden states of both text encoders, side by side, and the second one's projection.
+    """
+    parts, outputs = text_encoders(pipeline), []
+    for tokenizer, encoder in parts:
+        tokens = tokenizer(
+            texts,
+            padding="max_length",
+            truncation=True,
+            max_length=min(tokenizer.model_max_length, encoder.config.max_position_embeddings),
+            return_tensors="pt",
+        )
+        outputs.append(encoder(tokens.input_ids.to(encoder.device), output_hidden_states=len(parts) == 2))
+    if len(parts) == 2:
+        return torch.cat([output.hidden_states[-2] for output in outputs], dim=-1), outputs[-1].text_embeds
+    return outputs[0].last_hidden_state, outputs[0].pooler_output
 
 
 @torch.inference_mode()
 def encode_batches(
     pipeline: DiffusionPipeline, texts: list[str], batch_size: int = 256
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield, batch by batch and in order, the tokens' embeddings [B, L, d] and the pooled embeddings [B, p].
-
-    SDXL's are the last but one hidden states of both text encoders, side by side, and the second one's projection.
-    """
-    two = isinstance(pipeline, StableDiffusionXLPipeline)
-    parts = [(pipeline.tokenizer, pipeline.text_encoder)]
-    if two:
-        parts.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
+    """Yield, batch by batch and in order, what `embed` gives of the texts."""
     for start in range(0, len(texts), batch_size):
-        outputs = []
-        for tokenizer, encoder in parts:
-            tokens = tokenizer(
-                texts[start : start + batch_size],
-                padding="max_length",
-                truncation=True,
-                max_length=min(tokenizer.model_max_length, encoder.config.max_position_embeddings),
-                return_tensors="pt",
-            )
-            outputs.append(encoder(tokens.input_ids.to(encoder.device), output_hidden_states=two))
-        if two:
-            yield torch.cat([output.hidden_states[-2] for output in outputs], dim=-1), outputs[-1].text_embeds
-        else:
-            yield outputs[0].last_hidden_state, outputs[0].pooler_output
+        yield embed(pipeline, texts[start : start + batch_size])
 
 
 def encode(pipeline: DiffusionPipeline, texts: list[str], empty_as_text: bool = False) -> torch.Tensor:

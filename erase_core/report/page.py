@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 
 import jinja2
@@ -14,13 +13,11 @@ from ..files import new_file, read_json
 from ..generation.images import encode_png, grid, read_images
 from ..metrics.scores import ALL
 from . import plots
+from .attacks import attack_part
+from .plots import data_uri
 
 SHOWN_PRESERVED = 24
 SEEDS_IN_GRID = 4
-
-
-def data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def load_pairs(original: Path, erased: Path, roles: dict[str, str]) -> pd.DataFrame:
@@ -71,7 +68,8 @@ def build_figures(trace: pd.DataFrame, scores: pd.DataFrame, concepts: list[str]
 def build_page(output: Path, original: Path, erased: Path) -> dict[str, bytes]:
     """Write output/report.html from the tables of a run; returns the figures in it as PNG by name.
 
-    Reads summary.json, trace.parquet, scores.parquet and preserved.parquet in `output`, and the two image files.
+    Reads summary.json, trace.parquet, scores.parquet and preserved.parquet in `output`, the attacks' files there if the spec has
+    attacks, and the two image files.
     """
     summary = read_json(output / "summary.json")
     trace = pq.read_table(output / "trace.parquet").to_pandas()
@@ -94,9 +92,13 @@ def build_page(output: Path, original: Path, erased: Path) -> dict[str, bytes]:
         )
     )
     preserved_strips = [strip(preserved[preserved["concept"] == concept]) for concept in order[:SHOWN_PRESERVED]]
+    attacks = None
+    if summary["spec"]["attacks"] is not None:
+        attacks, figures["attacks"] = attack_part(output)
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
     html = environment.get_template("page.html").render(
         summary=summary,
+        attacks=attacks,
         figures={name: data_uri(png) for name, png in figures.items()},
         concepts=concepts,
         erased=erased_strips,

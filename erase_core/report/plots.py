@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 
 import matplotlib
@@ -36,6 +37,10 @@ def to_png(figure: Figure) -> bytes:
     figure.savefig(buffer, format="png", dpi=130)
     plt.close(figure)
     return buffer.getvalue()
+
+
+def data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:

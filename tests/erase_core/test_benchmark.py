@@ -58,6 +58,13 @@ def test_table_is_mean_and_spread() -> None:
     assert "| naive | 3 | 50.0 ± 0.0 |" in text and "40.0 ± 16.3" in text and "| original | 1 | 90.0 ± 0.0 |" in text
 
 
+def test_attacks_have_a_column_when_they_were_made() -> None:
+    runs = pd.DataFrame([run("naive", "weapon", 0, 0.2)])
+    assert "| 50.0 ± 0.0 | 10 ± 0 |" in benchmark.markdown(benchmark.table(runs)).replace("  ", " ")
+    assert "| attacks |" in benchmark.markdown(benchmark.table(runs))
+    assert "attacks" not in benchmark.markdown(benchmark.table(runs.assign(attack_success=None)))
+
+
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="methods: magic is not one of adversarial"):
         benchmark.known(["magic"], ["unsafe"])

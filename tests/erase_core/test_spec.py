@@ -49,6 +49,18 @@ BAD = {
         SMALLEST + "scoring: {description: a painting}",
         "scoring.description: 'a painting' must hold {concept}",
     ),
+    "unknown attack": (SMALLEST + "attacks: {run: [magic]}", "attacks.run.0.name: 'magic' is not an attack"),
+    "unknown attack key": (
+        SMALLEST + "attacks: {run: [{name: seeds, step: 3}]}",
+        "attacks.run.0.step: is not a parameter",
+    ),
+    "attack twice": (SMALLEST + "attacks: {run: [seeds, seeds]}", "attacks.run: seeds is given twice"),
+    "not an attack": (SMALLEST + "attacks: {run: [3]}", "attacks.run.0: 3 should be an attack's name"),
+    "unknown attacks key": (
+        SMALLEST + "attacks: {names: []}",
+        "attacks.names: is not a key of the spec; the keys here are run",
+    ),
+    "budgets": (SMALLEST + "attacks: {run: [{name: words, budgets: [8, 1]}]}", "attacks.run.0.budgets: must ascend"),
     "broken": ("name: [", "not readable as YAML"),
     "tag": ("name: !!python/object/apply:os.system [ls]", "tags (tag:yaml.org,2002:python/object/apply:os.system)"),
     "alias": ("a: &a [x]\nb: *a", "aliases (*name) are not allowed"),
@@ -84,6 +96,11 @@ FILES = {
         "scoring: {metrics: [fid], reference: ./n}",
         "scoring.reference: './n' is not a folder of at least two",
     ),
+    "attacks without a judge": (
+        "attacks: {run: [seeds]}\nscoring: {metrics: [image_distance]}",
+        "attacks: something must judge what they draw",
+    ),
+    "no images to attack with": ("attacks: {images: ./missing}", "attacks.images: './missing' is not a folder"),
     "covered": ("scoring: {preserved: [bus]}\nmethod: naive", None),
 }
 

@@ -1,0 +1,136 @@
+"""The stages of the attacks, each with its key, as in `stages`, and the files that they leave together.
+
+    references → attack on the original, attack on the erased model, for each attack → publish
+
+The references and the attacks on the original are the same for every erasure of a concept, and are shared.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from . import attacks
+from .artifacts import Artifact, produce
+from .files import digest, file_digest, new_file, write_json
+from .models.source import WEIGHTS, local_model, model_hash
+from .spec import Attack, Spec
+from .stages import Progress, key, quiet
+
+Victim = Artifact | str | None
+"""What is attacked: what a training left, a model by its name, or the original (None)."""
+
+
+def pictures_hash(folder: str | None) -> str | None:
+    """The hash of the user's own images of the concept."""
+    return folder and digest([(p.name, file_digest(p)) for p in sorted(Path(folder).iterdir()) if p.is_file()])
+
+
+def references_key(spec: Spec) -> str:
+    part = spec.scoring.model_dump(include={"judge", "judge_classes", "description", "preserved"})
+    judged = [part, model_hash(WEIGHTS) if spec.embedded else None, spec.metrics]
+    drawn = spec.generation.model_dump(exclude={"batch_size", "seeds"})
+    at_hand = [pictures_hash(spec.attacks.images), spec.attacks.references]
+    concepts = [concept.model_dump() for concept in spec.concepts]
+    return key(
+        "references", local_model(spec.model)[1], concepts, drawn, judged, at_hand, spec.vocabulary_source, spec.seed
+    )
+
+
+def references(spec: Spec, progress: Progress = quiet) -> Artifact:
+    """Draw what attackers have at hand: references.parquet (concept, kind, prompt, png), by the original model."""
+    from .attacks.attempts import REFERENCES, write_rows
+    from .attacks.references import attack_scorers
+    from .attacks.references import references as draw
+    from .models.pipeline import load_pipeline
+
+    def build(folder: Path) -> None:
+        pipeline, scorers = load_pipeline(local_model(spec.model)[0]), attack_scorers(spec)
+        rows = [row for concept in spec.concepts for row in draw(pipeline, spec, concept, scorers, progress)]
+        write_rows(folder / "references.parquet", rows, REFERENCES)
+
+    return produce("references", references_key(spec), build)
+
+
+def attack_key(spec: Spec, attack: Attack, references: Artifact, victim: Victim) -> str:
+    attacked = victim.key if isinstance(victim, Artifact) else victim and local_model(victim)[1]
+    return key("attack", attack.name, attack.settings.model_dump(), references.key, attacked or "original")
+
+
+def attack(
+    spec: Spec, attack: Attack, references: Artifact, victim: Victim = None, progress: Progress = quiet
+) -> Artifact:
+    """Run one attack: attempts.parquet, every image it drew with the judge's verdict."""
+    from .attacks.attempts import ERASED, ORIGINAL, run_attack
+    from .attacks.references import attack_scorers
+    from .models.delta import apply_delta
+    from .models.pipeline import load_pipeline
+
+    def build(folder: Path) -> None:
+        source, base = local_model(victim if isinstance(victim, str) else spec.model)
+        pipeline = load_pipeline(source)
+        if isinstance(victim, Artifact):
+            apply_delta(pipeline.unet, victim.file("delta.safetensors"), base)
+        which = ORIGINAL if victim is None else ERASED
+        at_hand, made = references.file("references.parquet"), folder / "attempts.parquet"
+        run_attack(pipeline, which, spec, attack, at_hand, attack_scorers(spec), made, progress)
+
+    return produce("attack", attack_key(spec, attack, references, victim), build)
+
+
+def stage_name(attack: Attack, model: str) -> str:
+    return f"attack {attack.name}, {model}"
+
+
+def publish_attacks(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, float]:
+    """Write attempts.parquet, attacks.parquet and attacks.json to spec.output and return the attacks' figures.
+
+    artifacts: by stage_name, of every attack on both models.
+    """
+    from .attacks.attempts import ERASED, ORIGINAL
+    from .attacks.rates import SCHEMA, headline, rates
+
+    output = Path(spec.output)
+    output.mkdir(parents=True, exist_ok=True)
+    own = {stage_name(attack, model): attack for attack in spec.attacks.run for model in (ORIGINAL, ERASED)}
+    frames = [pq.read_table(artifacts[name].file("attempts.parquet")) for name in own]
+    with new_file(output / "attempts.parquet") as partial:
+        pq.write_table(pa.concat_tables(frames), partial)
+    attempts = pa.concat_tables(frame.drop_columns("png") for frame in frames).to_pandas()
+    table = rates(attempts, spec)
+    with new_file(output / "attacks.parquet") as partial:
+        pq.write_table(pa.Table.from_pandas(table, SCHEMA, preserve_index=False), partial)
+    figures = headline(table)
+    write_json(
+        output / "attacks.json",
+        {
+            "concepts": [concept.concept for concept in spec.concepts],
+            "metrics": figures,
+            "attacks": {attack.name: attack_summary(attack, attempts, table) for attack in spec.attacks.run},
+            "seconds": {name: artifacts[name].seconds for name in own},
+            "keys": {name: artifacts[name].key for name in own},
+            "seed": spec.seed,
+            "spec": spec.model_dump(mode="json"),
+        },
+    )
+    return figures
+
+
+def attack_summary(attack: Attack, attempts: pd.DataFrame, table: pd.DataFrame) -> dict:
+    """An attack's settings, its rates, and the prompts that brought the concept back from the erased model."""
+    from .attacks.attempts import ERASED
+    from .attacks.target import ATTACK
+
+    own = attempts[(attempts["attack"] == attack.name) & (attempts["model"] == ERASED) & (attempts["role"] == ATTACK)]
+    won = own[own["success"]].groupby(["concept", "budget", "prompt"], sort=False).size().rename("images")
+    rows = table[table["attack"] == attack.name].drop(columns=["attack", "unit"])
+    return {
+        "what": (attacks.settings_of(attack.name).__doc__ or "").strip(),
+        "unit": attacks.load(attack.name).UNIT,
+        "settings": attack.settings.model_dump(),
+        "rates": rows.to_dict("records"),
+        "recovered_by": won.reset_index().to_dict("records"),
+    }

@@ -1,0 +1,324 @@
+"""Attacks: their objectives' gradients against finite differences in float64, and their parts against answers known by hand."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from erase_core import attacks
+from erase_core.attacks.discrete_prompt import best_swap, one_hot_gradient, onto_simplex, typeable
+from erase_core.attacks.objective import Noised, draw_noised, noise_losses
+from erase_core.attacks.rates import headline, rates
+from erase_core.attacks.settings import DiscretePrompt, Words
+from erase_core.attacks.slots import Slots, placed, token_table
+from erase_core.attacks.soft_prompt import project
+from erase_core.attacks.target import CONTROL, Target
+from erase_core.attacks.words import prompts, translations
+from erase_core.generation.sampler import encode_images, sample, sample_embeddings
+from erase_core.metrics.intervals import share_interval
+from erase_core.models.conditions import latent_shape
+from erase_core.models.pipeline import load_pipeline
+from erase_core.models.prompts import encode
+from erase_core.models.source import find_model
+from erase_core.spec import Generation, parse_spec
+from erase_core.training.predictions import alphas_cumprod
+from tests.tiny import tiny_folder_of
+
+STEP = 1e-5
+
+
+@pytest.fixture(scope="module")
+def exact(tiny_pipeline):
+    """The tiny pipeline in float64."""
+    pipeline = copy.deepcopy(tiny_pipeline)
+    for part in (pipeline.unet, pipeline.text_encoder, pipeline.vae):
+        part.double()
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def noised(exact) -> Noised:
+    rng = torch.Generator().manual_seed(3)
+    return draw_noised(torch.randn(3, 4, 16, 16, generator=rng, dtype=torch.float64), 2, 1000, rng)
+
+
+def loss_of(pipeline, at: Noised, conditions: torch.Tensor) -> torch.Tensor:
+    """The objective of a float64 pipeline that predicts ε."""
+
+    def predict(z, t, c):
+        return pipeline.unet(z, t, encoder_hidden_states=c).sample
+
+    doubled = replace(at, noise=at.noise.double())
+    return noise_losses(predict, alphas_cumprod(pipeline.scheduler).double(), doubled, conditions).mean()
+
+
+def slope(function, at: torch.Tensor, index: tuple) -> float:
+    """The central difference of a function in one element."""
+    ahead, behind = at.clone(), at.clone()
+    ahead[index] += STEP
+    behind[index] -= STEP
+    with torch.no_grad():
+        return float((function(ahead) - function(behind)) / (2 * STEP))
+
+
+def test_objective_by_hand(exact, noised) -> None:
+    conditions = torch.randn(2, 77, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    bars = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+    total = 0.0
+    for i, t in enumerate(noised.timesteps.tolist()):
+        noise = noised.noise[i].double()
+        z = bars[t] ** 0.5 * noised.clean[i] + (1 - bars[t]) ** 0.5 * noise
+        with torch.no_grad():
+            predicted = exact.unet(z[None], t, encoder_hidden_states=conditions[i : i + 1]).sample[0]
+        total += float(((predicted - noise) ** 2).mean())
+    assert float(loss_of(exact, noised, conditions)) == pytest.approx(total / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("template", ["a photo of a {slots}", "{slots} a taxi"], ids=["inversion", "soft-prompt"])
+def test_gradient_in_the_token_embeddings(template: str, exact, noised) -> None:
+    slots = Slots(exact, [template], 2)
+    start = token_table(exact)[[320, 1111]].double()
+
+    def loss(embeddings):
+        return loss_of(exact, noised, slots.conditions([0, 0], embeddings))
+
+    embeddings = start.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(loss(embeddings), embeddings)
+    for index in ((0, 0), (0, 7), (1, 3), (1, 15)):
+        assert float(gradient[index]) == pytest.approx(slope(loss, start, index), rel=1e-4, abs=1e-9)
+
+
+def test_gradient_in_the_one_hot_rows(exact, noised) -> None:
+    slots, table = Slots(exact, ["{slots} a taxi"], 2), token_table(exact)[:300].double()
+    rows = torch.nn.functional.one_hot(torch.tensor([5, 250]), 300).double()
+
+    def of_embeddings(embeddings):
+        return loss_of(exact, noised, slots.conditions([0, 0], embeddings))
+
+    def loss(weights):
+        return of_embeddings(weights @ table)
+
+    embeddings = (rows @ table).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(of_embeddings(embeddings), embeddings)
+    slopes = one_hot_gradient(table, gradient)
+    for index in ((0, 5), (0, 17), (1, 250), (1, 299)):
+        assert float(slopes[index]) == pytest.approx(slope(loss, rows, index), rel=1e-4, abs=1e-9)
+
+
+def test_gradient_in_the_weights(exact, noised) -> None:
+    conditions = torch.randn(2, 77, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    weight = next(p for name, p in exact.unet.named_parameters() if name.endswith("attn2.to_k.weight"))
+    kept = weight.detach().clone()
+
+    def loss(values):
+        weight.data.copy_(values)
+        found = loss_of(exact, noised, conditions)
+        weight.data.copy_(kept)
+        return found
+
+    weight.requires_grad_(True)
+    (gradient,) = torch.autograd.grad(loss_of(exact, noised, conditions), weight)
+    weight.requires_grad_(False)
+    for index in ((0, 0), (2, 5)):
+        assert float(gradient[index]) == pytest.approx(slope(loss, kept, index), rel=1e-4, abs=1e-9)
+
+
+def test_slots_filled_with_a_word_s_own_embedding_are_that_word(world) -> None:
+    (row,) = world.tokenizer("taxi", add_special_tokens=False).input_ids
+    slots = Slots(world, ["a photo of a {slots}"], 1)
+    with torch.no_grad():
+        found = slots.conditions([0], token_table(world)[[row]])
+    assert torch.equal(found, encode(world, ["a photo of a taxi"]))
+
+
+def test_each_row_of_a_batch_has_its_own_slots(world) -> None:
+    slots = Slots(world, ["a {slots}", "two of {slots} here"], 1)
+    ids = [world.tokenizer(word, add_special_tokens=False).input_ids[0] for word in ("taxi", "rose")]
+    with torch.no_grad():
+        found = slots.conditions([1, 0], token_table(world)[ids][:, None])
+    expected = encode(world, ["two of taxi here", "a rose"])
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_a_letter_in_the_prompt_is_no_slot(world) -> None:
+    assert "q" in Slots(world, ["an x {slots}"], 1).texts[0].split()
+    with pytest.raises(ValueError, match="more tokens do not fit"):
+        Slots(world, ["{slots}"], 500)
+
+
+def test_placed_ends_with_its_block(world) -> None:
+    before = encode(world, ["x"])
+    (filler,) = world.tokenizer("x", add_special_tokens=False).input_ids
+    with placed(world, filler, torch.zeros(1, 1, token_table(world).shape[1])):
+        assert not torch.equal(encode(world, ["x"]), before)
+    assert torch.equal(encode(world, ["x"]), before)
+
+
+def test_projection_onto_the_simplex() -> None:
+    """Against the definition: the nearest of a fine grid of points of the simplex."""
+    rows = torch.tensor([[0.9, 0.4, -0.3], [0.2, 0.3, 0.5], [-1.0, -2.0, 5.0]], dtype=torch.float64)
+    found = onto_simplex(rows)
+    assert torch.allclose(found.sum(1), torch.ones(3, dtype=torch.float64)) and (found >= 0).all()
+    assert torch.allclose(found[1], rows[1]) and found[2].tolist() == [0, 0, 1]
+    grid = torch.tensor([[a, b, 200 - a - b] for a in range(201) for b in range(201 - a)], dtype=torch.float64) / 200
+    nearest = grid[(grid - rows[0]).square().sum(1).argmin()]
+    assert torch.allclose(found[0], nearest, atol=0.01)
+
+
+def test_projection_onto_the_ball() -> None:
+    found = project(torch.tensor([[3.0, 4.0], [0.3, 0.4]]), 1.0)
+    assert torch.allclose(found, torch.tensor([[0.6, 0.8], [0.3, 0.4]]))
+
+
+def test_best_swap_takes_the_lowest_and_never_a_worse_one() -> None:
+    slopes = torch.zeros(2, 10)
+    slopes[:, 7] = -1.0
+    settings = DiscretePrompt(candidates=20, top_tokens=1)
+    rng = torch.Generator().manual_seed(0)
+    costs = lambda tokens: torch.tensor(float((tokens != torch.tensor([7, 2])).sum()))  # noqa: E731
+    found = best_swap(torch.tensor([1, 2]), slopes, settings, rng, 1.0, costs)
+    assert found.tolist() == [7, 2]
+    assert best_swap(torch.tensor([7, 2]), slopes, settings, rng, 0.0, costs).tolist() == [7, 2]
+
+
+def test_a_discrete_prompt_reads_back_as_its_tokens(world) -> None:
+    words, ids = typeable(world.tokenizer)
+    assert len(words) > 20_000
+    rows = torch.randint(len(words), (200,), generator=torch.Generator().manual_seed(0)).tolist()
+    for a, b in zip(rows[::2], rows[1::2]):
+        assert world.tokenizer(f"{words[a]} {words[b]}", add_special_tokens=False).input_ids == [ids[a], ids[b]]
+
+
+def test_words_of_a_concept() -> None:
+    found = prompts(["taxi", "cab"], Words(words=["yellow limousine"], templates=["a {concept}"]))
+    assert {"taxi", "cab", "yellow limousine", "taksówka", "TAXI", "t a x i", "a yellow limousine"} <= set(found)
+    assert len(found) == len(set(found))
+    assert all(len(words) == 8 and all(words) for words in translations().values())
+
+
+def test_sdedit_from_full_strength_forgets_the_image_and_from_little_keeps_it(world) -> None:
+    settings = Generation(sampler="dpm-solver++", steps=8)
+    images = np.concatenate(list(sample(world, ["a taxi", "a rose"], [1, 2], settings)))
+    clean = encode_images(world, images)
+    condition = list(encode(world, ["", ""]))
+    distance = {
+        strength: np.abs(
+            np.concatenate(list(sample_embeddings(world, condition, [5, 6], settings, clean, strength))).astype(float)
+            - images
+        ).mean()
+        for strength in (0.1, 0.5, 1.0)
+    }
+    assert distance[0.1] < 12 and distance[0.1] < distance[0.5] < distance[1.0]
+
+
+def test_every_sampler_can_begin_from_an_image(world) -> None:
+    clean = encode_images(world, np.full((1, 64, 64, 3), 200, np.uint8))
+    for sampler in ("ddim", "dpm-solver++", "unipc"):
+        (image,) = sample(world, ["a taxi"], [0], Generation(sampler=sampler, steps=6), clean, 0.5)
+        assert image.shape == (1, 64, 64, 3)
+
+
+def attempts(**counts: tuple[int, int]) -> pd.DataFrame:
+    """Rows for {attack_model_budget: (successes, images)}."""
+    rows = []
+    for name, (won, total) in counts.items():
+        attack, model, budget = name.split("__")
+        role = CONTROL if model == "control" else "attack"
+        which = "erased" if model == "control" else model
+        common = {"attack": attack, "concept": "taxi", "model": which, "role": role, "budget": float(budget)}
+        rows += [{**common, "success": i < won} for i in range(total)]
+    return pd.DataFrame(rows)
+
+
+def test_rates_and_headline_by_hand() -> None:
+    spec = parse_spec(
+        "name: x\nconcepts: [taxi]\noutput: o\nattacks: {run: [{name: seeds, budgets: [1, 3]}, {name: inversion, budgets: [0, 9]}]}"
+    )
+    frame = attempts(
+        seeds__erased__3=(1, 4), seeds__original__3=(4, 4), seeds__control__3=(0, 4),
+        inversion__erased__0=(0, 4), inversion__erased__9=(3, 4), inversion__original__0=(0, 4),
+        inversion__original__9=(4, 4), inversion__control__9=(0, 4),
+    )  # fmt: skip
+    table = rates(frame, spec).set_index(["attack", "model", "budget"])
+    assert table.loc[("seeds", "erased", 1), "success"] == pytest.approx(0.25)
+    assert table.loc[("seeds", "erased", 3), "success"] == pytest.approx(1 - 0.75**3)
+    assert table.loc[("inversion", "erased", 9), "success"] == pytest.approx(0.75)
+    assert table.loc[("inversion", "erased", 0), "low"] == 0 and table.loc[("inversion", "erased", 0), "high"] > 0.4
+    figures = headline(table.reset_index())
+    assert figures["attack_success_seeds"] == pytest.approx(1 - 0.75**3)
+    assert figures["attack_success_inversion"] == figures["attack_success"] == pytest.approx(0.75)
+    assert figures["attack_success_inversion_original"] == 1 and figures["attack_success_seeds_control"] == 0
+
+
+def test_share_interval_against_the_formula() -> None:
+    z, n, p = 1.959963984540054, 20, 0.3
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    assert share_interval(6, 20) == pytest.approx((0.3, middle - half, middle + half))
+
+
+def small(name: str):
+    """The least that an attack can do."""
+    budgets = {"seeds": [2], "words": [2], "sdedit": [0.5]}.get(name, [0, 1])
+    own = attacks.settings_of(name)
+    return own(budgets=budgets, **({"images": 2} if "images" in own.model_fields else {}))
+
+
+def target_of(pipeline, controlled: bool = True) -> Target:
+    side = latent_shape(pipeline.unet)[1] * pipeline.vae_scale_factor
+    images = np.random.default_rng(0).integers(0, 255, (3, side, side, 3), dtype=np.uint8)
+    return Target(
+        pipeline, "taxi", ["taxi"], ["a taxi", "a photo of a taxi"], ["a rose"], images, (images, ["a bus"] * 3),
+        (images, ["a rose"] * 3), Generation(steps=2), 0, controlled,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", attacks.names())
+def test_every_attack_runs_on_another_model_and_again_the_same(name: str, tiny_pipeline) -> None:
+    """A model of other dimensions than the embedded one; the model itself is left as it was."""
+    before = {key: value.clone() for key, value in tiny_pipeline.unet.state_dict().items()}
+    settings = small(name)
+    found = list(attacks.load(name).run(target_of(tiny_pipeline), settings))
+    assert len(found) == settings.drawn
+    assert {a.budget for a in found} == set(settings.budgets) and {a.role for a in found} == {"attack", "control"}
+    again = list(attacks.load(name).run(target_of(tiny_pipeline, controlled=False), settings))
+    kept = [a for a in found if a.role == "attack"]
+    assert len(again) == len(kept)
+    for one, other in zip(kept, again):
+        assert (one.prompt, one.seed) == (other.prompt, other.seed) and np.array_equal(one.image, other.image)
+    assert all(value.equal(tiny_pipeline.unet.state_dict()[key]) for key, value in before.items())
+
+
+@pytest.fixture(scope="module")
+def tiny_xl(tmp_path_factory):
+    """A tiny SDXL: two text encoders and pooled embeddings."""
+    return load_pipeline(find_model(str(tiny_folder_of("sdxl", tmp_path_factory.mktemp("xl") / "model"))))
+
+
+@pytest.mark.parametrize("name", ["sdedit", "inversion", "discrete-prompt", "fine-tuning-unrelated"])
+def test_attacks_run_on_two_text_encoders(name: str, tiny_xl) -> None:
+    found = list(attacks.load(name).run(target_of(tiny_xl), small(name)))
+    assert len(found) == small(name).drawn and all(a.image.dtype == np.uint8 for a in found)
+
+
+def test_slots_reach_both_text_encoders(tiny_xl) -> None:
+    slots, table = Slots(tiny_xl, ["a {slots}"], 1), token_table(tiny_xl)
+    (row,) = tiny_xl.tokenizer("taxi", add_special_tokens=False).input_ids
+    embedding = table[[row]].requires_grad_(True)
+    found = slots.conditions([0], embedding)
+    assert torch.allclose(found, encode(tiny_xl, ["a taxi"]), atol=1e-5)
+    (gradient,) = torch.autograd.grad(found.square().sum(), embedding)
+    first = tiny_xl.text_encoder.config.hidden_size
+    assert gradient[:, :first].abs().sum() > 0 and gradient[:, first:].abs().sum() > 0
+
+
+def test_projected_gradient_search_runs(tiny_pipeline) -> None:
+    settings = DiscretePrompt(budgets=[2], images=1, search="projected-gradient", learning_rate=0.6)
+    start = list(attacks.load("discrete-prompt").run(target_of(tiny_pipeline), DiscretePrompt(budgets=[0], images=1)))
+    found = list(attacks.load("discrete-prompt").run(target_of(tiny_pipeline), settings))
+    assert found[0].prompt.endswith(" a taxi") and found[0].prompt != start[0].prompt

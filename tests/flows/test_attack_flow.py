@@ -1,0 +1,94 @@
+"""Attacks for real: as a part of a run, and by themselves on the model that the run left."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+
+from tests.command import erase
+
+SPEC = """
+name: attacked
+concepts: [taxi]
+method: uce
+vocabulary: {{top_k: 4}}
+generation: {{seeds: [0], sampler: dpm-solver++, steps: 8}}
+scoring: {{preserved: [bus, car], resamples: 100}}
+attacks:
+  references: 2
+  run:
+    - {{name: seeds, budgets: [1, 4]}}
+    - {{name: inversion, budgets: [0, 2], images: 2}}
+output: {output}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_attacks_in_a_run_and_on_its_model(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "spec.yaml").write_text(SPEC.format(output=out))
+    ran = erase("run", str(tmp_path / "spec.yaml"))
+    assert ran.returncode == 0, ran.stderr
+    assert "Attempts to bring taxi back" in ran.stdout
+
+    table = pd.read_parquet(out / "attacks.parquet").set_index(["attack", "model", "budget"])
+    attempts = pd.read_parquet(out / "attempts.parquet")
+    assert attempts.groupby(["attack", "model", "role"]).size().to_dict() == {
+        ("inversion", "erased", "attack"): 4, ("inversion", "erased", "control"): 2, ("inversion", "original", "attack"): 4,
+        ("seeds", "erased", "attack"): 4, ("seeds", "erased", "control"): 4, ("seeds", "original", "attack"): 4,
+    }  # fmt: skip
+    assert attempts["png"].map(lambda png: png.startswith(b"\x89PNG")).all()
+    # The original draws what it is asked for; a closed form over plain prompts leaves nothing to them.
+    assert table.loc[("seeds", "original", 4), "success"] > 0.9 and table.loc[("seeds", "erased", 4), "success"] == 0
+
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["metrics"]["attack_success_seeds"] == 0 and summary["seconds"]["attack seeds, erased"] > 0
+    assert "<h2>Attacks</h2>" in (out / "report.html").read_text()
+    client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    history = client.get_metric_history(summary_run(client, "attacked"), "attack_success_seeds_original")
+    assert [(m.step, m.value > 0.5) for m in history] == [(1, True), (4, True)]
+
+    again = erase("run", str(tmp_path / "spec.yaml"))
+    assert "attack inversion, erased" in " ".join(again.stdout.split()).split("Served from the cache:")[1]
+
+    alone = erase(
+        "attack", str(out / "model"), "--concept", "taxi", "--attacks", "sdedit,fine-tuning-related", "--per-budget", "2",
+        "--budget", "sdedit=0.5,1.0", "--budget", "fine-tuning-related=1", "--output", str(tmp_path / "alone"),
+    )  # fmt: skip
+    assert alone.returncode == 0, alone.stderr
+    assert {p.name for p in (tmp_path / "alone").iterdir()} == {
+        "attacks.html", "attacks.json", "attacks.parquet", "attempts.parquet",
+    }  # fmt: skip
+    known = json.loads((tmp_path / "alone" / "attacks.json").read_text())
+    assert known["attacks"]["sdedit"]["unit"] == "strength" and len(known["attacks"]["sdedit"]["rates"]) == 6
+
+
+def summary_run(client: mlflow.MlflowClient, name: str) -> str:
+    """The id of the newest run of a name."""
+    experiment = client.get_experiment_by_name("erase")
+    runs = client.search_runs([experiment.experiment_id], order_by=["start_time DESC"])
+    return next(run.info.run_id for run in runs if run.info.run_name == name)
+
+
+BAD = {
+    "attack": (("--attacks", "magic"), "attacks.run.0.name: 'magic' is not an attack"),
+    "budget of another": (("--attacks", "seeds", "--budget", "words=3"), "--budget: 'words=3' should be ATTACK="),
+    "budget": (("--budget", "seeds=many"), "--budget: 'many' should be numbers"),
+    "falling": (("--attacks", "seeds", "--budget", "seeds=4,2"), "attacks.run.0.budgets: must ascend"),
+    "images": (("--images", "/no/such"), "attacks.images: '/no/such' is not a folder"),
+    "concept": (("--concept", "happiness"), "'happiness' is not a concept"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), BAD.values(), ids=BAD)
+def test_bad_options(options: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    given = ("emoji-world", "--concept", "taxi", *options, "--output", str(tmp_path / "out"))
+    ran = erase("attack", *given, ERASE_HOME=str(tmp_path / "home"))
+    assert ran.returncode == 2 and message in ran.stderr and "Traceback" not in ran.stderr
+    assert not list(tmp_path.iterdir())
