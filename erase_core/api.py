@@ -22,7 +22,7 @@ from .metrics.per_image import judge_images
 from .metrics.scorers import scorers_of
 from .metrics.scores import headline, score
 from .models.conditions import layout_of
-from .models.pipeline import load_pipeline, with_unet
+from .models.pipeline import load_pipeline, prepare_sampling, with_unet
 from .models.prompts import encode
 from .models.source import find_model
 from .preflight import check
@@ -123,7 +123,8 @@ def compare(
 
         def draw(source: DiffusionPipeline, label: str) -> Path:
             path = folder / f"{len(images)}.parquet"
-            generate(source, wanted, first.generation, label, path)
+            own = prepare_sampling(copy.deepcopy(source), first.generation)
+            generate(own, wanted, first.generation, label, path)
             images[label] = np.concatenate([batch for _, batch in read_images(path)])
             return path
 

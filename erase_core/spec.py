@@ -207,6 +207,16 @@ class Training(Part):
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="Arithmetic of the UNet; with bf16 the weights stay in fp32 (autocast)."
     )
+    frozen_precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="In what the weights that are not trained are held; bf16 halves their memory."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations again in the backward pass instead of keeping them."
+    )
+    attention_slicing: bool = Field(False, description="Compute attention a slice at a time: less memory, slower.")
+    offload: Literal["none", "optimizer", "parameters"] = Field(
+        "none", description="What ZeRO keeps in the host's memory: Adam's state, or (stage 3) the parameters too."
+    )
     processes: int = Field(1, gt=0, description="Ranks on this machine.")
     zero_stage: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed's ZeRO stage.")
     latents: Literal["frozen-bank", "fresh"] = Field(
@@ -264,6 +274,10 @@ class Generation(Part):
     steps: int = Field(30, gt=0, le=1000, description="Sampling steps.")
     guidance_scale: Finite = Field(5.0, ge=0, description="Classifier-free guidance; 1 or less turns it off.")
     batch_size: int = Field(64, gt=0, description="Images sampled together.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="In what the images are sampled; an autoencoder that overflows in fp16 stays in fp32."
+    )
+    attention_slicing: bool = Field(False, description="Compute attention a slice at a time: less memory, slower.")
 
     @field_validator("prompt_files", mode="before")
     @classmethod
@@ -375,6 +389,15 @@ class Spec(Part):
             raise ValueError(f"concepts: {', '.join(sorted(repeated))} is given twice; name it once")
         wanted = list(self.scoring.preserved or []) + list(getattr(self.method.settings, "words", None) or [])
         module = methods.load(self.method.name)
+        part = self.training
+        if part.frozen_precision == "bf16" and part.precision != "bf16":
+            raise ValueError("training.frozen_precision: bf16 needs training.precision bf16; set it too")
+        if part.frozen_precision == "bf16" and part.zero_stage == 3:
+            raise ValueError("training.frozen_precision: ZeRO 3 holds all weights in fp32; use stage 0, 1 or 2")
+        if part.offload == "optimizer" and part.zero_stage == 0:
+            raise ValueError("training.offload: optimizer needs training.zero_stage 1, 2 or 3")
+        if part.offload == "parameters" and part.zero_stage != 3:
+            raise ValueError("training.offload: parameters needs training.zero_stage 3")
         if "weights" in getattr(module, "EDITED", ()) and self.training.zero_stage == 3:
             raise ValueError(f"training.zero_stage: {self.method.name} needs the weights whole; use 0, 1 or 2")
         if hasattr(module, "solve") and self.training.trainable != "xattn-strict":

@@ -175,13 +175,14 @@ def images(spec: Spec, nearest: Artifact, training: Artifact | None = None, prog
     """Draw the images of the erased model, or of the original when there is no training: images.parquet."""
     from .generation.images import generate
     from .models.delta import apply_delta
-    from .models.pipeline import load_pipeline
+    from .models.pipeline import load_pipeline, prepare_sampling
 
     def build(folder: Path) -> None:
         source, base = local_model(spec.model)
         pipeline = load_pipeline(source)
         if training is not None:
             apply_delta(pipeline.unet, training.file("delta.safetensors"))
+        prepare_sampling(pipeline, spec.generation)
         wanted = wanted_images(spec, roles_of(spec, nearest))
         generate(
             pipeline, wanted, spec.generation, training.key if training else base, folder / "images.parquet", progress

@@ -80,7 +80,7 @@ def sample_embeddings(
             z = scheduler.add_noise(clean[rows].to(device, dtype), noise, timesteps[:1].expand(len(noise)))
         condition = torch.stack(list(embeddings[rows])).to(device, dtype)
         if guided:
-            condition = torch.cat([unconditional.expand_as(condition), condition])
+            condition = torch.cat([unconditional.to(condition).expand_as(condition), condition])
         for t in timesteps:
             inputs = scheduler.scale_model_input(torch.cat([z, z]) if guided else z, t)
             prediction = pipeline.unet(inputs, t, **layout.arguments(condition)).sample

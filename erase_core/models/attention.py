@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 import torch
 from diffusers import UNet2DConditionModel
 
@@ -26,17 +23,13 @@ class RecordingProcessor:
         return attn.to_out[1](attn.to_out[0](attended))
 
 
-@contextlib.contextmanager
-def recorded_attention(unet: UNet2DConditionModel) -> Iterator[list[torch.Tensor]]:
-    """Within the block, every cross-attention layer of `unet` appends its probabilities to the list that is yielded."""
-    before, seen = unet.attn_processors, []
+def record_attention(unet: UNet2DConditionModel) -> list[torch.Tensor]:
+    """From now on every cross-attention layer of `unet` appends its probabilities to the list that is returned."""
+    seen: list[torch.Tensor] = []
     unet.set_attn_processor(
         {
             name: RecordingProcessor(seen) if ".attn2." in name else processor
             for name, processor in unet.attn_processors.items()
         }
     )
-    try:
-        yield seen
-    finally:
-        unet.set_attn_processor(before)
+    return seen

@@ -32,7 +32,10 @@ def weights_hash(unet: nn.Module) -> str:
 
 
 def save_delta(path: Path, base: nn.Module, weights: dict[str, torch.Tensor], metadata: dict[str, str]) -> int:
-    """Save those of the edited `weights` that differ from `base`'s; returns how many (tensors) that is."""
+    """Save those of the edited `weights` that differ from `base`'s; returns how many (tensors) that is.
+
+    The hash of the base goes with them: the metadata's, or that of `base` as it is.
+    """
     original = base.state_dict()
     changed = {
         name: value.detach().contiguous().cpu().clone()
@@ -40,7 +43,8 @@ def save_delta(path: Path, base: nn.Module, weights: dict[str, torch.Tensor], me
         if not torch.equal(value.to(original[name].device), original[name])
     }
     with new_file(path) as partial:
-        save_file(changed, partial, metadata={**metadata, BASE_KEY: weights_hash(base)})
+        known = {} if BASE_KEY in metadata else {BASE_KEY: weights_hash(base)}
+        save_file(changed, partial, metadata={**known, **metadata})
     return len(changed)
 
 

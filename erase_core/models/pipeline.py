@@ -12,6 +12,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from ..files import new_folder
+from ..spec import Generation
 from .source import ModelError, ModelSource, check_folder, variant_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -88,6 +89,24 @@ def twin(unet: UNet2DConditionModel, owned: list[str]) -> UNet2DConditionModel:
     """A second UNet that has its own copies of the named weights and shares all the others with the first."""
     shared = {id(p): p for name, p in unet.named_parameters() if name not in set(owned)}
     return copy.deepcopy(unet, memo=shared)
+
+
+def hold_in_half(unet: UNet2DConditionModel, edited: UNet2DConditionModel, trained: list[str]) -> None:
+    """Round all weights of `unet`, and those that its twin shares with it, to bf16; the twin's trained ones stay in fp32."""
+    unet.bfloat16()
+    for name, parameter in edited.named_parameters():
+        if name not in set(trained):
+            parameter.data = parameter.data.bfloat16()
+
+
+def prepare_sampling(pipeline: DiffusionPipeline, settings: Generation) -> DiffusionPipeline:
+    """The pipeline itself, with its weights in the precision, and its attention computed the way, that sampling asks for."""
+    for part in parts_of(pipeline):
+        if part is not pipeline.vae or not pipeline.vae.config.force_upcast:
+            part.to(DTYPES[settings.precision])
+    if settings.attention_slicing:
+        pipeline.enable_attention_slicing()
+    return pipeline
 
 
 def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:

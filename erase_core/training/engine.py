@@ -27,10 +27,18 @@ def join_process_group() -> None:
 
 def config(training: Training) -> dict:
     """The DeepSpeed configuration of a spec's training part."""
+    # The memory-efficient linear layer would replace torch's own in the whole process.
+    zero: dict = {"stage": training.zero_stage, "memory_efficient_linear": False}
+    if training.offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu"}
+    if training.offload == "parameters":
+        zero["offload_param"] = {"device": "cpu"}
     return {
         "train_micro_batch_size_per_gpu": training.batch_size,
         "gradient_accumulation_steps": 1,
-        "zero_optimization": {"stage": training.zero_stage},
+        "zero_optimization": zero,
+        # Adam is torch's on either side: DeepSpeed's own would be compiled at the first use.
+        "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**9,
     }

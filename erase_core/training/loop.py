@@ -11,9 +11,9 @@ import torch
 from diffusers import SchedulerMixin, UNet2DConditionModel
 
 from .. import methods
-from ..models.attention import recorded_attention
+from ..models.attention import record_attention
 from ..models.conditions import latent_shape
-from ..models.pipeline import twin
+from ..models.pipeline import hold_in_half, twin
 from ..models.trainable import trainable_names
 from ..randomness import generator
 from ..search.choosers import Chooser, chooser_of
@@ -48,9 +48,10 @@ def train(
 ) -> dict[str, torch.Tensor]:
     """Erase `concepts` from a copy of `unet` and return the trained weights by name.
 
-    `unet` is θ and stays as it is. Goes on from the newest checkpoint in `checkpoints`, if there is one. Every rank calls
-    this with the same arguments. on_search is given the step, the concept and the searched c_a after each search step.
-    trajectories is a folder that runs on this model share their latents in.
+    `unet` is θ and stays as it is; only with a frozen_precision of bf16 its weights are rounded in place. Goes on from the
+    newest checkpoint in `checkpoints`, if there is one. Every rank calls this with the same arguments. on_search is given the
+    step, the concept and the searched c_a after each search step. trajectories is a folder that runs on this model share
+    their latents in.
     Raises Diverged when a loss is not a number or out of bounds.
     """
     losses, settings = methods.load(method.name), method.settings
@@ -60,6 +61,15 @@ def train(
     # ZeRO 3 takes every parameter of the engine's model apart, so nothing may be shared with θ.
     owned = trained if training.zero_stage < 3 else trainable_names(unet, "full")
     edited_unet = twin(unet, owned).train()
+    originals = [p.detach() for name, p in unet.named_parameters() if name in set(trained)]
+    if training.frozen_precision == "bf16":
+        hold_in_half(unet, edited_unet, trained)
+    if training.gradient_checkpointing:
+        edited_unet.enable_gradient_checkpointing()
+    if training.attention_slicing:
+        edited_unet.set_attention_slice("auto")
+    # Kept for the whole training: what is checkpointed is computed again, by the same processors, in the backward pass.
+    seen = record_attention(edited_unet) if "attention@noised" in losses.EDITED else []
     engine = start_engine(edited_unet, trained, training)
     rank = checkpoint.rank()
 
@@ -84,9 +94,7 @@ def train(
     choosers = [
         chooser_of(losses.CHOICE, c.name, c.embeddings[0], c.candidate_words, c.candidates, settings) for c in concepts
     ]
-    originals, weights = (
-        [p for name, p in module.named_parameters() if name in set(trained)] for module in (unet, engine.module)
-    )
+    weights = [p for name, p in engine.module.named_parameters() if name in set(trained)]
 
     records: list[Record] = []
     start = 0
@@ -163,8 +171,8 @@ def train(
             known = frozen_predictions(frozen, [n for n in losses.FROZEN if n not in SPECIAL], at)
         known["weights"] = originals
         if "attention@noised" in losses.EDITED:
-            with recorded_attention(engine.module) as seen:
-                predict(edited, ["erased@noised"], at)
+            seen.clear()
+            predict(edited, ["erased@noised"], at)
             after = settings.positions == "concept-and-after"
             made = {"attention@noised": concept_attention(seen, concept.positions, at.prompts, after)}
         else:

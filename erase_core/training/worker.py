@@ -14,6 +14,7 @@ import torch
 from ..concepts.embeddings import EmbeddingTable
 from ..concepts.nearest import read_neighbours
 from ..files import digest, home, read_json, write_json
+from ..models.delta import BASE_KEY, weights_hash
 from ..models.pipeline import load_pipeline
 from ..models.source import local_model
 from ..spec import Spec
@@ -35,7 +36,11 @@ def main(path: str) -> None:
     source, base = local_model(spec.model)
     pipeline = load_pipeline(source)
     table, near = EmbeddingTable(Path(job["embeddings"])), read_neighbours(Path(job["nearest"]))
-    concepts = erased_concepts(spec, pipeline, table, near)
+    concepts, conditions = erased_concepts(spec, pipeline, table, near), conditions_of(spec, pipeline)
+    # Nothing else is needed of the pipeline, and text encoders can be larger than what is trained.
+    unet, scheduler = pipeline.unet, pipeline.scheduler
+    del pipeline
+    told = {"base_model": spec.model, "base_model_hash": base, BASE_KEY: weights_hash(unet)}
     records: list[dict] = []
 
     def on_record(record: dict) -> None:
@@ -45,10 +50,10 @@ def main(path: str) -> None:
 
     snapshots = Snapshots(every=max(1, spec.training.steps // SNAPSHOTS))
     weights = train(
-        pipeline.unet,
-        pipeline.scheduler,
+        unet,
+        scheduler,
         concepts,
-        conditions_of(spec, pipeline),
+        conditions,
         spec.method,
         spec.training,
         spec.seed,
@@ -58,9 +63,7 @@ def main(path: str) -> None:
         trajectory_folder(spec, base),
     )
     if rank() == 0:
-        save_result(
-            Path(job["output"]), pipeline.unet, weights, records, {"base_model_hash": base, "base_model": spec.model}
-        )
+        save_result(Path(job["output"]), unet, weights, records, told)
         sampling = sum(record["latent_seconds"] for record in records)
         used = {"peak_memory_gib": peak_memory(), "latent_seconds": sampling}
         write_json(Path(job["output"]) / "resources.json", used)
