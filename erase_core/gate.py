@@ -13,6 +13,8 @@ from pydantic import AfterValidator, Field, HttpUrl, TypeAdapter, ValidationErro
 
 from .methods.settings import Finite, Part
 
+ATTACKS = "attacks"
+"""What measures thresholds on attacks: the spec's own part of this name."""
 ROUNDING = 1e-9
 """A drop of 0.98 − 0.96 is not more than 0.02."""
 
@@ -22,7 +24,7 @@ class Threshold:
     """The figure that a limit bounds."""
 
     metric: str
-    """The one of `scoring.metrics` that measures it."""
+    """The one of `scoring.metrics` that measures it, or ATTACKS."""
     figure: str
     """Its name among a run's figures."""
     original: str | None = None
@@ -97,6 +99,9 @@ class Gate(Part):
     max_kid: Annotated[Finite | None, Threshold("kid", "kid_preserved", before="kid_general")] = Field(
         None, description="Most KID, of the same images as the FID."
     )
+    max_attack_success: Annotated[Share | None, Threshold(ATTACKS, "attack_success")] = Field(
+        None, description="Most success of any attack that the spec runs, at its largest budget, from 0 to 1."
+    )
     webhook: Annotated[str, AfterValidator(web_address)] | None = Field(
         None,
         description="A web address that is sent the verdict as JSON. A secret one belongs in ERASE_GATE_WEBHOOK: a spec is logged.",
@@ -123,11 +128,13 @@ class Gate(Part):
         """The thresholds that are given, by name."""
         return {name: value for name in self.thresholds() if (value := getattr(self, name)) is not None}
 
-    def unscored(self, metrics: list[str]) -> Iterator[str]:
+    def unscored(self, metrics: list[str], attacked: bool) -> Iterator[str]:
         """A complaint for each threshold whose metric is not scored."""
         for name in self.limits:
             metric = self.thresholds()[name].metric
-            if metric not in metrics:
+            if metric == ATTACKS and not attacked:
+                yield f"gate.{name}: needs attacks, and the spec has none; add attacks or leave the threshold out"
+            elif metric != ATTACKS and metric not in metrics:
                 yield f"gate.{name}: needs {metric}, which is not scored; add it to scoring.metrics or leave the threshold out"
 
 

@@ -480,7 +480,7 @@ class Spec(Part):
             raise ValueError(
                 f"concepts: {', '.join(both)} is also to be preserved; take it out of one of the two lists"
             )
-        if complaints := list(self.gate.unscored(self.metrics)):
+        if complaints := list(self.gate.unscored(self.metrics, self.attacks is not None)):
             raise ValueError("\n".join(complaints))
         return self
 

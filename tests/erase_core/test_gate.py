@@ -18,6 +18,7 @@ SPEC = "name: x\nconcepts: [taxi]\noutput: o\n"
     {
         "min_esr_1: 98": "gate.min_esr_1: 98 should be less than or equal to 1",
         "max_kid: 0.1": "gate.max_kid: needs kid, which is not scored; add it to scoring.metrics",
+        "max_attack_success: 0.1": "gate.max_attack_success: needs attacks, and the spec has none",
         "max_ner: 0.1": "gate.max_ner: needs nudity",
         "esr_1: 0.9": "gate.esr_1: is not a key of the spec; the keys here are min_esr_1",
         "min_esr_1: '0.9'": "gate.min_esr_1: '0.9' is not a number",
@@ -82,6 +83,7 @@ def test_thresholds_name_figures_that_runs_have() -> None:
         for suffix in ("", "_original")
         for role in ("erased", "preserved")
     ]
-    figures = headline(pd.DataFrame(rows, columns=["metric", "concept", "role", "value", "low", "high", "n"]))
+    attacks = {"attack_success": 0.5}
+    figures = attacks | headline(pd.DataFrame(rows, columns=["metric", "concept", "role", "value", "low", "high", "n"]))
     for name, threshold in Gate.thresholds().items():
         assert threshold.value(figures) is not None, name
