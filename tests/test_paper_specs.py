@@ -32,7 +32,8 @@ def test_settings_of_the_reference(path: Path, monkeypatch) -> None:
     assert source.on_hub and source.name == "CompVis/stable-diffusion-v1-4" and uses_hub(spec, source)
     assert not Path(spec.output).exists()
     training, settings, generation = spec.training, spec.method.settings, spec.generation
-    assert (training.steps, training.batch_size, training.learning_rate) == (1000, 1, 1e-5)
+    updates = training.steps * len(spec.concepts)
+    assert (updates, training.batch_size, training.learning_rate) == (1000, 1, 1e-5)
     assert (training.latents, training.latent_steps, training.latent_guidance) == ("fresh", 50, 3.0)
     assert training.trainable == ("noxattn" if path.stem == "nudity" else "xattn")
     assert spec.method.name == "adversarial" and settings.weighting == "clean" and settings.gumbel == "hard"
