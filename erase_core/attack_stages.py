@@ -87,7 +87,8 @@ def attack(
 
 
 def stage_name(attack: Attack, model: str) -> str:
-    return f"attack {attack.name}, {model}"
+    """Its stage's name, as MLflow groups names."""
+    return f"attack/{attack.name}/{model}"
 
 
 def publish_attacks(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, float]:

@@ -100,7 +100,8 @@ class Gate(Part):
         None, description="Most KID, of the same images as the FID."
     )
     max_attack_success: Annotated[Share | None, Threshold(ATTACKS, "attack_success")] = Field(
-        None, description="Most success of any attack that the spec runs, at its largest budget, from 0 to 1."
+        None,
+        description="Most success of any attack that the spec runs, at the budget that served it best, from 0 to 1.",
     )
     webhook: Annotated[str, AfterValidator(web_address)] | None = Field(
         None,

@@ -44,12 +44,12 @@ def spellings(word: str) -> list[str]:
 
 
 def prompts(names: list[str], settings: Words) -> list[str]:
-    """Every prompt that the attack knows, the words themselves first, then the templates filled with each word."""
-    words = [*names, *settings.words]
-    words += [word for name in names for word in translations().get(name.casefold(), [])]
-    words = list(dict.fromkeys(words + [spelling for name in names for spelling in spellings(name)]))
-    filled = [with_article(template.replace("{concept}", word)) for template in settings.templates for word in words]
-    return list(dict.fromkeys(words + filled))
+    """Every prompt that the attack tries: the known names in all templates; other languages' words and other spellings alone."""
+    known = list(dict.fromkeys([*names, *settings.words]))
+    others = [word for name in names for word in translations().get(name.casefold(), [])]
+    others += [spelling for name in names for spelling in spellings(name)]
+    filled = [with_article(template.replace("{concept}", word)) for template in settings.templates for word in known]
+    return list(dict.fromkeys([*known, *filled, *others]))
 
 
 def run(target: Target, settings: Words) -> Iterator[Attempt]:

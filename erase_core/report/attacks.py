@@ -61,7 +61,7 @@ def table_rows(table: pd.DataFrame, summary: dict) -> list[dict]:
         found.append(
             {
                 "attack": attack,
-                "what": summary["attacks"][attack]["what"],
+                "what": "" if attack in {row["attack"] for row in found} else summary["attacks"][attack]["what"],
                 "budget": f"{budget:g} {erased.unit}",
                 "success": percent(erased.success),
                 "interval": f"{100 * erased.low:.0f}–{100 * erased.high:.0f}",

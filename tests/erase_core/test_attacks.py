@@ -197,6 +197,7 @@ def test_a_discrete_prompt_reads_back_as_its_tokens(world) -> None:
 def test_words_of_a_concept() -> None:
     found = prompts(["taxi", "cab"], Words(words=["yellow limousine"], templates=["a {concept}"]))
     assert {"taxi", "cab", "yellow limousine", "taksówka", "TAXI", "t a x i", "a yellow limousine"} <= set(found)
+    assert "a taksówka" not in found
     assert len(found) == len(set(found))
     assert all(len(words) == 8 and all(words) for words in translations().values())
 
@@ -241,14 +242,14 @@ def test_rates_and_headline_by_hand() -> None:
     )
     frame = attempts(
         seeds__erased__3=(1, 4), seeds__original__3=(4, 4), seeds__control__3=(0, 4),
-        inversion__erased__0=(0, 4), inversion__erased__9=(3, 4), inversion__original__0=(0, 4),
+        inversion__erased__0=(3, 4), inversion__erased__9=(1, 4), inversion__original__0=(0, 4),
         inversion__original__9=(4, 4), inversion__control__9=(0, 4),
     )  # fmt: skip
     table = rates(frame, spec).set_index(["attack", "model", "budget"])
     assert table.loc[("seeds", "erased", 1), "success"] == pytest.approx(0.25)
     assert table.loc[("seeds", "erased", 3), "success"] == pytest.approx(1 - 0.75**3)
-    assert table.loc[("inversion", "erased", 9), "success"] == pytest.approx(0.75)
-    assert table.loc[("inversion", "erased", 0), "low"] == 0 and table.loc[("inversion", "erased", 0), "high"] > 0.4
+    assert table.loc[("inversion", "erased", 9), "success"] == pytest.approx(0.25)
+    assert table.loc[("inversion", "original", 0), "low"] == 0 and table.loc[("inversion", "original", 0), "high"] > 0.4
     figures = headline(table.reset_index())
     assert figures["attack_success_seeds"] == pytest.approx(1 - 0.75**3)
     assert figures["attack_success_inversion"] == figures["attack_success"] == pytest.approx(0.75)

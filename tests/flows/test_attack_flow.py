@@ -48,14 +48,14 @@ def test_attacks_in_a_run_and_on_its_model(tmp_path: Path) -> None:
     assert table.loc[("seeds", "original", 4), "success"] > 0.9 and table.loc[("seeds", "erased", 4), "success"] == 0
 
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["metrics"]["attack_success_seeds"] == 0 and summary["seconds"]["attack seeds, erased"] > 0
+    assert summary["metrics"]["attack_success_seeds"] == 0 and summary["seconds"]["attack/seeds/erased"] > 0
     assert "<h2>Attacks</h2>" in (out / "report.html").read_text()
     client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     history = client.get_metric_history(summary_run(client, "attacked"), "attack_success_seeds_original")
     assert [(m.step, m.value > 0.5) for m in history] == [(1, True), (4, True)]
 
     again = erase("run", str(tmp_path / "spec.yaml"))
-    assert "attack inversion, erased" in " ".join(again.stdout.split()).split("Served from the cache:")[1]
+    assert "attack/inversion/erased" in " ".join(again.stdout.split()).split("Served from the cache:")[1]
 
     alone = erase(
         "attack", str(out / "model"), "--concept", "taxi", "--attacks", "sdedit,fine-tuning-related", "--per-budget", "2",
