@@ -7,18 +7,20 @@ from pathlib import Path
 from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.futures import PrefectFuture, as_completed
+from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from erase_core import batch as core
 from erase_core.files import digest
 from erase_core.results import held
-from erase_core.spec import Spec
+from erase_core.spec import Spec, SpecError, parse_mapping, read_text
 from erase_core.stages import finished
 from tasks import tracking
 from tasks.progress import reporting
 from tasks.slots import open_slots
 
 from .erase import erase
+from .missed import catch_up_once
 
 LISTS_A_SLOT = 2
 """How many lists are under way for each slot, so that one is ready whenever a slot is free."""
@@ -30,21 +32,39 @@ def run_list(name: str, spec: Spec, parent: str) -> dict:
     return erase(spec, parent=parent, slots=True)
 
 
-@flow(name="batch", flow_run_name="{name}")
-def batch(
-    name: str, output: str, specs: dict[str, Spec], training_slots: int = 1, generation_slots: int = 1
-) -> list[dict]:
-    """Run the specs of many lists and return the table of what became of each: done, cached, or failed and why.
+def run_name() -> str:
+    """The name in the batch's spec; the file's where it has none, so that the run's own error can say so."""
+    path = Path(flow_run.parameters["spec"])
+    try:
+        return str(parse_mapping(read_text(path), str(path))["name"])
+    except (SpecError, KeyError):
+        return path.stem
 
-    name, output: the batch's own. specs: list → spec, as `erase_core.batch.read_specs` makes them. training_slots: how many
-    trainings this machine does at once; generation_slots: how much other work on a model. A list whose results are whole is
-    not run again. A list that fails takes no other with it. Raises InUse while another batch has the output.
+
+@flow(name="batch", flow_run_name=run_name, log_prints=True, on_running=[catch_up_once])
+def batch(spec: Path, lists: Path, training_slots: int = 1, generation_slots: int = 1) -> list[dict]:
+    """Run a spec for many lists of concepts and return the table of what became of each: done, cached, or failed and why.
+
+    A list whose results are whole is not run again. A list that fails takes no other with it. Raises SpecError before anything
+    is run when a list cannot be, and InUse while another batch has the output.
+
+    Args:
+        spec: The YAML file of a spec without concepts; its output is the batch's folder.
+        lists: A folder of NAME.txt, a concept a line, with a list's own settings in NAME.yaml; or a CSV or Parquet table.
+        training_slots: How many trainings this machine does at once.
+        generation_slots: How much other work on a model it does at once: images, scores, embeddings.
     """
-    folder = Path(output)
+    base, specs = core.read_specs(spec, lists)
+    name = base["name"]
+    folder = Path(base["output"])
     folder.mkdir(parents=True, exist_ok=True)
     slots = {"training": training_slots, "generation": generation_slots}
     tags = {"batch": digest({one: spec.model_dump(mode="json") for one, spec in specs.items()})}
-    with held(folder), open_slots(**slots), tracking.run(name, tags=tags, output=output, same="batch") as run_id:
+    with (
+        held(folder),
+        open_slots(**slots),
+        tracking.run(name, tags=tags, output=base["output"], same="batch") as run_id,
+    ):
         rows, done = {}, []
 
         def keep(one: str, status: str, **found: object) -> None:

@@ -430,6 +430,8 @@ def serve(
     """Serve deployments: start their runs by their schedules, and when somebody asks in the Prefect UI, until interrupted."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
     prepare()
+    # Each run is a process of its own, for a spec that may name a hub model.
+    allow_hub()
     from infra.servers import find_prefect
 
     try:
@@ -531,7 +533,7 @@ def batch(
         allow_hub()
     flow = flow_of("batch")
 
-    table = flow(base["name"], base["output"], specs, training_slots, generation_slots)
+    table = flow(spec, lists, training_slots, generation_slots)
     console.print(markdown(table), markup=False, highlight=False, soft_wrap=True)
     console.print(f"\nWhere to look: {Path(base['output']) / 'batch.parquet'}", highlight=False, soft_wrap=True)
     if any(row["status"] == "failed" for row in table):

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from erase_core.batch import read_specs
 from erase_core.preflight import check
 from erase_core.spec import SafeLoader, Spec, SpecError, describe, load_spec, make_spec
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from prefect import Flow
     from prefect.deployments.runner import RunnerDeployment
 
-FLOWS = ("erase", "benchmark", "pretrain")
+FLOWS = ("erase", "batch", "benchmark", "pretrain")
 SECONDS_TO_START = 10
 """How soon a run that is due is started, unless an interval is shorter."""
 SHORTEST_POLL = 1
@@ -53,7 +54,7 @@ class Deployment(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    flow: Literal["erase", "benchmark", "pretrain"] = Field(description="The flow to run.")
+    flow: Literal["erase", "batch", "benchmark", "pretrain"] = Field(description="The flow to run.")
     description: str | None = Field(None, description="Shown in the Prefect UI. Default: the flow's own.")
     cron: Annotated[str, AfterValidator(cron_expression)] | None = Field(
         None, description="When to run, as cron says it."
@@ -62,7 +63,8 @@ class Deployment(BaseModel):
     timezone: Annotated[str, AfterValidator(time_zone)] = Field("UTC", description="Of the cron expression.")
     paused: bool = Field(False, description="Whether its schedule waits until it is resumed in the Prefect UI.")
     parameters: dict[str, Any] = Field(
-        {}, description="The flow's parameters. A spec may be a mapping, or the path of a YAML spec beside this file."
+        {},
+        description="The flow's parameters. A spec may be a mapping or a file's path; paths are found from this file.",
     )
     tags: list[str] = Field([], description="Tags of its runs in Prefect.")
 
@@ -134,6 +136,10 @@ def checked_parameters(deployment: Deployment, folder: Path) -> dict[str, Any]:
     for name, parameter in signature.items():
         if name not in given and deployment.scheduled and parameter.default is inspect.Parameter.empty:
             complaints.append(f"{name}: is missing; a run that a schedule starts needs it")
+        if name in given and parameter.annotation is Path:
+            given[name] = str((folder / str(given[name])).resolve())
+            if not Path(given[name]).exists():
+                complaints.append(f"{name}: {given[name]} is not there; write a path as seen from {folder}")
         if name in given and parameter.annotation is Spec:
             try:
                 spec = load_spec(folder / given[name]) if isinstance(given[name], str) else make_spec(given[name])
@@ -141,6 +147,8 @@ def checked_parameters(deployment: Deployment, folder: Path) -> dict[str, Any]:
                 given[name] = spec.model_dump(mode="json")
             except SpecError as error:
                 complaints += [f"{name}.{line}" for line in str(error).splitlines()]
+    if not complaints and deployment.flow == "batch" and {"spec", "lists"} <= set(given):
+        read_specs(Path(given["spec"]), Path(given["lists"]))
     if complaints:
         raise ValueError("\n".join(complaints))
     try:

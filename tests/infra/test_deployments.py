@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
         "deployments: {a: {flow: pretrain, parameters: {scale: fast}}}": "deployments.a.parameters.scale: 'fast' should be",
         "deployments: {a: {flow: erase, parameters: {spec: no.yaml}}}": "deployments.a.parameters.spec.",
         "deployments: {a: {flow: erase, parameters: {spec: {name: x}}}}": "deployments.a.parameters.spec.concepts: is missing",
+        "deployments: {a: {flow: batch, parameters: {lists: none}}}": "deployments.a.parameters.lists: ",
         "deployments: [": "not readable as YAML",
     }.items(),
 )
@@ -48,6 +49,19 @@ def test_the_example_is_right_and_scheduled_deployments_run_alone() -> None:
     assert nightly.parameters["spec"]["concepts"][0]["synonyms"] == ["cab"]
     assert built["erase"].concurrency_limit is None and not built["erase"].schedules
     assert built["hourly bus"].paused and nightly.entrypoint == "flows.erase.erase"
+
+
+def test_the_lists_of_a_batch_are_read_when_serving_begins(tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "cars.txt").write_text("taxi\n")
+    (tmp_path / "base.yaml").write_text("name: b\noutput: o\n")
+    text = "deployments: {a: {flow: batch, interval: 60, parameters: {spec: base.yaml, lists: lists}}}"
+    (tmp_path / "deployments.yaml").write_text(text)
+    found = read_deployments(tmp_path / "deployments.yaml").deployments["a"].parameters
+    assert found == {"spec": str(tmp_path / "base.yaml"), "lists": str(tmp_path / "lists")}
+    (tmp_path / "lists" / "cars.txt").write_text("no such thing\n")
+    with pytest.raises(DeploymentsError, match="no such thing"):
+        read_deployments(tmp_path / "deployments.yaml")
 
 
 def test_every_parameter_has_a_type_and_help() -> None:

@@ -91,10 +91,13 @@ def test_work_pools_take_every_deployment(server) -> None:
         prefect("work-pool", "create", f"erase-{kind}", "--type", kind)
     prefect("deploy", "--all", "--prefect-file", "infra/prefect.yaml")
     found = {d["name"]: d for d in ask(server, "POST", "/deployments/filter", json={}) if d["work_pool_name"]}
-    assert set(found) == {"process", "nightly", "benchmark", "pretrain", "docker", "kubernetes"}
+    assert set(found) == {"process", "nightly", "batch", "benchmark", "pretrain", "docker", "kubernetes"}
     assert found["nightly"]["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
     assert found["nightly"]["schedules"][0]["schedule"]["cron"] == "0 2 * * *"
     assert found["docker"]["job_variables"]["image"] == "erase:0.1.0"
+    assert found["docker"]["job_variables"]["env"]["ERASE_HOME"] == "/data"
+    for deployment in found.values():
+        assert deployment["job_variables"]["env"]["MLFLOW_TRACKING_URI"] == "http://localhost:5000"
     assert "Spec" in found["kubernetes"]["parameter_openapi_schema"]["definitions"]
 
 
@@ -106,4 +109,4 @@ def test_serve_without_a_server_says_how_to_start_one(tmp_path: Path) -> None:
 
 def test_check_ends_with_the_error_or_the_count() -> None:
     ran = erase("serve", "infra/deployments.example.yaml", "--check")
-    assert ran.returncode == 0 and "5 deployments" in ran.stdout, ran.stderr
+    assert ran.returncode == 0 and "6 deployments" in ran.stdout, ran.stderr
