@@ -141,7 +141,7 @@ def nearest(spec: Spec, vocabulary: Artifact, embeddings: Artifact, slot: Slot =
 # Training
 
 
-NOT_IN_KEY = {"checkpoint_every", "processes", "hostfile", "zero_stage", "trajectory_gib"}
+NOT_IN_KEY = {"checkpoint_every", "processes", "hostfile", "zero_stage", "offload", "trajectory_gib"}
 """How a training is shared out and saved changes its result by rounding only, as the machine does."""
 
 

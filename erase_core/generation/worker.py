@@ -14,7 +14,7 @@ from ..distributed.rank import run_rank
 from ..distributed.shards import own_pieces, piece_file, told
 from ..files import read_json
 from ..models.delta import apply_delta
-from ..models.pipeline import load_pipeline
+from ..models.pipeline import load_pipeline, prepare_sampling
 from ..models.source import local_model
 from ..spec import Spec
 from .images import batches_of, generate
@@ -29,6 +29,7 @@ def main(path: Path) -> None:
     pipeline = load_pipeline(local_model(spec.model)[0])
     if job["delta"] is not None:
         apply_delta(pipeline.unet, Path(job["delta"]))
+    prepare_sampling(pipeline, spec.generation)
     batches = list(batches_of([Wanted(**wanted) for wanted in job["wanted"]], spec.generation))
     for number in own_pieces(range(len(batches))):
         settings, wanted = batches[number]

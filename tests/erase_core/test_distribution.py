@@ -18,11 +18,13 @@ from erase_core.generation.images import READ_TOGETHER, SCHEMA, encode_png, gene
 from erase_core.generation.plan import Wanted, shown
 from erase_core.metrics.per_image import joined, judge_images
 from erase_core.metrics.scorers import scorers_of
+from erase_core.models.pipeline import prepare_sampling
 from erase_core.models.trainable import trainable_names
 from erase_core.spec import Method, SpecError, make_spec
 from erase_core.training import checkpoint
 from erase_core.training.loop import train
 from tests.erase_core.tiny_training import inputs, settings
+from tests.tiny import tiny_stable_diffusion
 
 STAGES = (0, 1, 2, 3)
 SEED = 2
@@ -40,7 +42,7 @@ def alone(pipeline, *, checkpoints: Path | None = None, **changes) -> tuple[dict
 
 def drawing_job(model: Path) -> dict:
     """Five images in three batches, the second of which has a guidance scale of its own."""
-    generation = {"batch_size": 2, "steps": 2}
+    generation = {"batch_size": 2, "steps": 2, "precision": "bf16"}
     spec = make_spec({"name": "x", "output": "o", "model": str(model), "concepts": ["taxi"], "generation": generation})
     scales = [None, None, 2.0, None, None]
     wanted = [Wanted(f"a taxi {i}", "taxi", i, guidance_scale=scale) for i, scale in enumerate(scales)]
@@ -136,10 +138,14 @@ def test_two_ranks_checkpoint_goes_on_with_one(
     assert close(undisturbed[0], weights) and (losses(undisturbed[1]) - losses(records)).abs().max() < 1e-4
 
 
-def test_images_are_the_same_bytes(launched: Path, tiny_pipeline, tmp_path: Path) -> None:
+def test_images_are_the_same_bytes(launched: Path, tmp_path: Path) -> None:
     job = read_json(launched / "images" / "job.json")
     spec, wanted = make_spec(job["spec"]), [Wanted(**w) for w in job["wanted"]]
-    generate(tiny_pipeline, wanted, spec.generation, "m", tmp_path / "alone.parquet")
+    pipeline = prepare_sampling(tiny_stable_diffusion(), spec.generation)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    generate(pipeline, wanted, spec.generation, "m", tmp_path / "alone.parquet")
+    torch.set_num_threads(threads)
     pieces = sorted((launched / "images").glob("*.parquet"))
     assert [piece.name for piece in pieces] == ["000000.parquet", "000001.parquet", "000002.parquet"]
     join_datasets(pieces, tmp_path / "shared.parquet")

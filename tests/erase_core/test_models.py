@@ -30,7 +30,7 @@ from erase_core.models.published import KINDS, configs
 from erase_core.models.single_file import unet_weights, write_checkpoint
 from erase_core.models.source import ModelError, find_model
 from erase_core.models.trainable import CHOICES, trainable_names
-from erase_core.randomness import generator
+from erase_core.randomness import Streams, generator
 from erase_core.search.gumbel import GumbelSearch
 from erase_core.spec import Generation, Method, Training, make_spec
 from erase_core.training.candidates import conditions_of
@@ -134,7 +134,7 @@ def test_gradient_to_the_words_includes_the_pooled_embedding(pipelines) -> None:
         made.logits = made.logits.detach().double()
         return made
 
-    choice = search().choose(2, generator(0))
+    choice = search().choose(Streams(0, samples=range(2)))
     drawn = choice.embeddings.clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad(loss(drawn), drawn)
     found = search().gradient(choice, gradient)
@@ -144,7 +144,7 @@ def test_gradient_to_the_words_includes_the_pooled_embedding(pipelines) -> None:
         for sign in (1, -1):
             moved = search()
             moved.logits[i] += sign * 1e-4
-            ends.append(loss(moved.choose(2, generator(0)).embeddings))
+            ends.append(loss(moved.choose(Streams(0, samples=range(2))).embeddings))
         assert float(found[i]) == pytest.approx(float(ends[0] - ends[1]) / 2e-4, rel=1e-3, abs=1e-7)
 
 

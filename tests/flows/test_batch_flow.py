@@ -38,16 +38,23 @@ def prepared(folder: Path, name: str, lists: dict[str, str]) -> tuple[str, ...]:
 @pytest.mark.timeout(1800)
 def test_one_list_fails_alone_and_only_what_is_missing_is_made(tmp_path: Path) -> None:
     wild = "training: {steps: 20, learning_rate: 1e4, divergence: 1.0}\n"
-    lists = {"taxis.txt": "taxi\n", "wild.txt": "rose\n", "wild.yaml": wild, "cats.txt": "cat\n"}
+    lists = {
+        "taxis.txt": "taxi\n",
+        "wild.txt": "rose\n",
+        "wild.yaml": wild,
+        "again.txt": "taxi\n",
+        "again.yaml": "seed: 1\n",
+    }
     arguments = prepared(tmp_path, "batch test", lists)
     ran = erase(*arguments, "--training-slots", "2")
     assert ran.returncode == 1, ran.stderr
     assert "3 lists: 2 done, 0 cached, 1 failed." in ran.stdout
     table = pd.read_parquet(tmp_path / "out" / "batch.parquet").set_index("list")
-    assert table["status"].to_dict() == {"cats": "done", "taxis": "done", "wild": "failed"}
+    assert table["status"].to_dict() == {"again": "done", "taxis": "done", "wild": "failed"}
     assert "lower training.learning_rate" in table.loc["wild", "reason"]
-    summaries = [json.loads((tmp_path / "out" / name / "summary.json").read_text()) for name in ("taxis", "cats")]
-    for shared in ("embeddings", "original"):
+    summaries = [json.loads((tmp_path / "out" / name / "summary.json").read_text()) for name in ("taxis", "again")]
+    assert summaries[0]["keys"]["training"] != summaries[1]["keys"]["training"]
+    for shared in ("vocabulary", "embeddings", "original"):
         assert summaries[0]["keys"][shared] == summaries[1]["keys"][shared]
         assert sum(shared not in summary["cached"] for summary in summaries) <= 1
 
@@ -56,23 +63,23 @@ def test_one_list_fails_alone_and_only_what_is_missing_is_made(tmp_path: Path) -
     (parent,) = client.search_runs([experiment], "tags.batch != ''")
     children = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
     assert {run.info.run_name: run.info.status for run in children} == {
-        "batch test - taxis": "FINISHED", "batch test - cats": "FINISHED", "batch test - wild": "FAILED",
+        "batch test - taxis": "FINISHED", "batch test - again": "FINISHED", "batch test - wild": "FAILED",
     }  # fmt: skip
     assert "| wild | failed | rose |" in parent.data.tags["mlflow.note.content"]
     assert {"batch.json", "batch.parquet"} <= {a.path for a in client.list_artifacts(parent.info.run_id)}
     with get_client(sync_client=True) as prefect:
         (artifact,) = (a for a in prefect.read_artifacts() if a.key == "batch")
         limits = {limit.name.split("-")[0]: limit.limit for limit in prefect.read_global_concurrency_limits()}
-    assert {row["list"] for row in json.loads(artifact.data)} == {"taxis", "cats", "wild"}
+    assert {row["list"] for row in json.loads(artifact.data)} == {"taxis", "again", "wild"}
     assert limits == {"training": 2, "generation": 1}
 
     (tmp_path / "lists" / "wild.yaml").unlink()
-    (tmp_path / "out" / "cats" / "images.parquet").write_bytes(b"not the images")
+    (tmp_path / "out" / "again" / "images.parquet").write_bytes(b"not the images")
     ran = erase(*arguments)
     assert ran.returncode == 0, ran.stderr
     table = pd.read_parquet(tmp_path / "out" / "batch.parquet").set_index("list")
-    assert table["status"].to_dict() == {"cats": "done", "taxis": "cached", "wild": "done"}
-    again = json.loads((tmp_path / "out" / "cats" / "summary.json").read_text())
+    assert table["status"].to_dict() == {"again": "done", "taxis": "cached", "wild": "done"}
+    again = json.loads((tmp_path / "out" / "again" / "summary.json").read_text())
     assert set(again["cached"]) == set(again["keys"])
 
 

@@ -42,13 +42,10 @@ def test_local_folder(tiny_folder: Path, tmp_path: Path) -> None:
     assert "esr_1" not in summary and summary["clip_score_preserved"] >= 0 and summary["pixel_distance_erased"] >= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "form"),
-    [
-        pytest.param(kind, form, marks=[] if (kind, form) == ("sdxl", "file") else [pytest.mark.slow])
-        for kind in KINDS
-        for form in ("folder", "file")
-    ],
+    [(kind, form) for kind in KINDS for form in ("folder", "file")],
 )
 def test_every_model_in_every_form(kind: str, form: str, tmp_path: Path) -> None:
     """Without a CLIP there is no CLIP score; the delta, put on the other form of the base, is the run's model to the bit."""

@@ -54,6 +54,7 @@ class Serving:
             self.process.wait(timeout=PATIENCE)
 
 
+@pytest.mark.slow
 def test_one_run_at_a_time_and_the_missed_ones_are_caught_up_once(server) -> None:
     first = Serving(server)
     try:

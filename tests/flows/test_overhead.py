@@ -1,0 +1,33 @@
+"""What the orchestration of a run costs: time outside the stages' own work, from the command's start to its end."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.runs import start_erase
+
+DEMO = Path(__file__).parents[2] / "examples" / "taxi.yaml"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_orchestration_costs_less_than_a_twentieth_of_the_demo(tmp_path: Path) -> None:
+    """A first run, on a machine where nothing is there yet: no database, no cache."""
+    (tmp_path / "spec.yaml").write_text(DEMO.read_text().replace("results/taxi", str(tmp_path / "out")))
+    began = time.time()
+    process = start_erase("run", str(tmp_path / "spec.yaml"), home=tmp_path / "home")
+    assert process.wait() == 0, (tmp_path / "home.log").read_text()
+    wall = time.time() - began
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    outside = wall - sum(summary["seconds"].values())
+    first = min(summary["began"].values()) - began
+    last = began + wall - max(summary["began"][stage] + summary["seconds"][stage] for stage in summary["began"])
+    print(
+        f"wall {wall:.1f} s, outside {outside:.1f} s ({100 * outside / wall:.1f} %): {first:.1f} s before, {last:.1f} s after"
+    )
+    print(summary["seconds"])
+    assert outside / wall < 0.05
