@@ -49,6 +49,7 @@ def test_bad_input(tiny_pipeline) -> None:
         erase(tiny_pipeline, ["taxi"], top_k_words=10_000)
 
 
+@pytest.mark.slow
 def test_compare(world) -> None:
     """Every method draws the same images, the ones that a pipeline erased by itself would draw."""
     told: list[str] = []

@@ -36,6 +36,7 @@ output: {folder / "out"}
     return json.loads((folder / "out" / "summary.json").read_text())
 
 
+@pytest.mark.slow
 def test_local_folder(tiny_folder: Path, tmp_path: Path) -> None:
     scoring = f"scoring: {{preserved: [boat, church], clip: {WEIGHTS / 'clip'}, resamples: 100}}"
     summary = run(tiny_folder, tmp_path, scoring)
