@@ -7,6 +7,7 @@ The references and the attacks on the original are the same for every erasure of
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -86,22 +87,26 @@ def attack(
     return produce("attack", attack_key(spec, attack, references, victim), build, slot)
 
 
-def stage_name(attack: Attack, model: str) -> str:
-    """Its stage's name, as MLflow groups names."""
-    return f"attack/{attack.name}/{model}"
+def every_attack(spec: Spec, victim: Victim) -> Iterator[tuple[str, Attack, Victim]]:
+    """Each attack of a spec on the original and on the victim: the stage's name, the attack, and what is attacked.
+
+    MLflow groups names by their slashes.
+    """
+    for attack in spec.attacks.run:
+        yield f"attack/{attack.name}/original", attack, None
+        yield f"attack/{attack.name}/erased", attack, victim
 
 
 def publish_attacks(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, float]:
     """Write attempts.parquet, attacks.parquet and attacks.json to spec.output and return the attacks' figures.
 
-    artifacts: by stage_name, of every attack on both models.
+    artifacts: by the stage's name, of every attack on both models.
     """
-    from .attacks.attempts import ERASED, ORIGINAL
     from .attacks.rates import SCHEMA, headline, rates
 
     output = Path(spec.output)
     output.mkdir(parents=True, exist_ok=True)
-    own = {stage_name(attack, model): attack for attack in spec.attacks.run for model in (ORIGINAL, ERASED)}
+    own = [name for name, *_ in every_attack(spec, None)]
     frames = [pq.read_table(artifacts[name].file("attempts.parquet")) for name in own]
     with new_file(output / "attempts.parquet") as partial:
         pq.write_table(pa.concat_tables(frames), partial)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import ModuleType
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
@@ -91,17 +92,9 @@ class Named(Part):
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
+    registry: ClassVar[ModuleType]
+    """names() of what there is, and settings_of(name), the model of its own parameters."""
     name: str
-
-    @classmethod
-    def known(cls) -> list[str]:
-        """The names there are."""
-        raise NotImplementedError
-
-    @classmethod
-    def parameters(cls, name: str) -> type[BaseModel]:
-        """The model of a name's own parameters."""
-        raise NotImplementedError
 
     @model_validator(mode="before")
     @classmethod
@@ -111,15 +104,15 @@ class Named(Part):
     @field_validator("name", check_fields=False)
     @classmethod
     def one_of_them(cls, name: str) -> str:
-        if name not in cls.known():
+        if name not in cls.registry.names():
             kind = cls.__name__.lower()
             article = "an" if kind[0] in "aeiou" else "a"
-            raise ValueError(f"{name!r} is not {article} {kind}; choose one of {', '.join(cls.known())}")
+            raise ValueError(f"{name!r} is not {article} {kind}; choose one of {', '.join(cls.registry.names())}")
         return name
 
     @model_validator(mode="after")
     def own_parameters(self) -> Named:
-        own = self.parameters(self.name)
+        own = self.registry.settings_of(self.name)
         try:
             own(**(self.model_extra or {}))
         except ValidationError as error:
@@ -136,7 +129,7 @@ class Named(Part):
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict:
         """A name alone, or an object with that name's own parameters."""
-        parameters = {name: cls.parameters(name).model_json_schema() for name in cls.known()}
+        parameters = {name: cls.registry.settings_of(name).model_json_schema() for name in cls.registry.names()}
         default = cls.model_fields["name"].default
         objects = [
             {
@@ -154,35 +147,21 @@ class Named(Part):
     @property
     def settings(self) -> BaseModel:
         """Its own parameters with their defaults filled in."""
-        return self.parameters(self.name)(**(self.model_extra or {}))
+        return self.registry.settings_of(self.name)(**(self.model_extra or {}))
 
 
 class Method(Named):
     """How to erase. Besides `name`, the keys are the method's own parameters."""
 
+    registry: ClassVar[ModuleType] = methods
     name: str = Field("adversarial", description="The method: " + ", ".join(methods.names()) + ".")
-
-    @classmethod
-    def known(cls) -> list[str]:
-        return methods.names()
-
-    @classmethod
-    def parameters(cls, name: str) -> type[BaseModel]:
-        return methods.load(name).Settings
 
 
 class Attack(Named):
     """An attempt to bring the concepts back. Besides `name`, the keys are the attack's own parameters."""
 
+    registry: ClassVar[ModuleType] = attacks
     name: str = Field(description="The attack: " + ", ".join(attacks.names()) + ".")
-
-    @classmethod
-    def known(cls) -> list[str]:
-        return attacks.names()
-
-    @classmethod
-    def parameters(cls, name: str) -> type[BaseModel]:
-        return attacks.settings_of(name)
 
 
 class Attacks(Part):

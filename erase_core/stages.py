@@ -439,7 +439,7 @@ def finished(spec: Spec) -> dict | None:
 
     None when it must be run. Nothing is computed, and the cache is not needed: the keys' inputs lie in the output.
     """
-    from .attack_stages import attack_key, references_key, stage_name
+    from .attack_stages import attack_key, every_attack, references_key
 
     output = Path(spec.output)
     try:
@@ -463,9 +463,8 @@ def finished(spec: Spec) -> dict | None:
         made("scores", scores_key(spec, near, original, erased))
         if spec.attacks is not None:
             at_hand = made("references", references_key(spec))
-            for attack in spec.attacks.run:
-                for model, victim in (("original", None), ("erased", trained)):
-                    made(stage_name(attack, model), attack_key(spec, attack, at_hand, victim))
+            for name, attack, attacked in every_attack(spec, trained):
+                made(name, attack_key(spec, attack, at_hand, attacked))
         if summary["gate"] != judged(spec, summary["metrics"]):
             return None
     except (OSError, ValueError, KeyError):

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from prefect import flow
 
 from erase_core import attack_stages
 from erase_core.artifacts import Artifact
-from erase_core.attack_stages import Victim, stage_name
+from erase_core.attack_stages import Victim
 from erase_core.preflight import check
 from erase_core.spec import Spec
 from tasks import tracking
 from tasks.attacking import attack_model, draw_references, publish_attacks
-from tasks.caching import call
 
-Stage = Callable[..., Artifact]
-"""stage(name, task, key, *inputs): run one stage and track it."""
+from .tracked import Stage, stages_of
 
 
 def run_attacks(spec: Spec, stage: Stage, victim: Victim) -> dict[str, Artifact]:
     """Run every attack of a spec on the original model and on the victim; returns the stages' artifacts by name."""
     references = stage("references", draw_references, attack_stages.references_key(spec), spec)
     made = {"references": references}
-    for attack in spec.attacks.run:
-        for model, attacked in (("original", None), ("erased", victim)):
-            name, inputs = stage_name(attack, model), (spec, attack, references, attacked)
-            made[name] = stage(name, attack_model, attack_stages.attack_key(*inputs), *inputs)
+    for name, attack, attacked in attack_stages.every_attack(spec, victim):
+        inputs = (spec, attack, references, attacked)
+        made[name] = stage(name, attack_model, attack_stages.attack_key(*inputs), *inputs)
     return made
 
 
@@ -38,14 +34,7 @@ def attack(spec: Spec, model: str) -> dict[str, float]:
     tags = {"attacked": model, "concepts": ", ".join(concept.concept for concept in spec.concepts), "model": spec.model}
     with tracking.run(spec.name, tags=tags) as main:
         tracking.log_parameters(main, spec.model_dump(mode="json"))
-
-        def stage(name: str, task, key: str, *inputs: object) -> Artifact:
-            with tracking.run(name, main) as run_id:
-                artifact = call(task, key, *inputs, run_id=run_id)
-                tracking.log_stage(run_id, artifact)
-                return artifact
-
-        artifacts = run_attacks(spec, stage, model)
+        artifacts = run_attacks(spec, stages_of(main), model)
         figures, plot = publish_attacks(spec, artifacts, model)
         tracking.log_metrics(main, {k: v for k, v in figures.items() if not k.startswith("attack_success_")})
         tracking.log_attacks(main, Path(spec.output))

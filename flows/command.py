@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 import erase_core
+from erase_core.metrics.labels import names_in
 from infra.environment import DatabaseError, allow_hub, prepare
 
 app = typer.Typer(
@@ -56,7 +57,7 @@ def spec_help() -> str:
             if name in ("concepts", "prompt_files"):
                 found += lines(Concept if name == "concepts" else PromptFile, indent + "  ")
             of_each = {
-                "method": {method: methods.load(method).Settings for method in methods.names()},
+                "method": {method: methods.settings_of(method) for method in methods.names()},
                 "run": {attack: attacks.settings_of(attack) for attack in attacks.names()},
             }
             for choice, own in of_each.get(name, {}).items():
@@ -77,11 +78,20 @@ class SpecCommand(typer.core.TyperCommand):
         typer.echo("\n" + spec_help().replace("\b\n", ""))
 
 
-def refuse(error: Exception) -> NoReturn:
+def refuse(problem: Exception | str) -> NoReturn:
     """End the command with what is wrong, a problem a line."""
-    for line in str(error).splitlines():
+    for line in str(problem).splitlines():
         complaints.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(2) from None
+
+
+@contextlib.contextmanager
+def refusing(*kinds: type[Exception]):
+    """End the command with an error of these kinds."""
+    try:
+        yield
+    except kinds as error:
+        refuse(error)
 
 
 def read_spec(path: Path, several: bool = False):
@@ -89,11 +99,9 @@ def read_spec(path: Path, several: bool = False):
     from erase_core.preflight import check, uses_hub
     from erase_core.spec import SpecError, load_spec
 
-    try:
+    with refusing(SpecError):
         spec = load_spec(path)
         source = check(spec, several)
-    except SpecError as error:
-        refuse(error)
     prepare()
     if uses_hub(spec, source):
         allow_hub()
@@ -277,16 +285,6 @@ def registered():
     return registry
 
 
-@contextlib.contextmanager
-def refusing(kind: type[Exception]):
-    """Print an error of this kind and end with 2."""
-    try:
-        yield
-    except kind as error:
-        complaints.print(str(error), style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(2) from None
-
-
 @app.command()
 def generate(
     model: Annotated[str, typer.Argument(help="emoji-world, a diffusers folder, a .safetensors file, or a hub id.")],
@@ -303,12 +301,9 @@ def generate(
     from erase_core.models.source import ModelError, find_model
     from erase_core.spec import Generation
 
-    try:
+    with refusing(ModelError, ValidationError):
         source = find_model(model)
         settings = Generation(steps=steps, guidance_scale=guidance_scale, sampler=sampler)
-    except (ModelError, ValidationError) as error:
-        complaints.print(str(error), style="red", markup=False)
-        raise typer.Exit(2) from None
     prepare()
     if source.on_hub:
         allow_hub()
@@ -339,7 +334,7 @@ def write_model(model: str, out: Path, precision: str, delta: Path | None = None
     """Write a model to `out` in the format that its name asks for, or end with what is wrong."""
     from erase_core.models.source import ModelError, find_model
 
-    try:
+    with refusing(ValueError):
         source = find_model(model)
         if delta is not None and not delta.is_file():
             raise ModelError(f"delta: {delta} is no file; give a run's delta.safetensors")
@@ -349,9 +344,6 @@ def write_model(model: str, out: Path, precision: str, delta: Path | None = None
         from erase_core.models.export import export as write
 
         write(source, out, precision, delta, any_base)
-    except ValueError as error:
-        complaints.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
     console.print(f"{out}", highlight=False, soft_wrap=True)
 
 
@@ -388,11 +380,8 @@ def up(
     prepare()
     from infra.servers import serve
 
-    try:
+    with refusing(RuntimeError):
         serve(prefect_port, mlflow_port, lambda line: console.print(line, highlight=False, soft_wrap=True))
-    except RuntimeError as error:
-        complaints.print(str(error), style="red", markup=False)
-        raise typer.Exit(2) from None
 
 
 @app.command()
@@ -405,16 +394,10 @@ def join() -> None:
     from erase_core.distributed.environment import node_group
     from erase_core.distributed.ranks import follow_orders
 
-    try:
+    with refusing(ValueError):
         group = node_group(os.environ)
-    except ValueError as error:
-        complaints.print(str(error))
-        raise typer.Exit(2) from None
     if group is None or group.node == 0:
-        complaints.print(
-            "PET_NNODES must be 2 or more and PET_NODE_RANK 1 or more here; rank 0's machine runs erase run"
-        )
-        raise typer.Exit(2)
+        refuse("PET_NNODES must be 2 or more and PET_NODE_RANK 1 or more here; rank 0's machine runs erase run")
     follow_orders(group, lambda line: console.print(line, end="", markup=False, highlight=False))
 
 
@@ -434,13 +417,10 @@ def serve(
     allow_hub()
     from infra.servers import find_prefect
 
-    try:
+    with refusing(RuntimeError):
         # Prefect reads its settings when it is imported, which reading the deployments does.
         address = None if only_check else find_prefect()
         from infra.deployments import ON_DEMAND, DeploymentsError, read_deployments, serve_deployments
-    except RuntimeError as error:
-        complaints.print(str(error), style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(2) from None
     if file is None and Path("deployments.yaml").is_file():
         file = Path("deployments.yaml")
     with refusing(DeploymentsError):
@@ -489,10 +469,7 @@ def study(
     from erase_core import studies
 
     if name not in studies.NAMES:
-        complaints.print(
-            f"name: {name!r} is not a study; choose one of {', '.join(studies.NAMES)}", style="red", markup=False
-        )
-        raise typer.Exit(2)
+        refuse(f"name: {name!r} is not a study; choose one of {', '.join(studies.NAMES)}")
     base = read_spec(spec or BASE_OF_STUDIES, several=True)
     base = base.model_copy(update={"output": str(output or Path(base.output) / name)})
     flow = flow_of("study")
@@ -524,10 +501,8 @@ def batch(
     from erase_core.models.source import find_model
     from erase_core.spec import SpecError
 
-    try:
+    with refusing(SpecError):
         base, specs = read_specs(spec, lists)
-    except SpecError as error:
-        refuse(error)
     prepare()
     if any(find_model(one.model).on_hub for one in specs.values()):
         allow_hub()
@@ -538,10 +513,6 @@ def batch(
     console.print(f"\nWhere to look: {Path(base['output']) / 'batch.parquet'}", highlight=False, soft_wrap=True)
     if any(row["status"] == "failed" for row in table):
         raise typer.Exit(1)
-
-
-def listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 @app.command()
@@ -556,13 +527,10 @@ def benchmark(
     from erase_core import benchmark as core
     from erase_core import methods as known
 
-    names, wanted = listed(methods) or known.names(), listed(tasks) or list(core.TASKS)
-    try:
+    names, wanted = names_in(methods) or known.names(), names_in(tasks) or list(core.TASKS)
+    with refusing(ValueError):
         core.known(names, wanted)
-        numbers = [int(seed) for seed in listed(seeds)]
-    except ValueError as error:
-        complaints.print(str(error), style="red", markup=False)
-        raise typer.Exit(2) from None
+        numbers = [int(seed) for seed in names_in(seeds)]
     base = read_spec(spec or BASE_OF_STUDIES, several=True)
     if output is not None or spec is None:
         base = base.model_copy(update={"output": str(output or "results/benchmark"), "name": "benchmark"})
@@ -583,11 +551,8 @@ def score(
     from erase_core.files import write_json
     from erase_core.metrics.verdicts import VerdictsError, read_verdicts, score_verdicts
 
-    try:
-        result = score_verdicts(read_verdicts(verdicts), listed(erased), resamples, seed)
-    except VerdictsError as error:
-        complaints.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
+    with refusing(VerdictsError):
+        result = score_verdicts(read_verdicts(verdicts), names_in(erased), resamples, seed)
     table = Table("score", "value", "95 % interval", title=f"{verdicts.name}: {result['images']} images")
     for name in ("esr_1", "esr_5", "psr_1", "psr_5"):
         if name in result:
@@ -618,21 +583,21 @@ def attack_value(
     """The spec of `erase attack` as a mapping. ValueError names the option that cannot be read."""
     from erase_core import attacks
 
-    chosen = listed(names) or attacks.names()
+    chosen = names_in(names) or attacks.names()
     own: dict[str, dict] = {name: {} for name in chosen}
     for text in budgets:
         name, found, values = text.partition("=")
         if not found or name not in own:
             raise ValueError(f"--budget: {text!r} should be ATTACK=NUMBER,NUMBER,… for one of {', '.join(chosen)}")
         try:
-            own[name]["budgets"] = [float(v) if "." in v else int(v) for v in listed(values)]
+            own[name]["budgets"] = [float(v) if "." in v else int(v) for v in names_in(values)]
         except ValueError:
             raise ValueError(f"--budget: {values!r} should be numbers with commas between") from None
     for name, parameters in own.items():
         if per_budget is not None and name in attacks.names() and "images" in attacks.settings_of(name).model_fields:
             parameters["images"] = per_budget
     if words and "words" in own:
-        own["words"]["words"] = listed(words)
+        own["words"]["words"] = names_in(words)
     return {
         "name": f"attack on {re.sub(r'[^A-Za-z0-9 ]+', '-', concept)}",
         "seed": seed,
@@ -684,7 +649,7 @@ def attack(
     from erase_core.preflight import check
     from erase_core.spec import SpecError, load_spec, make_spec
 
-    try:
+    with refusing(ModelError, SpecError, ValueError):
         source = find_model(model)
         if spec is None:
             checked = make_spec(
@@ -697,14 +662,10 @@ def attack(
             given |= {"concepts": [{"concept": concept, "synonyms": synonym or []}]}
             checked = make_spec({"attacks": {}, **given} | ({"output": str(output)} if output else {}))
         original = check(checked)
-    except (ModelError, SpecError, ValueError) as error:
-        for line in str(error).splitlines():
-            complaints.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
     prepare()
     if source.on_hub or original.on_hub:
         allow_hub()
-    from .attack import attack as flow
+    flow = flow_of("attack")
 
     figures = flow(checked, model)
     show_attacks(figures, concept)
@@ -761,12 +722,9 @@ def vocab_curate(
     from erase_core.models.source import find_model
     from erase_core.preflight import tokenizer_vocabulary
 
-    try:
+    with refusing(ValueError):
         tokens = find_model(model).tokenizer
         rows = curate(candidates(source, tokens and (lambda: tokenizer_vocabulary(tokens))), erased or [], [])
-    except ValueError as error:
-        complaints.print(str(error), style="red", markup=False)
-        raise typer.Exit(2) from None
     table = Table("after the filter", "words left")
     for name, left in counts(rows).items():
         table.add_row(name, str(left))

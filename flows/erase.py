@@ -7,13 +7,11 @@ from pathlib import Path
 from prefect import flow
 
 from erase_core import stages
-from erase_core.artifacts import Artifact
 from erase_core.files import read_json
 from erase_core.preflight import check
 from erase_core.results import held
 from erase_core.spec import Spec
 from tasks import registry, tracking
-from tasks.caching import call
 from tasks.generation import draw_images
 from tasks.release import announce, release_model
 from tasks.reporting import publish_results, show_summary
@@ -23,6 +21,7 @@ from tasks.vocabulary import curate_vocabulary, embed_vocabulary, find_nearest
 
 from .attack import run_attacks
 from .missed import catch_up_once
+from .tracked import stages_of
 
 
 @flow(name="erase", flow_run_name="{spec.name}", log_prints=True, on_running=[catch_up_once])
@@ -46,15 +45,7 @@ def erase(spec: Spec, parent: str | None = None, slots: bool = False) -> dict:
     }
     with held(Path(spec.output)), tracking.run(spec.name, parent, tags, spec.output) as main:
         tracking.log_parameters(main, spec.model_dump(mode="json"))
-
-        def stage(name: str, task, key: str, *inputs: object) -> Artifact:
-            with tracking.run(name, main) as run_id:
-                artifact = call(task, key, *inputs, run_id=run_id, slots=slots)
-                tracking.log_stage(run_id, artifact)
-                if name == "training" and artifact.cached:
-                    tracking.log_trace(run_id, artifact.file("trace.parquet"))
-                return artifact
-
+        stage = stages_of(main, slots=slots)
         vocabulary = stage("vocabulary", curate_vocabulary, stages.vocabulary_key(spec), spec)
         embeddings = stage("embeddings", embed_vocabulary, stages.embeddings_key(spec, vocabulary), spec, vocabulary)
         nearest = stage(

@@ -21,6 +21,8 @@ import importlib
 import importlib.metadata
 from types import ModuleType
 
+from pydantic import BaseModel
+
 GROUP = "erase.methods"
 """Entry-point group in which another package offers its methods."""
 HERE = "erase_core.methods"
@@ -55,6 +57,11 @@ def modules() -> dict[str, str]:
 def names() -> list[str]:
     """The names a spec's `method` may have."""
     return list(modules())
+
+
+def settings_of(name: str) -> type[BaseModel]:
+    """The parameters of a method; KeyError when there is none of that name."""
+    return load(name).Settings
 
 
 def load(name: str) -> ModuleType:

@@ -24,7 +24,7 @@ def runs(base: Spec) -> dict[str, Spec]:
             method = {"name": name, **GIVEN.get(name, {})}
             changes = {}
             if hasattr(methods.load(name), "solve"):
-                method["regularisation"] = methods.load(name).Settings().regularisation / strength
+                method["regularisation"] = methods.settings_of(name)().regularisation / strength
             else:
                 own = variant(base, "own", method=method).training.learning_rate
                 changes = {"training": {"learning_rate": own * strength}}
