@@ -75,6 +75,11 @@ def remove_partials(folder: Path, name: str = "") -> None:
             partial.unlink(missing_ok=True)
 
 
+def pictures_in(folder: str | Path) -> list[Path]:
+    """The pictures of a folder, in the order of their names."""
+    return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in PICTURES)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, whole or not at all."""
     with new_file(path) as partial:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .concepts.vocabulary import candidates, curate, require_top_k
 from .distributed.environment import node_group, read_hostfile
-from .files import PICTURES, WEIGHTS
+from .files import WEIGHTS, pictures_in
 from .generation.plan import check_judged, check_roles
 from .generation.prompt_files import is_local
 from .metrics.imagenet_classes import EFFICIENTNET, class_names
@@ -109,7 +109,7 @@ def check_scorers(spec: Spec) -> None:
         )
     if part.reference is not None:
         folder = Path(part.reference)
-        if not folder.is_dir() or len([p for p in folder.iterdir() if p.suffix.lower() in PICTURES]) < 2:
+        if not folder.is_dir() or len(pictures_in(folder)) < 2:
             raise ValueError(f"scoring.reference: {part.reference!r} is not a folder of at least two pictures")
 
 

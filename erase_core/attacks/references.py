@@ -8,19 +8,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ..concepts.vocabulary import candidates, curate
 from ..emoji_world.catalogue import concepts as world_concepts
 from ..emoji_world.catalogue import with_article
+from ..files import pictures_in
 from ..generation.plan import ERASED, wanted_images
 from ..generation.sampler import sample, start_noise
 from ..metrics.erasure import sees
 from ..metrics.nudity import exposed_scores
 from ..metrics.scorers import Scorers, scorers_of
 from ..models.prompts import encode
+from ..pictures import read_square
 from ..randomness import generator
 from ..spec import Concept, Spec
+from .target import repeated
 from .words import translations
 
 IMAGE, RELATED, UNRELATED = "image", "related", "unrelated"
@@ -48,20 +51,15 @@ def read_pictures(folder: Path, height: int, width: int) -> np.ndarray:
 
     Raises AttackError when there is none, or one cannot be read.
     """
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
+    files = pictures_in(folder)
     if not files:
         raise AttackError(f"attacks.images: {str(folder)!r} holds no PNG, JPEG or WebP; add some images of the concept")
     found = []
     for file in files:
         try:
-            with Image.open(file) as image:
-                image = image.convert("RGB")
-        except (UnidentifiedImageError, OSError):
+            found.append(read_square(file, width, height, Image.Resampling.LANCZOS))
+        except OSError:
             raise AttackError(f"attacks.images: {str(file)!r} cannot be read as an image; remove it") from None
-        least = min(image.size)
-        left, top = (image.width - least) // 2, (image.height - least) // 2
-        square = image.crop((left, top, left + least, top + least)).resize((width, height), Image.Resampling.LANCZOS)
-        found.append(np.asarray(square))
     return np.stack(found)
 
 
@@ -137,15 +135,15 @@ def references(
     found = []
     near, far = near_and_far(pipeline, spec, concept, scorers)
     for kind, words in ((RELATED, near), (UNRELATED, far)):
-        prompts = [with_article(PROMPT.format(words[i % len(words)])) for i in range(part.references)]
+        prompts = [with_article(PROMPT.format(word)) for word in repeated(words, part.references)]
         found += rows(kind, prompts, draw(prompts, kind))
         progress(len(found), total)
     plain = plain_prompts(spec, concept)
     if part.images is not None:
         height, width = (pipeline.vae_scale_factor * n for n in start_noise(pipeline, [0]).shape[-2:])
         images = read_pictures(Path(part.images), height, width)[: part.references]
-        return found + rows(IMAGE, [plain[i % len(plain)] for i in range(len(images))], images)
-    prompts = [plain[i % len(plain)] for i in range(part.references)]
+        return found + rows(IMAGE, repeated(plain, len(images)), images)
+    prompts = repeated(plain, part.references)
     kept: list[dict] = []
     for attempt in range(DRAWN_PER_IMAGE):
         images = draw(prompts, f"{IMAGE}-{attempt}")

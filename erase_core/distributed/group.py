@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 
 import torch
 
+from ..files import read_json
+from ..spec import Spec
 from .environment import place
 
 
@@ -24,6 +28,14 @@ def join() -> None:
         if torch.cuda.is_available():
             torch.cuda.set_device(mine.local_rank % torch.cuda.device_count())
         torch.distributed.init_process_group(backend)
+
+
+def begin(job: Path) -> tuple[dict, Spec]:
+    """A rank's beginning: its job and the spec in it, the process group, and its share of the cores."""
+    found = read_json(job)
+    join()
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    return found, Spec.model_validate_json(json.dumps(found["spec"]))
 
 
 def rank() -> int:

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from pathlib import Path
 
-import torch
-
-from ..distributed.group import join
+from ..distributed.group import begin
 from ..distributed.rank import run_rank
 from ..distributed.shards import own_pieces, piece_file, told
-from ..files import read_json
 from ..models.delta import apply_delta
 from ..models.pipeline import load_pipeline, prepare_sampling
 from ..models.source import local_model
-from ..spec import Spec
 from .images import batches_of, generate
 from .plan import Wanted
 
 
 def main(path: Path) -> None:
-    job = read_json(path)
-    spec = Spec.model_validate_json(json.dumps(job["spec"]))
-    join()
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    job, spec = begin(path)
     pipeline = load_pipeline(local_model(spec.model)[0])
     if job["delta"] is not None:
         apply_delta(pipeline.unet, Path(job["delta"]))

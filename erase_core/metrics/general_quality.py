@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..files import PICTURES
+from ..files import pictures_in
 from ..generation.images import read_images
 from ..generation.plan import GENERAL, PRESERVED
+from ..pictures import read_square
 from .cmmd import cmmd
 from .frechet_distance import frechet_distance
 from .kernel_distance import kernel_distance
@@ -37,22 +38,12 @@ def distance(metric: str, first: np.ndarray, second: np.ndarray, seed: int) -> t
     return value, math.nan, math.nan
 
 
-def pictures_in(folder: str | Path) -> list[Path]:
-    return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in PICTURES)
-
-
 def read_pictures(folder: str | Path, side: int) -> Iterator[np.ndarray]:
     """Yield batches uint8 [B, side, side, 3] of a folder's pictures, each cut to its middle square."""
     paths = pictures_in(folder)
     for start in range(0, len(paths), BATCH):
-        batch = []
-        for path in paths[start : start + BATCH]:
-            with Image.open(path) as image:
-                short = min(image.size)
-                left, top = (image.width - short) // 2, (image.height - short) // 2
-                square = image.convert("RGB").crop((left, top, left + short, top + short))
-                batch.append(np.asarray(square.resize((side, side), Image.Resampling.BICUBIC)))
-        yield np.stack(batch)
+        batch = paths[start : start + BATCH]
+        yield np.stack([read_square(path, side, side, Image.Resampling.BICUBIC) for path in batch])
 
 
 def general_quality(

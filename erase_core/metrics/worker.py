@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
-from ..distributed.group import join
+from ..distributed.group import begin
 from ..distributed.rank import run_rank
 from ..distributed.shards import own_pieces, piece_file, told
-from ..files import new_file, read_json
+from ..files import new_file
 from ..generation.plan import shown
-from ..spec import Spec
 from .per_image import judge_batches
 from .scorers import scorers_of
 
 
 def main(path: Path) -> None:
-    job = read_json(path)
-    spec = Spec.model_validate_json(json.dumps(job["spec"]))
-    join()
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    job, spec = begin(path)
     mine = [number for number in own_pieces(range(job["pieces"])) if not piece_file(path.parent, number).exists()]
     files, scorers = (Path(job["original"]), Path(job["erased"])), scorers_of(spec, shown(job["roles"]))
     for number, frame in zip(mine, judge_batches(*files, job["roles"], scorers, mine)):

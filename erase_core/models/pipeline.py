@@ -94,8 +94,9 @@ def twin(unet: UNet2DConditionModel, owned: list[str]) -> UNet2DConditionModel:
 def hold_in_half(unet: UNet2DConditionModel, edited: UNet2DConditionModel, trained: list[str]) -> None:
     """Round all weights of `unet`, and those that its twin shares with it, to bf16; the twin's trained ones stay in fp32."""
     unet.bfloat16()
+    own = set(trained)
     for name, parameter in edited.named_parameters():
-        if name not in set(trained):
+        if name not in own:
             parameter.data = parameter.data.bfloat16()
 
 

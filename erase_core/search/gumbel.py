@@ -24,11 +24,11 @@ class GumbelSearch:
         temperature: float,
         learning_rate: float,
         mixed: int = 1,
-        with_trajectories: int = 100,
+        with_trajectories: int | None = None,
     ):
         """embeddings: R, the candidates' prompt embeddings [K, L, d]. mixed: how many of the heaviest words make up a
         condition; with 1 it is the straight-through one-hot, with K the whole mixture. with_trajectories: how many words
-        have trajectories of their own.
+        have trajectories of their own, all by default.
         """
         self.words, self.embeddings = words, embeddings
         self.homes = homes(embeddings, with_trajectories)

@@ -35,8 +35,7 @@ class MappedRows:
 
     def __getitem__(self, which: slice | Sequence[int] | torch.Tensor) -> torch.Tensor:
         """Conditions [B, R, d] as they are on disk."""
-        rows = self.indices[which].tolist()
-        return self.layout.pack(self.table.rows(rows), self.table.rows(rows, "pooled")).to(self.device)
+        return packed(self.table, self.indices[which].tolist(), self.layout).to(self.device)
 
     def split(self, size: int) -> Iterator[torch.Tensor]:
         """All rows in order, `size` at a time."""
@@ -52,10 +51,14 @@ Rows = torch.Tensor | MappedRows
 
 def rows_of(table: EmbeddingTable, indices: Sequence[int], layout: Layout, device: torch.device) -> Rows:
     """The conditions of a table's rows, as a tensor when they are few."""
-    row = layout.pack(table.rows(indices[:1]), table.rows(indices[:1], "pooled"))
-    if len(indices) * row.nbytes > HELD_BYTES:
+    if len(indices) * packed(table, indices[:1], layout).nbytes > HELD_BYTES:
         return MappedRows(table, indices, layout, device)
-    return layout.pack(table.rows(indices), table.rows(indices, "pooled")).to(device)
+    return packed(table, indices, layout).to(device)
+
+
+def packed(table: EmbeddingTable, indices: Sequence[int], layout: Layout) -> torch.Tensor:
+    """The conditions [B, R, d] of a table's rows, as they are on disk."""
+    return layout.pack(table.rows(indices), table.rows(indices, "pooled"))
 
 
 def principal_directions(centred: torch.Tensor, count: int) -> torch.Tensor:
@@ -85,13 +88,13 @@ def nearest_row(rows: Rows, position: torch.Tensor) -> tuple[int, float]:
     return best, float(distances[best])
 
 
-def homes(rows: Rows, count: int) -> torch.Tensor:
-    """Which row's trajectories each row uses, [K]: its own when there are no more than `count` rows.
+def homes(rows: Rows, count: int | None) -> torch.Tensor:
+    """Which row's trajectories each row uses, [K]: its own when there are no more than `count` rows, or no such bound.
 
     Of more rows, `count` spread evenly over the order (nearest to the target first) have trajectories, and every other uses
     those of the one that it is nearest to by cosine. So the sampling of latents does not grow with the vocabulary.
     """
-    if len(rows) <= count:
+    if count is None or len(rows) <= count:
         return torch.arange(len(rows))
     having = torch.linspace(0, len(rows) - 1, count).long()
     directions = torch.nn.functional.normalize(rows[having].flatten(1), dim=1)

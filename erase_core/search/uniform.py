@@ -12,7 +12,7 @@ class UniformChoice:
 
     searches = False
 
-    def __init__(self, words: list[str], embeddings: Rows, with_trajectories: int = 100):
+    def __init__(self, words: list[str], embeddings: Rows, with_trajectories: int | None = None):
         """embeddings: the candidates' prompt embeddings [K, L, d]. with_trajectories: how many have trajectories of their own."""
         self.words, self.embeddings = words, embeddings
         self.homes = homes(embeddings, with_trajectories)

@@ -18,14 +18,11 @@ from .step import Conditions, ErasedConcept
 def conditions_of(spec: Spec, pipeline: DiffusionPipeline) -> Conditions:
     """The embeddings of "" and of the concept that the method leads to: its neutral concept, or a closed form's destination."""
     settings = spec.method.settings
-    destination = getattr(settings, "destination", None)
+    closed = hasattr(settings, "destination")
+    text = settings.destination if closed else getattr(settings, "neutral", "")
     (unconditional,) = encode(pipeline, [""])
     # A closed form leads tokens to those of a text: to zeros it would lose what every prompt begins with.
-    (neutral,) = (
-        encode(pipeline, [getattr(settings, "neutral", "")])
-        if destination is None
-        else encode(pipeline, [destination], empty_as_text=True)
-    )
+    (neutral,) = encode(pipeline, [text], empty_as_text=closed)
     return Conditions(unconditional, neutral, layout_of(pipeline))
 
 
@@ -57,9 +54,8 @@ def erased_concepts(
             names, candidates = given, shared
         else:
             chosen = near[concept.concept][:1] if kind in ("nearest", "anchor") else near[concept.concept]
-            rows = [n.row for n in chosen]
             names = [n.word for n in chosen]
-            candidates = rows_of(table, rows, layout_of(pipeline), pipeline.device)
+            candidates = rows_of(table, [n.row for n in chosen], layout_of(pipeline), pipeline.device)
         positions = [name_positions(pipeline.tokenizer, prompt, concept.names) for prompt in prompts]
         embeddings = encode(pipeline, prompts)
         found.append(ErasedConcept(concept.concept, prompts, embeddings, names, candidates, positions, subject))

@@ -67,7 +67,8 @@ def train(
     saved = checkpoint.load(newest) if newest else None
     if saved is not None:
         put_weights(edited_unet, saved["weights"])
-    originals = [p.detach() for name, p in unet.named_parameters() if name in set(trained)]
+    own = set(trained)
+    originals = [p.detach() for name, p in unet.named_parameters() if name in own]
     if training.frozen_precision == "bf16":
         hold_in_half(unet, edited_unet, trained)
     if training.gradient_checkpointing:
@@ -97,15 +98,28 @@ def train(
     if training.latents == "fresh":
         source = FreshLatents(sampler, edited_for_search)
     else:
-        most = training.trajectory_gib * 2**30
-        bank = (training.trajectories, seed, trajectories, most, training.refresh_every)
-        source = TrajectoryBank(sampler, frozen, *bank)
-    many = training.trajectory_words
+        source = TrajectoryBank(
+            sampler,
+            frozen,
+            training.trajectories,
+            seed,
+            trajectories,
+            training.trajectory_gib * 2**30,
+            training.refresh_every,
+        )
     choosers = [
-        chooser_of(*(losses.CHOICE, c.name, c.embeddings[0], c.candidate_words, c.candidates, settings), many)
+        chooser_of(
+            losses.CHOICE,
+            c.name,
+            c.embeddings[0],
+            c.candidate_words,
+            c.candidates,
+            settings,
+            training.trajectory_words,
+        )
         for c in concepts
     ]
-    weights = [p for name, p in engine.module.named_parameters() if name in set(trained)]
+    weights = [p for name, p in engine.module.named_parameters() if name in own]
 
     records: list[Record] = []
     start = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import resource
 import sys
@@ -13,9 +12,9 @@ import torch
 
 from ..concepts.embeddings import EmbeddingTable
 from ..concepts.nearest import read_neighbours
-from ..distributed.group import join, rank
+from ..distributed.group import begin, rank
 from ..distributed.rank import run_rank
-from ..files import digest, home, read_json, write_json
+from ..files import digest, home, write_json
 from ..models.delta import BASE_KEY, weights_hash
 from ..models.pipeline import load_pipeline
 from ..models.source import local_model
@@ -28,11 +27,8 @@ SNAPSHOTS = 20
 """About how many times in a training the searched c_a is kept, for each concept."""
 
 
-def main(path: str) -> None:
-    job = read_json(Path(path))
-    spec = Spec.model_validate_json(json.dumps(job["spec"]))
-    join()
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+def main(path: Path) -> None:
+    job, spec = begin(path)
     source, base = local_model(spec.model)
     pipeline = load_pipeline(source)
     table, near = EmbeddingTable(Path(job["embeddings"])), read_neighbours(Path(job["nearest"]))
@@ -85,4 +81,4 @@ def peak_memory() -> float:
 
 if __name__ == "__main__":
     job_file = Path(sys.argv[1])
-    run_rank(lambda: main(str(job_file)), expected=(Diverged,))
+    run_rank(lambda: main(job_file), expected=(Diverged,))
