@@ -7,20 +7,22 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test bench lint browser postgresql compose clean
 
-# torch first: its own index of builds decides between CPU and CUDA; deepspeed builds against the torch that is there.
+# torch first: its own index of builds decides between CPU and CUDA; deepspeed builds against the torch that is there, and what
+# its ranks share memory by is compiled now, not in the first training.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
 	$(BIN)/python -m pip install --quiet torch==2.13.0 numpy ninja packaging psutil py-cpuinfo
-	$(BIN)/python -m pip install --quiet --no-build-isolation deepspeed==0.19.8
+	DS_BUILD_SHM_COMM=1 $(BIN)/python -m pip install --quiet --no-build-isolation deepspeed==0.19.8
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[test,pretrain]'
+	$(BIN)/python -m infra.databases
 	touch $@
 
 demo: $(READY)
 	$(BIN)/erase run examples/taxi.yaml
 
 test: $(READY) browser postgresql
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 bench: $(READY) browser postgresql compose
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[templates]'

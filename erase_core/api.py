@@ -14,7 +14,8 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from .concepts.embeddings import EmbeddingTable, write_embeddings
-from .concepts.nearest import Neighbour, find_neighbours, nearest_words
+from .concepts.nearest import find_neighbours
+from .concepts.neighbours import Neighbour, nearest_words
 from .concepts.vocabulary import candidates, curate, embedded_words, require_top_k
 from .generation.images import generate, grid, read_images
 from .generation.plan import roles, shown, wanted_images

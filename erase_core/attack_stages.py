@@ -43,12 +43,13 @@ def references_key(spec: Spec) -> str:
 
 def references(spec: Spec, progress: Progress = quiet, slot: Slot = None) -> Artifact:
     """Draw what attackers have at hand: references.parquet (concept, kind, prompt, png), by the original model."""
-    from .attacks.attempts import REFERENCES, write_rows
-    from .attacks.references import attack_scorers
-    from .attacks.references import references as draw
-    from .models.pipeline import load_pipeline
 
     def build(folder: Path) -> None:
+        from .attacks.attempts import REFERENCES, write_rows
+        from .attacks.references import attack_scorers
+        from .attacks.references import references as draw
+        from .models.pipeline import load_pipeline
+
         pipeline, scorers = load_pipeline(local_model(spec.model)[0]), attack_scorers(spec)
         rows = [row for concept in spec.concepts for row in draw(pipeline, spec, concept, scorers, progress)]
         write_rows(folder / "references.parquet", rows, REFERENCES)
@@ -70,12 +71,13 @@ def attack(
     slot: Slot = None,
 ) -> Artifact:
     """Run one attack: attempts.parquet, every image it drew with the judge's verdict."""
-    from .attacks.attempts import ERASED, ORIGINAL, run_attack
-    from .attacks.references import attack_scorers
-    from .models.delta import apply_delta
-    from .models.pipeline import load_pipeline
 
     def build(folder: Path) -> None:
+        from .attacks.attempts import ERASED, ORIGINAL, run_attack
+        from .attacks.references import attack_scorers
+        from .models.delta import apply_delta
+        from .models.pipeline import load_pipeline
+
         source, _ = local_model(victim if isinstance(victim, str) else spec.model)
         pipeline = load_pipeline(source)
         if isinstance(victim, Artifact):

@@ -71,9 +71,10 @@ def vocabulary_key(spec: Spec) -> str:
 
 def vocabulary(spec: Spec) -> Artifact:
     """Curate the vocabulary: vocabulary.parquet (word, token_ids, source, kept, reason)."""
-    from transformers import AutoTokenizer
 
     def build(folder: Path) -> None:
+        from transformers import AutoTokenizer
+
         source, _ = local_model(spec.model)
         tokenizer = AutoTokenizer.from_pretrained(source.folder / "tokenizer", local_files_only=True)
         candidates = vocabularies.candidates(spec.vocabulary_source, tokenizer.get_vocab)
@@ -96,10 +97,11 @@ def embeddings_key(spec: Spec, vocabulary: Artifact) -> str:
 
 def embeddings(spec: Spec, vocabulary: Artifact, progress: Progress = quiet, slot: Slot = None) -> Artifact:
     """Encode the vocabulary: embeddings.arrow (word, embedding [L, d], pooled [p]), shared by every run on it."""
-    from .concepts.embeddings import write_embeddings
-    from .models.pipeline import load_pipeline
 
     def build(folder: Path) -> None:
+        from .concepts.embeddings import write_embeddings
+        from .models.pipeline import load_pipeline
+
         source, base = local_model(spec.model)
         words = vocabularies.embedded_words(vocabularies.read_vocabulary(vocabulary.file("vocabulary.parquet")))
         metadata = {"model_hash": base, "vocabulary_hash": digest(words)}
@@ -119,13 +121,15 @@ def nearest_key(spec: Spec, vocabulary: Artifact, embeddings: Artifact) -> str:
 
 def nearest(spec: Spec, vocabulary: Artifact, embeddings: Artifact, slot: Slot = None) -> Artifact:
     """Find each concept's top-K words: preserved.parquet (concept, rank, word, similarity, row)."""
-    from .concepts.embeddings import EmbeddingTable
-    from .concepts.nearest import find_neighbours, write_neighbours
-    from .models.conditions import layout_of
-    from .models.pipeline import load_pipeline
-    from .models.prompts import encode
 
     def build(folder: Path) -> None:
+        from .concepts.embeddings import EmbeddingTable
+        from .concepts.nearest import find_neighbours
+        from .concepts.neighbours import write_neighbours
+        from .models.conditions import layout_of
+        from .models.pipeline import load_pipeline
+        from .models.prompts import encode
+
         table = EmbeddingTable(embeddings.file("embeddings.arrow"))
         rows = vocabularies.read_vocabulary(vocabulary.file("vocabulary.parquet"))
         allowed = {row.word for row in rows if row.kept}
@@ -161,9 +165,10 @@ def training(
     slot: Slot = None,
 ) -> Artifact:
     """Erase: delta.safetensors (the changed weights) and trace.parquet (every step's losses and preserved concept)."""
-    from .training.launch import run_training
 
     def build(folder: Path) -> None:
+        from .training.launch import run_training
+
         run_training(spec, training_key(spec, nearest, embeddings), nearest, embeddings, folder, on_record)
 
     return produce("training", training_key(spec, nearest, embeddings), build, slot)
@@ -174,7 +179,7 @@ def training(
 
 def roles_of(spec: Spec, nearest: Artifact) -> dict[str, str]:
     """Role of every concept that is drawn; see `erase_core.generation.plan.roles`."""
-    from .concepts.nearest import nearest_words, read_neighbours
+    from .concepts.neighbours import nearest_words, read_neighbours
 
     return roles(spec, nearest_words(read_neighbours(nearest.file("preserved.parquet"))))
 
@@ -191,11 +196,12 @@ def images(
     spec: Spec, nearest: Artifact, training: Artifact | None = None, progress: Progress = quiet, slot: Slot = None
 ) -> Artifact:
     """Draw the images of the erased model, or of the original when there is no training: images.parquet."""
-    from .generation.images import generate
-    from .models.delta import apply_delta
-    from .models.pipeline import load_pipeline, prepare_sampling
 
     def build(folder: Path) -> None:
+        from .generation.images import generate
+        from .models.delta import apply_delta
+        from .models.pipeline import load_pipeline, prepare_sampling
+
         source, base = local_model(spec.model)
         if spec.generation.processes > 1:
             share_images(spec, nearest, training, base, folder, progress)
@@ -272,13 +278,14 @@ def scores(
 
     The verdicts lie in verdicts.parquet, and those of a judge or a detector also in verdicts.csv and verdicts_original.csv.
     """
-    from .metrics.general_quality import METRICS, general_quality
-    from .metrics.per_image import judge_images
-    from .metrics.scorers import scorers_of
-    from .metrics.scores import score, write_scores
-    from .metrics.verdicts import write_verdicts
 
     def build(folder: Path) -> None:
+        from .metrics.general_quality import METRICS, general_quality
+        from .metrics.per_image import judge_images
+        from .metrics.scorers import scorers_of
+        from .metrics.scores import score, write_scores
+        from .metrics.verdicts import write_verdicts
+
         role_of = roles_of(spec, nearest)
         scorers = scorers_of(spec, shown(role_of))
         files = (original.file("images.parquet"), erased.file("images.parquet"))

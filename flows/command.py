@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import json
@@ -114,6 +115,9 @@ def flow_of(name: str):
 
     ready = start()
     flow = getattr(importlib.import_module(f"flows.{name}"), name)
+    # MLflow opens its store at the first call: now, while the server starts. What fails here, the flow tells.
+    with contextlib.suppress(Exception):
+        importlib.import_module("tasks.tracking").experiment_id()
     ready()
     return flow
 
@@ -734,11 +738,23 @@ def vocab_curate(
 
 def main() -> None:
     os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
+    status: int | str | None = 1
+
+    def end() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else int(status is not None))
+
+    # Registered first and so run last: taking down torch's modules one by one would add seconds to every command.
+    atexit.register(end)
     try:
         app()
     except DatabaseError as error:
         complaints.print(str(error), style="red", markup=False, soft_wrap=True)
-        sys.exit(2)
+        status = 2
+    except SystemExit as leaving:
+        status = leaving.code
+        raise
 
 
 if __name__ == "__main__":

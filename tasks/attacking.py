@@ -10,7 +10,6 @@ from prefect.artifacts import create_table_artifact
 from erase_core import attack_stages
 from erase_core.artifacts import Artifact
 from erase_core.attack_stages import Victim
-from erase_core.report.attacks import build_attack_page
 from erase_core.spec import Attack, Spec
 
 from .caching import keyed
@@ -56,6 +55,8 @@ def attack_model(
 @task(name="publish-attacks", retries=1, retry_delay_seconds=2)
 def publish_attacks(spec: Spec, artifacts: dict[str, Artifact], model: str) -> tuple[dict[str, float], bytes]:
     """Write the attacks' tables and page to the output folder; returns their figures and the plot as PNG."""
+    from erase_core.report.attacks import build_attack_page
+
     figures = attack_stages.publish_attacks(spec, artifacts)
     plot = build_attack_page(Path(spec.output), model)
     rows = [{"figure": name, "value": round(value, 4)} for name, value in figures.items()]

@@ -11,7 +11,6 @@ import os
 import socket
 from collections.abc import Iterator
 
-import torch
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
 from prefect.concurrency.sync import concurrency
@@ -72,6 +71,8 @@ def set_limits(limits: dict[str, int], anew: bool) -> None:
 @contextlib.contextmanager
 def shared_cores(slots: int) -> Iterator[None]:
     """Give each slot its share of the cores, unless OMP_NUM_THREADS says how many threads a process may have."""
+    import torch
+
     before = torch.get_num_threads()
     share = str(max(1, (os.cpu_count() or 1) // slots))
     chosen = os.environ.setdefault("OMP_NUM_THREADS", share)

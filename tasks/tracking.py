@@ -15,7 +15,7 @@ import mlflow
 import pandas as pd
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from erase_core.artifacts import Artifact
@@ -27,6 +27,7 @@ KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Opens the experiment on its runs, not on the pages for language models."""
 LONGEST_PARAMETER = 500
 METRICS_PER_CALL = 500
+PARAMETERS_PER_CALL = 100
 SECONDS_BETWEEN_CALLS = 2.0
 
 
@@ -115,8 +116,9 @@ def run(
 
 
 def log_parameters(run_id: str, parameters: dict) -> None:
-    for name, value in flat(parameters):
-        client().log_param(run_id, name, value)
+    found = [Param(name, value) for name, value in flat(parameters)]
+    for start in range(0, len(found), PARAMETERS_PER_CALL):
+        client().log_batch(run_id, params=found[start : start + PARAMETERS_PER_CALL])
 
 
 def metric_name(text: str) -> str:

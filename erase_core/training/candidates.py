@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .. import methods
 from ..concepts.embeddings import EmbeddingTable
-from ..concepts.nearest import Neighbour
+from ..concepts.neighbours import Neighbour
 from ..models.conditions import layout_of
 from ..models.prompts import encode
 from ..search.rows import rows_of

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ..concepts.embeddings import EmbeddingTable
-from ..concepts.nearest import read_neighbours
+from ..concepts.neighbours import read_neighbours
 from ..distributed.group import begin, rank
 from ..distributed.rank import run_rank
 from ..files import digest, home, write_json

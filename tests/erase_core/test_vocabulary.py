@@ -12,7 +12,8 @@ import torch
 
 from erase_core.concepts import vocabulary as v
 from erase_core.concepts.embeddings import EmbeddingTable, write_embeddings
-from erase_core.concepts.nearest import read_neighbours, reduce_to_clusters, top_k, write_neighbours
+from erase_core.concepts.nearest import reduce_to_clusters, top_k
+from erase_core.concepts.neighbours import read_neighbours, write_neighbours
 from erase_core.models.prompts import encode
 from erase_core.models.source import WEIGHTS
 from erase_core.preflight import tokenizer_vocabulary

@@ -21,10 +21,19 @@ def start(command: list[str], log: Path, **environment: str) -> subprocess.Popen
 
 def start_erase(*arguments: str, home: Path, **environment: str) -> subprocess.Popen:
     """Start the `erase` command; its output lies beside the home, in home.log."""
-    own = {"ERASE_HOME": str(home), "PREFECT_HOME": str(home / "prefect"), **environment}
-    own |= {"PREFECT_LOCAL_STORAGE_PATH": str(home / "prefect" / "storage"), "MPLCONFIGDIR": str(home / "matplotlib")}
-    own.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
+    own = {**places(home), **environment}
     return start([sys.executable, "-m", "flows.command", *arguments], home.with_suffix(".log"), **own)
+
+
+def places(home: Path) -> dict[str, str]:
+    """The environment of a process with a home of its own."""
+    return {
+        "ERASE_HOME": str(home),
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_LOCAL_STORAGE_PATH": str(home / "prefect" / "storage"),
+        "MPLCONFIGDIR": str(home / "matplotlib"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
+    }
 
 
 def wait_for(what: Callable[[], object], process: subprocess.Popen, seconds: float = SECONDS) -> None:

@@ -1,0 +1,25 @@
+"""Make Prefect's and MLflow's databases in the project's home, as a part of installing: a first run need not wait for them.
+
+    python -m infra.databases
+
+Databases that are there are brought to the installed versions.
+"""
+
+from __future__ import annotations
+
+from .environment import prepare
+
+
+def make() -> None:
+    prepare()
+    from .private_server import start
+
+    ready = start()
+    from tasks.tracking import experiment_id
+
+    experiment_id()
+    ready()
+
+
+if __name__ == "__main__":
+    make()
