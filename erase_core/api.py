@@ -17,7 +17,8 @@ from .concepts.embeddings import EmbeddingTable, write_embeddings
 from .concepts.nearest import find_neighbours
 from .concepts.neighbours import Neighbour, nearest_words
 from .concepts.vocabulary import candidates, curate, embedded_words, require_top_k
-from .generation.images import generate, grid, read_images
+from .generation.dataset import read_images
+from .generation.images import generate
 from .generation.plan import roles, shown, wanted_images
 from .metrics.per_image import judge_images
 from .metrics.scorers import scorers_of
@@ -26,6 +27,7 @@ from .models.conditions import layout_of
 from .models.pipeline import load_pipeline, prepare_sampling, with_unet
 from .models.prompts import encode
 from .models.source import find_model
+from .pictures import grid
 from .preflight import check
 from .spec import Spec, make_spec
 from .training.candidates import conditions_of, erased_concepts

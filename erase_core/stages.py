@@ -223,7 +223,7 @@ def share_images(
 ) -> None:
     """As the images stage, in ranks of its own."""
     from .distributed.shards import run_shards
-    from .generation.images import batches_of, join_datasets
+    from .generation.dataset import batches_of, join_datasets
 
     wanted = wanted_images(spec, roles_of(spec, nearest))
     job = {
@@ -316,7 +316,7 @@ def share_verdicts(
 ) -> pd.DataFrame:
     """As `judge_images`, in ranks of its own."""
     from .distributed.shards import run_shards
-    from .generation.images import READ_TOGETHER
+    from .generation.dataset import READ_TOGETHER
     from .metrics.per_image import joined
 
     total = pq.ParquetFile(original).metadata.num_rows
@@ -354,8 +354,6 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
     """
     from .attack_stages import publish_attacks
     from .metrics.scores import headline
-    from .models.delta import apply_delta
-    from .models.pipeline import load_pipeline, save_pipeline
     from .report.page import build_page
 
     output, began = Path(spec.output), time.time()
@@ -369,6 +367,9 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
         and known.get("training") == artifacts["training"].key
         and model_hash(made) == known.get("erased_model_hash")
     ):
+        from .models.delta import apply_delta
+        from .models.pipeline import load_pipeline, save_pipeline
+
         pipeline = load_pipeline(source)
         apply_delta(pipeline.unet, artifacts["training"].file("delta.safetensors"))
         save_pipeline(pipeline, made)

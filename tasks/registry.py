@@ -75,8 +75,6 @@ def register(run_id: str, spec: Spec, summary: dict) -> str:
     """
     name, training_key, metrics = registered_name(spec), summary["training"], summary["metrics"]
     with alone(name):
-        known = client().search_model_versions(f"name = '{name}' and tags.training = '{training_key}'")
-        version = str(known[0].version) if known else log_model(run_id, spec, name)
         tags = {
             "training": training_key,
             "concepts": ", ".join(c.concept for c in spec.concepts),
@@ -85,6 +83,10 @@ def register(run_id: str, spec: Spec, summary: dict) -> str:
             "spec": spec_tag(spec),
             **{score: f"{x:.4f}" for score, x in metrics.items() if not score.endswith(("_low", "_high"))},
         }
+        known = client().search_model_versions(f"name = '{name}' and tags.training = '{training_key}'")
+        if not known:
+            return log_model(run_id, spec, name, tags)
+        version = str(known[0].version)
         tag(name, version, tags)
     return version
 
@@ -95,7 +97,8 @@ def spec_tag(spec: Spec) -> str:
     return text if len(text) <= LONGEST_TAG else json.dumps({"name": spec.name})
 
 
-def log_model(run_id: str, spec: Spec, name: str) -> str:
+def log_model(run_id: str, spec: Spec, name: str, tags: dict[str, str]) -> str:
+    """Log the erased model and make it a new version of a registered model; returns the version."""
     with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
         # An input example would be drawn on the spot, which takes minutes for a large model.
         warnings.filterwarnings("ignore", message=".*input example was not provided")
@@ -105,9 +108,8 @@ def log_model(run_id: str, spec: Spec, name: str) -> str:
             signature=PROMPTS_TO_IMAGES,
             artifacts={"pipeline": str(Path(spec.output) / "model")},
             pip_requirements=["torch", "diffusers", "transformers", "safetensors", "pandas"],
-            registered_model_name=name,
         )
-    return str(info.registered_model_version)
+        return str(mlflow.register_model(info.model_uri, name, tags=tags).version)
 
 
 def tag(name: str, version: str, tags: dict[str, str]) -> None:

@@ -163,6 +163,8 @@ class StepMetrics:
 
     def __exit__(self, *error: object) -> None:
         self.send()
+        # Ends MLflow's thread too, which a run's end would otherwise wait a second for.
+        mlflow.flush_async_logging()
         for batch in self.sending:
             batch.wait()
 

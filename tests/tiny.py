@@ -13,9 +13,10 @@ import transformers
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
 
-from erase_core.generation.images import SCHEMA, encode_png
+from erase_core.generation.dataset import SCHEMA
 from erase_core.models.published import configs, write_configs
 from erase_core.models.source import WEIGHTS
+from erase_core.pictures import encode_png
 
 
 def tiny_stable_diffusion(prediction_type: str = "epsilon") -> StableDiffusionPipeline:

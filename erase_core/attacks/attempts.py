@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from diffusers import DiffusionPipeline
 
 from ..files import new_file
-from ..generation.images import decode_png, encode_png
 from ..metrics.scorers import Scorers
+from ..pictures import decode_png, encode_png
 from ..spec import Attack, Spec
 from . import load
 from .references import IMAGE, RELATED, UNRELATED, plain_prompts, shows

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 
-from ..generation.images import encode_png, grid
 from ..generation.sampler import sample
 from ..metrics.judge import Judge
+from ..pictures import encode_png, grid
 from ..spec import Generation
 from .augment import draw
 from .catalogue import STYLES, concepts, with_article

@@ -11,7 +11,8 @@ from ..distributed.shards import own_pieces, piece_file, told
 from ..models.delta import apply_delta
 from ..models.pipeline import load_pipeline, prepare_sampling
 from ..models.source import local_model
-from .images import batches_of, generate
+from .dataset import batches_of
+from .images import generate
 from .plan import Wanted
 
 

@@ -7,6 +7,9 @@
 
 Each step first ascends L2 in π with θ' fixed (search), then descends L1 + λ L2 in θ' with π fixed (update). G is the
 Gumbel-softmax; there is one π for each erased concept, over its own K nearest words.
+
+With attack_steps the search has a second adversary: L1 is taken at the prompt c_w near c_e that brings the concept back under
+θ' (`erase_core.search.attacker`), as the worst prompt for the erasure beside the worst concept for the preservation.
 """
 
 from __future__ import annotations
@@ -34,3 +37,11 @@ class Settings(PreservingSettings):
     )
     search_steps: int = Field(1, ge=0, description="Search steps before each update.")
     search_learning_rate: Finite = Field(1e-2, gt=0, description="Adam's learning rate for π.")
+    attack_steps: int = Field(
+        0,
+        ge=0,
+        description="Steps of an attacker who looks for the prompt that brings the concept back; 0: no attacker.",
+    )
+    attack_radius: Finite = Field(
+        0.5, gt=0, description="How far the attacker may move the prompt's embedding, as a share of its norm."
+    )

@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from ..files import pictures_in
-from ..generation.images import read_images
+from ..generation.dataset import read_images
 from ..generation.plan import GENERAL, PRESERVED
 from ..pictures import read_square
 from .cmmd import cmmd

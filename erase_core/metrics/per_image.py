@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from ..generation.images import read_images
+from ..generation.dataset import read_images
 from ..generation.plan import ERASED, GENERAL
 from .clip_features import clip_distance, clip_score
 from .erasure import TOP, sees

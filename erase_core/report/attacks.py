@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from ..files import new_file, read_json
-from ..generation.images import decode_png, encode_png, grid
 from ..metrics.scores import ALL
+from ..pictures import decode_png, encode_png, grid
 from .plots import ERASED, PRESERVED, QUIET, data_uri, to_png
 
 SHOWN = 6

@@ -10,8 +10,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from ..files import new_file
-from ..generation.images import encode_png, grid, read_images
+from ..generation.dataset import read_images
 from ..metrics.scores import ALL
+from ..pictures import encode_png, grid
 from . import plots
 from .attacks import attack_part
 from .plots import data_uri

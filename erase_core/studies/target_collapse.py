@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..generation.images import read_images
+from ..generation.dataset import read_images
 from ..report.charts import bars
 from ..spec import Spec
 from .findings import Findings, summary

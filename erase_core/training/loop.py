@@ -17,6 +17,7 @@ from ..models.conditions import latent_shape
 from ..models.pipeline import hold_in_half, twin
 from ..models.trainable import trainable_names
 from ..randomness import Streams
+from ..search.attacker import worst_prompts
 from ..search.choosers import Chooser, chooser_of
 from ..spec import Method, Training
 from . import checkpoint
@@ -25,7 +26,17 @@ from .engine import export, restore_moments, start_engine
 from .latents import FreshLatents, Sampler, TrajectoryBank
 from .predictions import alphas_cumprod, distance_at, noise_predictor
 from .result import put_weights
-from .step import SPECIAL, Conditions, ErasedConcept, Step, concept_attention, draw, frozen_predictions, predict
+from .step import (
+    SPECIAL,
+    Conditions,
+    ErasedConcept,
+    Step,
+    chosen_conditions,
+    concept_attention,
+    draw,
+    frozen_predictions,
+    predict,
+)
 
 
 class Diverged(RuntimeError):
@@ -166,6 +177,16 @@ def train(
         at = draw(names, concept, chooser, source, conditions.neutral, streams)
         return at, time.perf_counter() - began
 
+    def attacked(at: Step, streams: Streams) -> Step:
+        """The same step, with the prompts that bring the concept back in place of its own."""
+        goal = frozen_predictions(frozen, ["erased"], at)["erased"]
+
+        def recovery(prompts: torch.Tensor) -> torch.Tensor:
+            return (predict(edited_for_search, ["erased"], at.under(erased=prompts))["erased"] - goal).square().mean()
+
+        radius, steps = settings.attack_radius, settings.attack_steps
+        return at.under(erased=worst_prompts(at.conditions["erased"], recovery, radius, steps, streams))
+
     total = training.steps * len(concepts)
     for step in range(start, total):
         streams = Streams(seed, "step", step, samples=samples)
@@ -178,7 +199,7 @@ def train(
             of_edited, of_frozen = losses.SEARCHED
             at, drawing = drawn([*of_edited, *of_frozen], concept, chooser, streams)
             chosen = at.choice.embeddings.clone().requires_grad_(True)
-            searched = at.under(chosen)
+            searched = at.under(**chosen_conditions(at.conditions.get("erased"), chosen))
             gain = losses.search_loss(
                 predict(edited_for_search, of_edited, searched),
                 frozen_predictions(frozen, of_frozen, searched),
@@ -202,7 +223,8 @@ def train(
             after = settings.positions == "concept-and-after"
             made = {"attention@noised": concept_attention(seen, concept.positions, at.prompts, after)}
         else:
-            made = predict(edited, [n for n in losses.EDITED if n not in SPECIAL], at)
+            under = attacked(at, streams) if getattr(settings, "attack_steps", 0) else at
+            made = predict(edited, [n for n in losses.EDITED if n not in SPECIAL], under)
         made["weights"] = weights
         distance = distance_at(getattr(settings, "weighting", "epsilon"), bars, at.timesteps)
         loss = erasing = losses.erasing_loss(made, known, settings, distance)

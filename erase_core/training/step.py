@@ -71,11 +71,10 @@ class Step:
     def timesteps(self) -> dict[str, torch.Tensor]:
         return {name: at.timesteps for name, at in self.latents.items()}
 
-    def under(self, chosen: torch.Tensor) -> Step:
-        """The same step with other embeddings [B, L, d] for the chosen condition."""
-        conditions = {**self.conditions, **chosen_conditions(self.conditions.get("erased"), chosen)}
-        known = {name: value for name, value in self.known.items() if split(name)[0] not in ("preserved", "prompted")}
-        return Step(self.latents, conditions, known, self.prompts, self.choice)
+    def under(self, **conditions: torch.Tensor) -> Step:
+        """The same step with other embeddings [B, L, d] for some conditions."""
+        known = {name: value for name, value in self.known.items() if split(name)[0] not in conditions}
+        return Step(self.latents, {**self.conditions, **conditions}, known, self.prompts, self.choice)
 
 
 def split(name: str) -> tuple[str, str]:

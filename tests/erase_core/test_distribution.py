@@ -14,12 +14,14 @@ from safetensors.torch import load_file
 
 from erase_core.distributed.ranks import run_ranks
 from erase_core.files import read_json, write_json
-from erase_core.generation.images import READ_TOGETHER, SCHEMA, encode_png, generate, join_datasets
+from erase_core.generation.dataset import READ_TOGETHER, SCHEMA, join_datasets
+from erase_core.generation.images import generate
 from erase_core.generation.plan import Wanted, shown
 from erase_core.metrics.per_image import joined, judge_images
 from erase_core.metrics.scorers import scorers_of
 from erase_core.models.pipeline import prepare_sampling
 from erase_core.models.trainable import trainable_names
+from erase_core.pictures import encode_png
 from erase_core.spec import Method, SpecError, make_spec
 from erase_core.training import checkpoint
 from erase_core.training.loop import train

@@ -10,9 +10,11 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline, UniPCMultistepScheduler
 
 from erase_core.emoji_world.catalogue import STYLES
-from erase_core.generation.images import decode_png, encode_png, generate, grid, read_images
+from erase_core.generation.dataset import read_images
+from erase_core.generation.images import generate
 from erase_core.generation.plan import WORDS_PER_STYLE, Wanted, check_judged, roles, wanted_images
 from erase_core.generation.sampler import sample
+from erase_core.pictures import decode_png, encode_png, grid
 from erase_core.spec import Generation, parse_spec
 
 STOCK = {"ddim": DDIMScheduler, "dpm-solver++": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from erase_core.generation.images import generate, read_images
+from erase_core.generation.dataset import read_images
+from erase_core.generation.images import generate
 from erase_core.generation.plan import roles, wanted_images
 from erase_core.preflight import check
 from erase_core.spec import Spec, SpecError, parse_spec

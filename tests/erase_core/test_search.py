@@ -10,6 +10,7 @@ import torch
 from erase_core.models.attention import record_attention
 from erase_core.models.prompts import encode
 from erase_core.randomness import Streams, generator
+from erase_core.search.attacker import worst_prompts
 from erase_core.search.gumbel import GumbelSearch
 from erase_core.search.projected import ProjectedSearch
 from erase_core.search.prompt import PromptSearch
@@ -148,3 +149,22 @@ def test_positions_of_the_name(prompt: str, names: list[str], words: str, world)
     ids = world.tokenizer(prompt).input_ids
     found = name_positions(world.tokenizer, prompt, names)
     assert world.tokenizer.decode([ids[i] for i in found]).strip() == words
+
+
+def test_the_attacker_brings_back_and_stays_in_its_ball() -> None:
+    """Against a quadratic loss whose minimum in a ball is known: the point of the ball nearest to the loss's own minimum."""
+    erased = torch.randn(6, 3, 4, generator=torch.Generator().manual_seed(0))
+    wanted = erased + 10.0
+
+    def recovery(prompts: torch.Tensor) -> torch.Tensor:
+        return (prompts - wanted).square().sum()
+
+    def sizes(away: torch.Tensor) -> torch.Tensor:
+        return away.flatten(1).norm(dim=1) / erased.flatten(1).norm(dim=1)
+
+    found = [worst_prompts(erased, recovery, 0.5, steps, Streams(3, samples=range(6))) - erased for steps in (1, 30)]
+    toward = torch.nn.functional.normalize((wanted - erased).flatten(1), dim=1)
+    aligned = [(torch.nn.functional.normalize(each.flatten(1), dim=1) * toward).sum(1) for each in found]
+    assert (sizes(found[0]) <= 0.5 + 1e-6).all() and len(set(sizes(found[1]).tolist())) == 6
+    assert (aligned[1] > 0.9).all() and (aligned[1] > aligned[0]).all() and (aligned[0] > 0.5).all()
+    torch.testing.assert_close(sizes(found[1]), 0.5 * Streams(3, samples=range(6)).uniform(1)[:, 0])

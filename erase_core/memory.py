@@ -1,0 +1,310 @@
+"""What memory a run needs, told before it starts: by precision, trained weights, ZeRO stage and ranks.
+
+Weights are counted from the model's configurations. Activations are those of one step that is run on tensors without contents,
+under torch's FakeTensorMode, where what is alive is added up at each operation. Nothing of the model's size is allocated.
+"""
+
+from __future__ import annotations
+
+import importlib
+import resource
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import diffusers
+import torch
+import transformers
+from diffusers import UNet2DConditionModel
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from . import methods
+from .files import read_json
+from .generation.sampler import DECODED_PIXELS
+from .models.attention import record_attention
+from .models.conditions import latent_shape
+from .models.pipeline import DTYPES, device, resolve_folder
+from .models.source import PARTS, find_model
+from .models.trainable import trainable_names
+from .search.rows import HELD_BYTES
+from .spec import Spec
+from .training.engine import BUCKET
+from .training.step import SPECIAL
+
+LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
+FULL = 4
+"""Bytes of a number in fp32, in which trained weights, their gradients and Adam's moments are."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A moment of a stage, and the bytes by part that a rank holds then."""
+
+    name: str
+    parts: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a stage needs: its moments, for each of so many ranks."""
+
+    stage: str
+    ranks: int
+    moments: list[Moment]
+
+    @property
+    def peak(self) -> Moment:
+        """The moment in which a rank holds most."""
+        return max(self.moments, key=lambda moment: moment.total)
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts of all moments, in order."""
+        return list(dict.fromkeys(part for moment in self.moments for part in moment.parts))
+
+    @property
+    def title(self) -> str:
+        return self.stage if self.ranks == 1 else f"{self.stage}, each of {self.ranks} ranks"
+
+    @property
+    def told(self) -> str:
+        """What is needed, in a sentence."""
+        gib, what = self.peak.total / 2**30, "host" if device().type == "cpu" else "accelerator"
+        together = f", {gib * self.ranks:.1f} GiB for all {self.ranks}" if self.ranks > 1 else ""
+        return f"{self.title}: {gib:.1f} GiB of {what} memory at the peak, which is {self.peak.name}{together}."
+
+    @property
+    def summary(self) -> dict:
+        """The same for other programs: peak_gib for each rank, and GiB by moment and part."""
+        moments = {m.name: {part: size / 2**30 for part, size in m.parts.items()} for m in self.moments}
+        return {"ranks": self.ranks, "peak_gib": self.peak.total / 2**30, "at": self.peak.name, "moments": moments}
+
+
+class Alive(TorchDispatchMode):
+    """Adds up the bytes of all storages that operations made and that are still there; `most` is the largest sum."""
+
+    def __init__(self, present: Iterable[torch.Tensor] = ()):
+        """present: tensors that are not counted."""
+        super().__init__()
+        self.now = self.most = 0
+        self.known = weakref.WeakSet(tensor.untyped_storage() for tensor in present)
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        result = function(*arguments, **(options or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self.count(leaf.untyped_storage())
+        return result
+
+    def count(self, storage: torch.UntypedStorage) -> None:
+        if storage in self.known:
+            return
+        self.known.add(storage)
+        size = storage.nbytes()
+        self.now += size
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self.release, size)
+
+    def release(self, size: int) -> None:
+        self.now -= size
+
+
+def part_of(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+    """A part of a pipeline by its configuration, with weights of one type. Takes no memory under a FakeTensorMode."""
+    library, kind = read_json(folder / "model_index.json")[name]
+    config, usual = read_json(folder / name / "config.json"), torch.get_default_dtype()
+    # Tensors without contents cannot be converted in place, so they are made as they should be.
+    torch.set_default_dtype(dtype)
+    try:
+        with device():
+            own = getattr(LIBRARIES[library], kind)
+            if library == "diffusers":
+                return own.from_config(config)
+            return own(own.config_class.from_dict(config))
+    finally:
+        torch.set_default_dtype(usual)
+
+
+def parts_of(folder: Path, dtype: torch.dtype = torch.float32) -> dict[str, torch.nn.Module]:
+    """The networks of a diffusers folder; see `part_of`."""
+    return {name: part_of(folder, name, dtype) for name in PARTS[read_json(folder / "model_index.json")["_class_name"]]}
+
+
+def bytes_of(module: torch.nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+
+
+def resident_bytes() -> int:
+    """What this process holds of a CPU's memory now: with the libraries of a stage imported, what they take. 0 on others."""
+    if device().type != "cpu":
+        return 0
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+
+
+def unet_inputs(unet: UNet2DConditionModel, length: int, rows: int) -> dict:
+    """What a UNet is given for so many samples with conditions of `length` tokens."""
+    config, dtype = unet.config, unet.dtype
+    given = {
+        "sample": torch.empty(rows, *latent_shape(unet), dtype=dtype, device=device()),
+        "timestep": torch.zeros(rows, dtype=torch.long, device=device()),
+        "encoder_hidden_states": torch.empty(rows, length, config.cross_attention_dim, dtype=dtype, device=device()),
+    }
+    if config.addition_embed_type == "text_time":
+        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        sizes = {"text_embeds": pooled, "time_ids": 6}
+        given["added_cond_kwargs"] = {
+            name: torch.empty(rows, size, dtype=dtype, device=device()) for name, size in sizes.items()
+        }
+    return given
+
+
+def forward_bytes(unet: UNet2DConditionModel, length: int, rows: int, autocast: torch.dtype | None = None) -> int:
+    """The most that a prediction without gradients makes."""
+    given = unet_inputs(unet, length, rows)
+    with (
+        Alive(unet.parameters()) as alive,
+        torch.no_grad(),
+        torch.autocast(device().type, autocast or torch.float32, enabled=autocast is not None),
+    ):
+        unet(**given)
+    return alive.most
+
+
+def update_bytes(unet: UNet2DConditionModel, length: int, spec: Spec) -> int:
+    """The most that the edited UNet's prediction for an update and its backward pass make, gradients included."""
+    part, wanted = spec.training, methods.load(spec.method.name).EDITED
+    trained = set(trainable_names(unet, part.trainable))
+    for name, parameter in unet.named_parameters():
+        parameter.requires_grad_(name in trained)
+    if part.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    if part.attention_slicing:
+        unet.set_attention_slice("auto")
+    seen = record_attention(unet) if "attention@noised" in wanted else []
+    rows = part.batch_size // part.processes * max(1, len(set(wanted) - set(SPECIAL)))
+    given, half = unet_inputs(unet.train(), length, rows), part.precision == "bf16"
+    with Alive(unet.parameters()) as alive:
+        with torch.autocast(device().type, torch.bfloat16, enabled=half):
+            made = unet(**given).sample
+        loss = sum((layer.float().square().mean() for layer in seen), made.float().square().mean())
+        loss.backward()
+    return alive.most
+
+
+def edited_unet(folder: Path, spec: Spec) -> UNet2DConditionModel:
+    """θ' with its trained weights in fp32 and all others as the spec holds them."""
+    unet = part_of(folder, "unet", DTYPES[spec.training.frozen_precision])
+    for name in trainable_names(unet, spec.training.trainable):
+        owner, _, own = name.rpartition(".")
+        weight = unet.get_parameter(name)
+        unet.get_submodule(owner)._parameters[own] = torch.nn.Parameter(torch.empty_like(weight, dtype=torch.float32))
+    return unet
+
+
+def training_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
+    """What each rank of the training needs. folder: of the model; libraries: what a rank holds before it loads anything."""
+    part, losses = spec.training, methods.load(spec.method.name)
+    ranks, stage, on_cpu = part.processes, part.zero_stage, device().type == "cpu"
+    with FakeTensorMode():
+        networks = parts_of(folder)
+        loaded = sum(map(bytes_of, networks.values()))
+        frozen = part_of(folder, "unet", DTYPES[part.frozen_precision])
+        whole, unet = bytes_of(frozen), edited_unet(folder, spec)
+        trained = FULL * sum(unet.get_parameter(name).numel() for name in trainable_names(unet, part.trainable))
+        length = networks["text_encoder"].config.max_position_embeddings
+        together = part.batch_size if part.latents == "fresh" else part.trajectories
+        half = DTYPES[part.precision] if part.precision != "fp32" else None
+        sampling = forward_bytes(frozen, length, 3 * together, half)
+        iterative = not hasattr(losses, "solve")
+        update = update_bytes(unet, length, spec) if iterative else 0
+        width = unet.config.cross_attention_dim
+    words = 0
+    if losses.CHOICE in methods.NEIGHBOURS:
+        words = min(HELD_BYTES, len(spec.concepts) * spec.vocabulary.top_k * length * width * FULL)
+    loading = Moment("loading", {"libraries": libraries, "all weights of the model": loaded})
+    base = {"libraries": libraries, "weights of θ": whole, "candidates": words}
+    if not iterative:
+        return Forecast("training", ranks, [loading, Moment("solving", {**base, "trained weights": trained})])
+    own = trained if stage < 3 else whole // ranks + whole
+    share = trained // ranks if stage >= 1 else trained
+    adam = 2 * share if on_cpu or part.offload == "none" else 0
+    base |= {"trained weights": own, "Adam's moments": adam}
+    if stage >= 1:
+        base["ZeRO's copies"] = (share if stage < 3 else 0) + min(trained, FULL * BUCKET)
+    gradients = trained if stage < 2 else share
+    step = {**base, "gradients": gradients, "activations": max(0, update - trained)}
+    moments = [loading, Moment("sampling of latents", {**base, "activations": sampling}), Moment("a step", step)]
+    if on_cpu and part.steps * len(spec.concepts) > part.checkpoint_every:
+        moments.append(Moment("a checkpoint", {**base, "what is saved": 3 * trained}))
+    return Forecast("training", ranks, moments)
+
+
+def images_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
+    """What each rank that draws images needs."""
+    part = spec.generation
+    with FakeTensorMode():
+        loaded = sum(map(bytes_of, parts_of(folder).values()))
+        networks = parts_of(folder, DTYPES[part.precision])
+        if networks["vae"].config.force_upcast:
+            networks["vae"] = part_of(folder, "vae")
+        held = sum(map(bytes_of, networks.values()))
+        unet, vae = networks["unet"], networks["vae"]
+        if part.attention_slicing:
+            unet.set_attention_slice("auto")
+        length = networks["text_encoder"].config.max_position_embeddings
+        sampling = forward_bytes(unet, length, part.batch_size * (2 if part.guidance_scale > 1 else 1))
+        _, height, width = latent_shape(unet)
+        scale = 2 ** (len(vae.config.block_out_channels) - 1)
+        together = max(1, min(part.batch_size, DECODED_PIXELS // (height * width * scale**2)))
+        latents = torch.empty(together, vae.config.latent_channels, height, width, dtype=vae.dtype, device=device())
+        with Alive(vae.parameters()) as alive, torch.no_grad():
+            vae.decode(latents)
+    base = {"libraries": libraries, "weights": held}
+    return Forecast(
+        "images",
+        part.processes,
+        [
+            Moment("loading", {"libraries": libraries, "weights": loaded}),
+            Moment("a sampling step", {**base, "activations": sampling}),
+            Moment("decoding", {**base, "activations": alive.most}),
+        ],
+    )
+
+
+def configs_of(name: str) -> Path:
+    """The folder of a model's configurations: of a hub model they alone are downloaded."""
+    source = find_model(name)
+    if not source.on_hub:
+        return resolve_folder(source)
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(source.name, allow_patterns=["*.json", "*/*.json"]))
+
+
+def import_model(folder: Path) -> None:
+    """Import all that a model's parts are made with, and its tokenizers, which have no weights."""
+    for name, value in read_json(folder / "model_index.json").items():
+        if isinstance(value, list) and value[0] in LIBRARIES:
+            kind = getattr(LIBRARIES[value[0]], value[1])
+            if name.startswith("tokenizer"):
+                kind.from_pretrained(folder / name, local_files_only=True)
+
+
+def forecasts(spec: Spec, import_flow: Callable[[], object] = lambda: None) -> list[Forecast]:
+    """What the training and the images of a run need. import_flow imports what a process that draws images holds beside."""
+    importlib.import_module("erase_core.training.worker")
+    importlib.import_module("deepspeed")
+    folder = configs_of(spec.model)
+    import_model(folder)
+    ranks = resident_bytes()
+    if spec.generation.processes == 1:
+        import_flow()
+    own = resident_bytes()
+    return [training_forecast(spec, folder, ranks), images_forecast(spec, folder, own)]
