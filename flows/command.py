@@ -115,11 +115,7 @@ def flow_of(name: str):
     from infra.private_server import start
 
     ready = start()
-    # Importing makes many objects and no garbage; looking for some takes a fifth of the time.
-    gc.disable()
     flow = getattr(importlib.import_module(f"flows.{name}"), name)
-    gc.freeze()
-    gc.enable()
     # MLflow opens its store at the first call: now, while the server starts. What fails here, the flow tells.
     with contextlib.suppress(Exception):
         importlib.import_module("tasks.tracking").experiment_id()
@@ -770,6 +766,8 @@ def vocab_curate(
 
 def main() -> None:
     os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
+    # Importing makes many objects and no garbage; looking for some takes a fifth of the time.
+    gc.set_threshold(100_000, 50, 50)
     status: int | str | None = 1
 
     def end() -> None:

@@ -13,7 +13,7 @@ from erase_core.results import held
 from erase_core.spec import Spec
 from tasks import registry, tracking
 from tasks.generation import draw_images
-from tasks.release import announce, release_model
+from tasks.release import announce, register_model, release_model
 from tasks.reporting import publish_results, show_summary
 from tasks.scoring import score_images
 from tasks.training import erase_concepts
@@ -29,7 +29,7 @@ def erase(spec: Spec, parent: str | None = None, slots: bool = False) -> dict:
     """Erase the concepts of a spec from its model, preserving the concept that is hurt most, and prove both.
 
     Stages: vocabulary → embeddings → nearest → training → images (original, erased) → scores → attacks, if the spec has some →
-    publish. Each is served from the cache when nothing it depends on has changed. Returns the run's summary. Raises InUse while
+    publish → register. Each is served from the cache when nothing it depends on has changed. Returns the run's summary. Raises InUse while
     another run has the output.
 
     Args:
@@ -79,7 +79,7 @@ def erase(spec: Spec, parent: str | None = None, slots: bool = False) -> dict:
         tracking.log_dataset(main, vocabulary.file("vocabulary.parquet"), "vocabulary", vocabulary.key, "preservation")
         tracking.log_dataset(main, original.file("images.parquet"), "original-images", original.key, "scoring")
         tracking.log_results(main, spec, figures)
-        version = registry.register(main, spec, summary)
+        version = register_model(main, spec, summary)
         if summary["gate"]:
             released = release_model(spec, version, summary["gate"])
             verdict = "passed" if released.passed else "rejected"

@@ -17,6 +17,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+UNUSED = ("SCHEDULER", "LATE_RUNS", "TRIGGERS", "FOREMAN", "PAUSE_EXPIRATIONS", "CANCELLATION_CLEANUP", "DB_VACUUM")
+"""Services of Prefect's that belong to deployments, which a command's own server has none of."""
 SECONDS_TO_START = 180
 SECONDS_TO_END = 10
 
@@ -41,8 +43,8 @@ def start() -> Callable[[], None]:
     command = [sys.executable, "-m", __name__, str(port)]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
-    # Registered before prefect is imported, and so run after Prefect has sent its last events.
-    atexit.register(stop, server)
+    # Registered before prefect is imported, and so run after Prefect has sent its last events. The server stores them and ends.
+    atexit.register(server.stdin.close)
 
     def wait() -> None:
         deadline = time.monotonic() + SECONDS_TO_START
@@ -50,7 +52,7 @@ def start() -> Callable[[], None]:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5).close()
             except OSError:
-                time.sleep(0.05)
+                time.sleep(0.02)
                 continue
             from prefect.settings import get_current_settings
 
@@ -62,18 +64,10 @@ def start() -> Callable[[], None]:
     return wait
 
 
-def stop(server: subprocess.Popen) -> None:
-    server.stdin.close()
-    try:
-        server.wait(SECONDS_TO_END)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
-
-
 def serve(port: int) -> None:
     """Serve until standard input ends, which it does when the process that started this ends."""
     os.environ.update({"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", "PREFECT_UI_ENABLED": "0"})
+    os.environ.update({f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in UNUSED})
     os.environ.pop("PREFECT_API_URL", None)
     # Importing makes many objects and no garbage; looking for some takes a fifth of the time.
     gc.disable()

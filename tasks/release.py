@@ -1,8 +1,9 @@
-"""The tasks that let a model pass the gate, and tell whoever needs to know: a Prefect event, and a webhook."""
+"""The tasks that register a model, let it pass the gate, and tell whoever needs to know: a Prefect event, and a webhook."""
 
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import asdict
 
 import httpx
@@ -13,9 +14,22 @@ from prefect.tasks import exponential_backoff
 from erase_core.spec import Spec
 
 from . import registry
+from .tracking import log_metrics
 
 ATTEMPTS = 3
 SECONDS_PER_ATTEMPT = 10
+
+
+@task(name="register", retries=2, retry_delay_seconds=2)
+def register_model(run_id: str, spec: Spec, summary: dict) -> str:
+    """Copy the erased model into MLflow's registry, as a version of the spec's registered model; returns the version.
+
+    The run's metric seconds/register says how long that took.
+    """
+    began = time.perf_counter()
+    version = registry.register(run_id, spec, summary)
+    log_metrics(run_id, {"seconds/register": time.perf_counter() - began})
+    return version
 
 
 @task(name="gate", retries=2, retry_delay_seconds=2)

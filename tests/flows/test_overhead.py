@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import mlflow
 import pytest
 
 from tests.faults.runs import places, start, start_erase
@@ -26,11 +27,14 @@ def test_orchestration_costs_less_than_a_twentieth_of_the_demo(tmp_path: Path) -
     assert process.wait() == 0, home.with_suffix(".log").read_text()
     wall = time.time() - began
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    outside = wall - sum(summary["seconds"].values())
+    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("erase").experiment_id], "run_name = 'taxi'")
+    stages = {**summary["seconds"], "register": run.data.metrics["seconds/register"]}
+    outside = wall - sum(stages.values())
     first = min(summary["began"].values()) - began
     last = began + wall - max(summary["began"][stage] + summary["seconds"][stage] for stage in summary["began"])
     print(
         f"wall {wall:.1f} s, outside {outside:.1f} s ({100 * outside / wall:.1f} %): {first:.1f} s before, {last:.1f} s after"
     )
-    print(summary["seconds"])
+    print(stages)
     assert outside / wall < 0.05
