@@ -1,0 +1,116 @@
+"""What memory a run needs: counted by hand on small graphs, and the published sizes of the real models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from typer.testing import CliRunner
+
+from erase_core.memory import Alive, bytes_of, images_forecast, parts_of, training_forecast
+from erase_core.models.published import configs, write_configs
+from erase_core.spec import Spec, make_spec
+from flows.command import app
+from tests.tiny import tiny_configs
+
+GIB = 2**30
+PARAMETERS = {
+    "sd1": {"unet": 859_520_964, "text_encoder": 123_060_480, "vae": 83_653_863},
+    "sdxl": {"unet": 2_567_463_684, "text_encoder_2": 694_659_840},
+}
+"""As the published weights have them."""
+
+
+@pytest.fixture(scope="module")
+def sd1(tmp_path_factory) -> Path:
+    """Stable Diffusion 1.x of small sizes, in configurations alone."""
+    folder = tmp_path_factory.mktemp("tiny") / "sd1"
+    write_configs(folder, tiny_configs("sd1"))
+    return folder
+
+
+def spec_of(method: str = "adversarial", **training) -> Spec:
+    return make_spec(
+        {"name": "m", "concepts": ["taxi"], "output": "-", "method": method, "training": {"batch_size": 4, **training}}
+    )
+
+
+def step(folder: Path, **training) -> dict[str, int]:
+    moments = training_forecast(spec_of(**training), folder, libraries=0).moments
+    return next(moment.parts for moment in moments if moment.name == "a step")
+
+
+def test_alive_counts_what_is_referred_to() -> None:
+    with Alive() as alive:
+        first = torch.zeros(1000)
+        second = first + 1
+        view = second.view(10, 100)
+        assert alive.now == 8000
+        del first
+        assert alive.now == 4000
+        third = view * 2
+        del second
+        assert alive.now == 8000 and alive.most == 8000
+        del view, third
+    assert alive.now == 0
+
+
+def test_alive_in_a_backward_pass() -> None:
+    """y = (x w).exp().sum(): the product and its exponential are kept for the backward pass."""
+    x, w = torch.ones(500), torch.ones(500, requires_grad=True)
+    with Alive([x, w]) as alive:
+        loss = (x * w).exp().sum()
+        kept = alive.now
+        loss.backward()
+    assert kept == 4 * 500 + 4
+    assert w.grad.nbytes <= alive.now <= alive.most
+
+
+@pytest.mark.parametrize("kind", PARAMETERS)
+def test_published_sizes(kind: str, tmp_path: Path) -> None:
+    write_configs(tmp_path, configs(kind))
+    with FakeTensorMode():
+        parts = parts_of(tmp_path)
+        for name, count in PARAMETERS[kind].items():
+            assert sum(parameter.numel() for parameter in parts[name].parameters()) == count
+    assert bytes_of(parts["unet"]) == 4 * PARAMETERS[kind]["unet"]
+
+
+def test_what_each_setting_saves(sd1: Path) -> None:
+    plain = step(sd1)
+    assert plain["Adam's moments"] == 2 * plain["trained weights"] == 2 * plain["gradients"]
+    assert step(sd1, gradient_checkpointing=True)["activations"] < plain["activations"] / 2
+    half = step(sd1, precision="bf16", frozen_precision="bf16")
+    assert half["weights of θ"] == plain["weights of θ"] / 2 and half["trained weights"] == plain["trained weights"]
+    shared = step(sd1, zero_stage=2, processes=4)
+    assert shared["Adam's moments"] == plain["Adam's moments"] // 4 and shared["gradients"] == plain["gradients"] // 4
+    assert shared["activations"] < plain["activations"] / 2
+    assert step(sd1, trainable="xattn-strict")["trained weights"] < plain["trained weights"]
+
+
+def test_closed_forms_keep_no_activations(sd1: Path) -> None:
+    forecast = training_forecast(spec_of("uce"), sd1, libraries=GIB)
+    assert [moment.name for moment in forecast.moments] == ["loading", "solving"]
+    assert forecast.peak.name == "loading" and forecast.peak.parts["libraries"] == GIB
+
+
+def test_images_grow_with_the_batch(sd1: Path) -> None:
+    def activations(count: int) -> int:
+        spec = make_spec({"name": "m", "concepts": ["taxi"], "output": "-", "generation": {"batch_size": count}})
+        return images_forecast(spec, sd1, libraries=0).moments[1].parts["activations"]
+
+    assert activations(8) == pytest.approx(4 * activations(2), rel=0.05)
+
+
+def test_plan_says_it_and_writes_nothing(tmp_path: Path) -> None:
+    spec, out = tmp_path / "spec.yaml", tmp_path / "out"
+    spec.write_text(f"name: planned\nconcepts: [taxi]\noutput: {out}\ntraining: {{processes: 2}}\n")
+    told = CliRunner().invoke(app, ["plan", str(spec)])
+    assert told.exit_code == 0, told.output
+    assert "training, each of 2 ranks" in told.output and "for all 2" in told.output
+    found = json.loads(CliRunner().invoke(app, ["plan", str(spec), "--json"]).stdout)
+    assert found["training"]["ranks"] == 2 and 0.2 < found["training"]["peak_gib"] < 3
+    assert not out.exists()
