@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -34,6 +35,20 @@ def file_digest(path: Path) -> str:
 
 
 @contextlib.contextmanager
+def system_errors() -> Iterator[None]:
+    """Raise an OSError where a library written in Rust, as safetensors is, tells one in words: "… (os error 28)"."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+
+
+@contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path` that becomes `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +56,8 @@ def new_file(path: Path) -> Iterator[Path]:
     os.close(handle)
     partial = Path(name)
     try:
-        yield partial
+        with system_errors():
+            yield partial
         os.chmod(partial, 0o644)
         os.replace(partial, path)
     finally:
@@ -54,7 +70,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
     try:
-        yield partial
+        with system_errors():
+            yield partial
         os.chmod(partial, 0o755)
         # Aside first: a kill while a folder is deleted would leave half of it under its final name.
         aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))

@@ -29,8 +29,8 @@ def erase(spec: Spec, parent: str | None = None, slots: bool = False) -> dict:
     """Erase the concepts of a spec from its model, preserving the concept that is hurt most, and prove both.
 
     Stages: vocabulary → embeddings → nearest → training → images (original, erased) → scores → attacks, if the spec has some →
-    publish → register. Each is served from the cache when nothing it depends on has changed. Returns the run's summary. Raises InUse while
-    another run has the output.
+    publish → register. Each is served from the cache when nothing it depends on has changed. Returns the run's summary. Raises
+    InUse while another run has the output.
 
     Args:
         spec: What to erase, from which model, how, and what the result must reach.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import logging
 import os
@@ -52,8 +53,18 @@ def prepare() -> None:
         os.environ.setdefault(name, value)
     # A machine without an accelerator is a supported place to run, not worth DeepSpeed's warning in every run.
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
+    for name in ("prefect.task_runs", "prefect.flow_runs"):
+        logging.getLogger(name).addFilter(told_alone)
     for folder in ("prefect", "mlflow", "matplotlib"):
         (root / folder).mkdir(parents=True, exist_ok=True)
+
+
+def told_alone(record: logging.LogRecord) -> bool:
+    """Leave out where in the code a disk was found full: the message says all there is to know. Lets every record pass."""
+    error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        record.exc_info = None
+    return True
 
 
 def database(service: str, driver: str) -> str | None:

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from ..files import read_json, write_json
 from .environment import place
@@ -22,9 +23,9 @@ FAILURES = "ERASE_FAILURES"
 """Names the folder in which a launch's ranks leave their failures."""
 
 
-def run_rank(work: Callable[[], None], expected: tuple[type[Exception], ...] = ()) -> None:
-    """Do a rank's work; a failure is told where the launcher looks for it, and ends the process. Of an expected one, its
-    message alone is told.
+def run_rank(work: Callable[[], None], expected: tuple[type[Exception], ...] = ()) -> NoReturn:
+    """Do a rank's work and end the process. A failure is told where the launcher looks for it; of an expected one, its message
+    alone.
     """
     if os.environ.get(WATCHED):
         threading.Thread(target=end_with_launcher, daemon=True).start()
@@ -37,9 +38,15 @@ def run_rank(work: Callable[[], None], expected: tuple[type[Exception], ...] = (
         if FAILURES in os.environ:
             number, ranks = (mine.rank, mine.world_size) if mine else (0, 1)
             write_failure(Path(os.environ[FAILURES]), number, ranks, told)
-        sys.stdout.flush()
-        # Not sys.exit: a group whose other ranks are gone can hang while it is taken down.
-        os._exit(1)
+        end(1)
+    end(0)
+
+
+def end(status: int) -> NoReturn:
+    """End the process at once: a group can hang, or abort, while it is taken down after others have left it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def end_with_launcher() -> None:

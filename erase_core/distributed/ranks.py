@@ -111,6 +111,8 @@ def launch_environment(
     here = max(read_hostfile(hostfile).values()) if hostfile else max(1, processes // nodes)
     threads = int(kept.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
     kept |= {"OMP_NUM_THREADS": str(max(1, threads // here)), "PYTHONUNBUFFERED": "1"}
+    # Large tensors go back to the system when they are freed; glibc would keep a third more than is alive, in pieces.
+    kept.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**20))
     failures = job.parent / f"failures-{attempt}"
     failures.mkdir(exist_ok=True)
     kept[FAILURES] = str(failures)

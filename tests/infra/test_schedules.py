@@ -72,7 +72,8 @@ def test_one_run_at_a_time_and_the_missed_ones_are_caught_up_once(server) -> Non
     for one, other in zip(worked, worked[1:]):
         assert moment(other["start_time"]) >= moment(one["end_time"])
     cancelled = [run for run in known if run["state_type"] == "CANCELLED"]
-    assert not any(run["run_count"] for run in cancelled)
+    # The run that is under way when serving ends is cancelled too.
+    assert sum(run["run_count"] for run in cancelled) <= 1
     assert "Deployment concurrency limit reached." in {run["state"]["message"] for run in cancelled}
 
     def missed() -> list[dict]:
