@@ -7,6 +7,7 @@ under torch's FakeTensorMode, where what is alive is added up at each operation.
 from __future__ import annotations
 
 import importlib
+import math
 import resource
 import weakref
 from collections.abc import Callable, Iterable
@@ -34,6 +35,8 @@ from .spec import Spec
 from .training.engine import BUCKET
 from .training.step import SPECIAL
 
+SMALL, PIECES = 2**20, 2
+"""On a CPU, tensors of less than SMALL bytes are not given back when they are freed: they take PIECES times what is alive."""
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
 FULL = 4
 """Bytes of a number in fp32, in which trained weights, their gradients and Adam's moments are."""
@@ -87,8 +90,13 @@ class Forecast:
         return {"ranks": self.ranks, "peak_gib": self.peak.total / 2**30, "at": self.peak.name, "moments": moments}
 
 
+def held_bytes(size: int) -> int:
+    """What a tensor of so many bytes takes while it is alive, among others that come and go."""
+    return size * PIECES if device().type == "cpu" and size < SMALL else size
+
+
 class Alive(TorchDispatchMode):
-    """Adds up the bytes of all storages that operations made and that are still there; `most` is the largest sum."""
+    """Adds up what all storages take that operations made and that are still there; `most` is the largest sum."""
 
     def __init__(self, present: Iterable[torch.Tensor] = ()):
         """present: tensors that are not counted."""
@@ -107,7 +115,7 @@ class Alive(TorchDispatchMode):
         if storage in self.known:
             return
         self.known.add(storage)
-        size = storage.nbytes()
+        size = held_bytes(storage.nbytes())
         self.now += size
         self.most = max(self.most, self.now)
         weakref.finalize(storage, self.release, size)
@@ -137,8 +145,10 @@ def parts_of(folder: Path, dtype: torch.dtype = torch.float32) -> dict[str, torc
     return {name: part_of(folder, name, dtype) for name in PARTS[read_json(folder / "model_index.json")["_class_name"]]}
 
 
-def bytes_of(module: torch.nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+def bytes_of(module: torch.nn.Module, below: float = math.inf) -> int:
+    """The bytes of a network's weights, or of those tensors alone that have less than so many."""
+    sizes = (tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+    return sum(size for size in sizes if size < below)
 
 
 def resident_bytes() -> int:
@@ -229,7 +239,8 @@ def training_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
     if losses.CHOICE in methods.NEIGHBOURS:
         words = min(HELD_BYTES, len(spec.concepts) * spec.vocabulary.top_k * length * width * FULL)
     loading = Moment("loading", {"libraries": libraries, "all weights of the model": loaded})
-    base = {"libraries": libraries, "weights of θ": whole, "candidates": words}
+    dropped = sum(bytes_of(part, SMALL) for name, part in networks.items() if name != "unet") if on_cpu else 0
+    base = {"libraries": libraries, "weights of θ": whole, "candidates": words, "loaded before": dropped}
     if not iterative:
         return Forecast("training", ranks, [loading, Moment("solving", {**base, "trained weights": trained})])
     own = trained if stage < 3 else whole // ranks + whole
@@ -237,7 +248,8 @@ def training_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
     adam = 2 * share if on_cpu or part.offload == "none" else 0
     base |= {"trained weights": own, "Adam's moments": adam}
     if stage >= 1:
-        base["ZeRO's copies"] = (share if stage < 3 else 0) + min(trained, FULL * BUCKET)
+        # Its own part of the weights and of the gradients, flat, and the gradients that are reduced together.
+        base["ZeRO's copies"] = (2 * share if stage < 3 else share) + min(trained, FULL * BUCKET)
     gradients = trained if stage < 2 else share
     step = {**base, "gradients": gradients, "activations": max(0, update - trained)}
     moments = [loading, Moment("sampling of latents", {**base, "activations": sampling}), Moment("a step", step)]
