@@ -103,7 +103,9 @@ def test_closed_forms_keep_no_activations(sd1: Path) -> None:
     assert forecast.peak.name == "loading" and forecast.peak.parts["libraries"] == GIB
 
 
-def test_images_grow_with_the_batch(sd1: Path) -> None:
+def test_images_grow_with_the_batch(sd1: Path, monkeypatch) -> None:
+    monkeypatch.setattr("erase_core.memory.PIECES", 1)
+
     def activations(count: int) -> int:
         spec = make_spec({"name": "m", "concepts": ["taxi"], "output": "-", "generation": {"batch_size": count}})
         return images_forecast(spec, sd1, libraries=0).moments[1].parts["activations"]
