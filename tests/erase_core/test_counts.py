@@ -33,8 +33,9 @@ def calls(monkeypatch) -> list[tuple[int, bool]]:
     return seen
 
 
-def trained(tiny_pipeline, method: str, folder, **changes) -> None:
-    train(*inputs(tiny_pipeline), Method(name=method), settings(**changes), seed=3, trajectories=folder)
+def trained(tiny_pipeline, method: str | dict, folder, **changes) -> None:
+    chosen = Method.model_validate(method)
+    train(*inputs(tiny_pipeline), chosen, settings(**changes), seed=3, trajectories=folder)
 
 
 def test_calls_of_a_step(tiny_pipeline, tmp_path, calls) -> None:
@@ -44,6 +45,11 @@ def test_calls_of_a_step(tiny_pipeline, tmp_path, calls) -> None:
     assert Counter(rows for rows, graded in calls if graded) == {BATCH: 2 * STEPS, 2 * BATCH: STEPS}
     visited = len(list(tmp_path.iterdir()))
     assert filling == [2 * TRAJECTORIES] * (LATENT_STEPS * visited)
+
+
+def test_an_attacker_costs_one_call_for_each_of_its_steps(tiny_pipeline, tmp_path, calls) -> None:
+    trained(tiny_pipeline, {"name": "adversarial", "attack_steps": 3}, tmp_path)
+    assert Counter(rows for rows, graded in calls if graded) == {BATCH: (2 + 3) * STEPS, 2 * BATCH: STEPS}
 
 
 def test_nothing_frozen_is_computed_twice(tiny_pipeline, tmp_path, calls) -> None:

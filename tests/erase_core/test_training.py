@@ -158,6 +158,7 @@ def test_twin_shares_what_is_not_trained(tiny_pipeline) -> None:
     [
         {"name": "adversarial"},
         {"name": "adversarial", "gumbel": "soft", "weighting": "clean", "neutral": "a photo"},
+        {"name": "adversarial", "attack_steps": 2},
         {"name": "adversarial-pgd", "norm": "linf"},
         {"name": "weight-decay"},
         {"name": "esd", "erase_from": "car"},
