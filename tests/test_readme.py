@@ -1,4 +1,4 @@
-"""What the README shows works as it stands."""
+"""What the README and the page on real models show works as it stands."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from erase_core.preflight import check
 from erase_core.spec import load_spec, parse_spec
 
 ROOT = Path(__file__).parents[1]
-SPECS = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+SPECS = {
+    f"{page}-{number}": text
+    for page in ("README.md", "docs/real-models.md")
+    for number, text in enumerate(re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.S))
+}
 
 
-@pytest.mark.parametrize("text", SPECS)
+@pytest.mark.parametrize("text", SPECS.values(), ids=SPECS.keys())
 def test_specs(text: str) -> None:
     check(parse_spec(text))
 
 
-def test_the_readme_has_specs() -> None:
-    assert len(SPECS) == 3
+def test_both_pages_have_specs() -> None:
+    assert len(SPECS) == 6
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
@@ -33,5 +37,6 @@ def test_examples(path: Path) -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / "README.md").read_text()):
-        assert (ROOT / target).exists(), target
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
