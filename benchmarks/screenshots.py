@@ -20,7 +20,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs" / "pages"
-SECONDS_TO_DRAW = 25
+SECONDS_TO_DRAW = 60
 WIDTH, HEIGHT = 1500, 950
 TALL = {"mlflow-report": 2000, "mlflow-batch": 1300}
 """Pages that show what they are for further down."""
