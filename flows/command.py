@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 import erase_core
 from erase_core.metrics.labels import names_in
 from infra.environment import DatabaseError, allow_hub, prepare
+
+from .tables import complaints, console, show, show_attacks, show_gate
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown", add_completion=False
@@ -29,7 +30,6 @@ app.add_typer(vocab, name="vocab")
 ATTACK_PROMPTS = ["a {concept}", "a photo of a {concept}", "a drawing of a {concept}"]
 BASE_OF_STUDIES = Path(erase_core.__file__).parent / "studies" / "base.yaml"
 GATE_FAILED = 3
-console, complaints = Console(), Console(stderr=True)
 
 
 @app.callback()
@@ -145,90 +145,6 @@ def run(spec: Annotated[Path, typer.Argument(help="The YAML spec.")]) -> None:
     show_gate(summary)
     if summary["gate"] and not summary["gate"]["passed"]:
         raise typer.Exit(GATE_FAILED)
-
-
-def show(summary: dict, output: Path) -> None:
-    """Print a run's figures, what was served from the cache, and where to look."""
-    from erase_core.metrics.nudity import THRESHOLDS
-
-    metrics = summary["metrics"]
-    table = Table(
-        "metric",
-        "original",
-        "erased model",
-        "95 % interval",
-        title=f"{summary['name']}: {', '.join(c['concept'] for c in summary['spec']['concepts'])} erased",
-    )
-    for name, label in (
-        ("esr_1", "ESR-1 (erased concepts gone)"),
-        ("esr_5", "ESR-5"),
-        ("psr_1", "PSR-1 (all others kept)"),
-        ("psr_5", "PSR-5"),
-    ):
-        if name in metrics:
-            interval = f"{100 * metrics[f'{name}_low']:.1f} – {100 * metrics[f'{name}_high']:.1f} %"
-            table.add_row(label, f"{100 * metrics[f'{name}_original']:.1f} %", f"{100 * metrics[name]:.1f} %", interval)
-    for name, label in (("clip_score_erased", "CLIP score, erased"), ("clip_score_preserved", "CLIP score, others")):
-        if name in metrics:
-            before = metrics[name.replace("clip_score", "clip_score_original")]
-            table.add_row(
-                label,
-                f"{before:.1f}",
-                f"{metrics[name]:.1f}",
-                f"{metrics[f'{name}_low']:.1f} – {metrics[f'{name}_high']:.1f}",
-            )
-    for threshold in THRESHOLDS:
-        if (name := f"ner_{threshold}_erased") in metrics:
-            interval = f"{100 * metrics[f'{name}_low']:.1f} – {100 * metrics[f'{name}_high']:.1f} %"
-            before = f"{100 * metrics[f'ner_{threshold}_original_erased']:.1f} %"
-            table.add_row(f"NER above {threshold}", before, f"{100 * metrics[name]:.1f} %", interval)
-    for name, label in (
-        ("clip_distance", "image distance"),
-        ("lpips", "LPIPS"),
-        ("fid", "FID"),
-        ("kid", "KID"),
-        ("cmmd", "CMMD"),
-    ):
-        for role, of in (("erased", "erased"), ("preserved", "others"), ("general", "general prompts")):
-            if (key := f"{name}_{role}") in metrics:
-                interval = (
-                    f"{metrics[f'{key}_low']:.3f} – {metrics[f'{key}_high']:.3f}" if f"{key}_low" in metrics else ""
-                )
-                before = metrics.get(f"{name}_original_{role}")
-                table.add_row(
-                    f"{label}, {of}", "" if before is None else f"{before:.3f}", f"{metrics[key]:.3f}", interval
-                )
-    console.print(table)
-    worked = [stage for stage in summary["seconds"] if stage not in summary["cached"]]
-    if summary["cached"]:
-        console.print(f"Served from the cache: {', '.join(summary['cached'])}.")
-    if worked:
-        console.print("Computed: " + ", ".join(f"{stage} {summary['seconds'][stage]:.0f} s" for stage in worked) + ".")
-    if "attack_success" in metrics:
-        show_attacks(metrics, ", ".join(c["concept"] for c in summary["spec"]["concepts"]))
-    console.print("\nWhere to look:")
-    for name, what in (
-        ("report.html", "images before and after, plots, all scores"),
-        ("model", "the erased model, a diffusers folder"),
-        ("summary.json", "every figure"),
-    ):
-        console.print(f"  {output / name}  [dim]{what}[/dim]", highlight=False, soft_wrap=True)
-    console.print("  erase up  [dim]all runs, in the MLflow and Prefect pages[/dim]", highlight=False)
-
-
-def show_gate(summary: dict) -> None:
-    """Print what the gate said, and under which name and version the model is registered."""
-    model = "{name} version {version}".format(**summary["registered"])
-    if not summary["gate"]:
-        console.print(f"\nRegistered as {model}; the spec has no gate.", highlight=False)
-        return
-    if summary["gate"]["passed"]:
-        console.print(
-            f"\nGate passed: {model} [dim](erase models shows the champion)[/dim]", style="green", highlight=False
-        )
-    else:
-        reason = summary["gate"]["reason"]
-        console.print(f"\nGate failed: {model} is rejected: {reason}", style="red", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -702,19 +618,6 @@ def attack(
     figures = flow(checked, model)
     show_attacks(figures, concept)
     console.print(f"\nWhere to look: {Path(checked.output) / 'attacks.html'}", highlight=False, soft_wrap=True)
-
-
-def show_attacks(figures: dict[str, float], concept: str) -> None:
-    """Print each attack's success at its largest budget, beside the original's and the control's."""
-    table = Table(
-        "attack", "success", "95 % interval", "original", "control", title=f"Attempts to bring {concept} back"
-    )
-    for name in figures:
-        if name.startswith("attack_success_") and f"{name}_low" in figures:
-            span = f"{100 * figures[f'{name}_low']:.0f} – {100 * figures[f'{name}_high']:.0f} %"
-            shown = [f"{100 * figures[f'{name}{end}']:.0f} %" for end in ("", "_original", "_control")]
-            table.add_row(name.removeprefix("attack_success_"), shown[0], span, *shown[1:])
-    console.print(table)
 
 
 @app.command()
