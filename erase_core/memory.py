@@ -26,7 +26,7 @@ from . import methods
 from .files import read_json
 from .generation.sampler import DECODED_PIXELS
 from .models.attention import record_attention
-from .models.conditions import latent_shape
+from .models.conditions import latent_shape, pooled_size
 from .models.pipeline import DTYPES, device, resolve_folder
 from .models.source import PARTS, find_model
 from .models.trainable import trainable_names
@@ -166,8 +166,7 @@ def unet_inputs(unet: UNet2DConditionModel, length: int, rows: int) -> dict:
         "timestep": torch.zeros(rows, dtype=torch.long, device=device()),
         "encoder_hidden_states": torch.empty(rows, length, config.cross_attention_dim, dtype=dtype, device=device()),
     }
-    if config.addition_embed_type == "text_time":
-        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+    if pooled := pooled_size(unet):
         sizes = {"text_embeds": pooled, "time_ids": 6}
         given["added_cond_kwargs"] = {
             name: torch.empty(rows, size, dtype=dtype, device=device()) for name, size in sizes.items()

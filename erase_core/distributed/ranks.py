@@ -26,7 +26,7 @@ from .environment import FIRST_PORT, PORTS, NodeGroup, node_group, read_hostfile
 from .rank import FAILURES, WATCHED, read_failures
 
 LOG = "log.txt"
-EXPORTED = ("ERASE_HOME", FAILURES, "OMP_NUM_THREADS", "HF_HUB_OFFLINE")
+EXPORTED = ("ERASE_HOME", FAILURES, "OMP_NUM_THREADS", "MALLOC_MMAP_THRESHOLD_", "HF_HUB_OFFLINE")
 """What ranks on the hosts of a hostfile must know of this process's environment."""
 KEPT_LINES = 30
 GRACE_SECONDS = 10.0

@@ -52,13 +52,20 @@ class Layout:
 
 def layout_of(pipeline: DiffusionPipeline) -> Layout:
     """The layout that a pipeline's UNet reads. Images are conditioned as uncropped and of the model's own size."""
-    config = pipeline.unet.config
-    if config.addition_embed_type != "text_time":
+    pooled = pooled_size(pipeline.unet)
+    if not pooled:
         return Layout()
     _, height, width = latent_shape(pipeline.unet)
     size = (height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor)
-    pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
     return Layout(pooled, (*size, 0, 0, *size))
+
+
+def pooled_size(unet: UNet2DConditionModel) -> int:
+    """p, the length of the pooled embedding that a UNet reads beside six time ids; 0 for one that reads tokens alone."""
+    config = unet.config
+    if config.addition_embed_type != "text_time":
+        return 0
+    return config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
 
 
 def latent_shape(unet: UNet2DConditionModel) -> tuple[int, int, int]:
