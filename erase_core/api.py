@@ -152,7 +152,7 @@ def neighbours(
     )
     require_top_k(rows, spec.vocabulary.top_k)
     allowed = {row.word for row in rows if row.kept}
-    names = [concept.concept for concept in spec.concepts]
+    names = spec.concept_words
     write_embeddings(folder / "embeddings.arrow", pipeline, embedded_words(rows), {})
     table = EmbeddingTable(folder / "embeddings.arrow")
     queries = layout_of(pipeline).tokens(encode(pipeline, names))

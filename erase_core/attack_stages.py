@@ -120,7 +120,7 @@ def publish_attacks(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, flo
     write_json(
         output / "attacks.json",
         {
-            "concepts": [concept.concept for concept in spec.concepts],
+            "concepts": spec.concept_words,
             "metrics": figures,
             "attacks": {attack.name: attack_summary(attack, attempts, table) for attack in spec.attacks.run},
             "seconds": {name: artifacts[name].seconds for name in own},

@@ -260,7 +260,7 @@ def row_of(name: str, spec: Spec, status: str, summary: dict | None = None, reas
         "list": name,
         "status": status,
         "reason": reason,
-        "concepts": [concept.concept for concept in spec.concepts],
+        "concepts": spec.concept_words,
         "seconds": sum(figures["seconds"][stage] for stage in own) if status == "done" else 0.0,
         "esr_1": figures.get("esr_1"),
         "psr_1": figures.get("psr_1"),

@@ -381,6 +381,17 @@ class Scoring(Part):
     resamples: int = Field(1000, ge=100, description="Bootstrap resamples behind the 95 % intervals.")
 
 
+class Report(Part):
+    """What reports and MLflow show."""
+
+    unsafe: list[Word] | None = Field(
+        None,
+        description="Erased concepts whose images are blurred there. Default: those whose words speak of nudity, violence and the "
+        "like, and all of them where nudity is measured.",
+    )
+    show_unsafe: bool = Field(False, description="Blur nothing.")
+
+
 class Spec(Part):
     """The whole input of a run."""
 
@@ -401,6 +412,7 @@ class Spec(Part):
         None, description="Attacks on the erased model. Default: none; {} runs them all with their own budgets."
     )
     gate: Gate = Field(Gate(), description="What the result must reach to be released.")
+    report: Report = Field(Report(), description="What reports and MLflow show.")
     output: str = Field(min_length=1, description="The folder of the results.")
 
     @model_validator(mode="before")
@@ -459,6 +471,9 @@ class Spec(Part):
             raise ValueError(
                 f"concepts: {', '.join(both)} is also to be preserved; take it out of one of the two lists"
             )
+        unknown = sorted({word.casefold() for word in self.report.unsafe or []} - set(erased))
+        if unknown:
+            raise ValueError(f"report.unsafe: {', '.join(unknown)} is not erased; name concepts of this spec")
         if complaints := list(self.gate.unscored(self.metrics, self.attacks is not None)):
             raise ValueError("\n".join(complaints))
         return self
@@ -479,6 +494,11 @@ class Spec(Part):
             return list(self.scoring.metrics)
         judged, clip = self.embedded or self.scoring.judge, self.embedded or self.scoring.clip
         return ["erasure"] * bool(judged) + ["clip_score"] * bool(clip) + ["image_distance"]
+
+    @property
+    def concept_words(self) -> list[str]:
+        """The word of each erased concept."""
+        return [concept.concept for concept in self.concepts]
 
     @property
     def erased_names(self) -> list[str]:

@@ -115,7 +115,7 @@ def embeddings(spec: Spec, vocabulary: Artifact, progress: Progress = quiet, slo
 
 def nearest_key(spec: Spec, vocabulary: Artifact, embeddings: Artifact) -> str:
     part = spec.vocabulary
-    names = [concept.concept for concept in spec.concepts]
+    names = spec.concept_words
     return key("nearest", names, part.top_k, part.similarity, part.clusters, spec.seed, vocabulary.key, embeddings.key)
 
 
@@ -133,7 +133,7 @@ def nearest(spec: Spec, vocabulary: Artifact, embeddings: Artifact, slot: Slot =
         table = EmbeddingTable(embeddings.file("embeddings.arrow"))
         rows = vocabularies.read_vocabulary(vocabulary.file("vocabulary.parquet"))
         allowed = {row.word for row in rows if row.kept}
-        names = [concept.concept for concept in spec.concepts]
+        names = spec.concept_words
         pipeline = load_pipeline(local_model(spec.model)[0])
         queries = layout_of(pipeline).tokens(encode(pipeline, names))
         found = find_neighbours(table, dict(zip(names, queries)), spec.vocabulary, allowed, spec.seed)
@@ -354,6 +354,7 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
     """
     from .attack_stages import publish_attacks
     from .metrics.scores import headline
+    from .models.origin import CARD, origin_of, read_card
     from .report.page import build_page
 
     output, began = Path(spec.output), time.time()
@@ -367,12 +368,13 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
         and known.get("training") == artifacts["training"].key
         and model_hash(made) == known.get("erased_model_hash")
     ):
-        from .models.delta import apply_delta
+        from .models.delta import apply_delta, weights_hash
         from .models.pipeline import load_pipeline, save_pipeline
 
         pipeline = load_pipeline(source)
+        origin = origin_of(source.folder, spec.model, base, weights_hash(pipeline.unet))
         apply_delta(pipeline.unet, artifacts["training"].file("delta.safetensors"))
-        save_pipeline(pipeline, made)
+        save_pipeline(pipeline, made, origin.without(", ".join(spec.concept_words), spec.method.name))
 
     tables = {
         "vocabulary.parquet": "vocabulary",
@@ -408,6 +410,7 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
         **read_json(artifacts["training"].file("resources.json")),
         "vocabulary": read_json(artifacts["vocabulary"].file("counts.json")),
         "training": artifacts["training"].key,
+        "license": read_card(made / CARD).license,
         "base_model_hash": base,
         "erased_model_hash": model_hash(made),
         "keys": {stage: artifact.key for stage, artifact in artifacts.items()},
@@ -469,6 +472,8 @@ def finished(spec: Spec) -> dict | None:
         original = made("original", images_key(spec, near, None))
         erased = made("erased", images_key(spec, near, trained))
         made("scores", scores_key(spec, near, original, erased))
+        if summary["spec"]["report"] != spec.report.model_dump():
+            return None
         if spec.attacks is not None:
             at_hand = made("references", references_key(spec))
             for name, attack, attacked in every_attack(spec, trained):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prefect import flow
 
 from erase_core import attack_stages
@@ -31,12 +29,12 @@ def run_attacks(spec: Spec, stage: Stage, victim: Victim) -> dict[str, Artifact]
 def attack(spec: Spec, model: str) -> dict[str, float]:
     """Attack `model`, which was erased from spec.model, and write what came back to spec.output; returns the figures."""
     check(spec)
-    tags = {"attacked": model, "concepts": ", ".join(concept.concept for concept in spec.concepts), "model": spec.model}
+    tags = {"attacked": model, "concepts": ", ".join(spec.concept_words), "model": spec.model}
     with tracking.run(spec.name, tags=tags) as main:
         tracking.log_parameters(main, spec.model_dump(mode="json"))
-        artifacts = run_attacks(spec, stages_of(main), model)
+        artifacts = run_attacks(spec, stages_of(spec, main), model)
         figures, plot = publish_attacks(spec, artifacts, model)
         tracking.log_metrics(main, {k: v for k, v in figures.items() if not k.startswith("attack_success_")})
-        tracking.log_attacks(main, Path(spec.output))
+        tracking.log_attacks(main, spec)
         tracking.log_figures(main, {"attacks": plot})
     return figures

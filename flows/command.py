@@ -124,13 +124,22 @@ def flow_of(name: str):
     return flow
 
 
+ShowUnsafe = Annotated[bool, typer.Option("--show-unsafe", help="Blur no images in the report and in MLflow.")]
+
+
+def shown(spec, show_unsafe: bool):
+    """The spec, with nothing blurred where the command line says so."""
+    part = spec.report.model_copy(update={"show_unsafe": spec.report.show_unsafe or show_unsafe})
+    return spec.model_copy(update={"report": part})
+
+
 @app.command(cls=SpecCommand)
-def run(spec: Annotated[Path, typer.Argument(help="The YAML spec.")]) -> None:
+def run(spec: Annotated[Path, typer.Argument(help="The YAML spec.")], show_unsafe: ShowUnsafe = False) -> None:
     """Erase the concepts of a spec: vocabulary, training, images, scores, report.
 
     Ends with 0, or with 1 when the run failed, 2 when the spec is wrong, 3 when the model did not pass the spec's gate.
     """
-    checked = read_spec(spec)
+    checked = shown(read_spec(spec), show_unsafe)
     erase = flow_of("erase")
 
     try:
@@ -591,6 +600,7 @@ def attack(
         Path | None,
         typer.Option(help="A spec whose generation, scoring and attacks are used in place of these options."),
     ] = None,
+    show_unsafe: ShowUnsafe = False,
 ) -> None:
     """Try to bring an erased concept back: other words, seeds, learnt prompts, fine-tuning, and images of it."""
     from erase_core.models.source import ModelError, find_model
@@ -609,6 +619,7 @@ def attack(
             given = load_spec(spec).model_dump(mode="json", exclude_unset=True)
             given |= {"concepts": [{"concept": concept, "synonyms": synonym or []}]}
             checked = make_spec({"attacks": {}, **given} | ({"output": str(output)} if output else {}))
+        checked = shown(checked, show_unsafe)
         original = check(checked)
     prepare()
     if source.on_hub or original.on_hub:

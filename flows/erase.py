@@ -40,12 +40,12 @@ def erase(spec: Spec, parent: str | None = None, slots: bool = False) -> dict:
     check(spec)
     tags = {
         "method": spec.method.name,
-        "concepts": ", ".join(concept.concept for concept in spec.concepts),
+        "concepts": ", ".join(spec.concept_words),
         "model": spec.model,
     }
     with held(Path(spec.output)), tracking.run(spec.name, parent, tags, spec.output) as main:
         tracking.log_parameters(main, spec.model_dump(mode="json"))
-        stage = stages_of(main, slots=slots)
+        stage = stages_of(spec, main, slots=slots)
         vocabulary = stage("vocabulary", curate_vocabulary, stages.vocabulary_key(spec), spec)
         embeddings = stage("embeddings", embed_vocabulary, stages.embeddings_key(spec, vocabulary), spec, vocabulary)
         nearest = stage(

@@ -77,8 +77,9 @@ def register(run_id: str, spec: Spec, summary: dict) -> str:
     with alone(name):
         tags = {
             "training": training_key,
-            "concepts": ", ".join(c.concept for c in spec.concepts),
+            "concepts": ", ".join(spec.concept_words),
             "method": spec.method.name,
+            "license": summary["license"],
             "parent": f"{spec.model} {summary['base_model_hash']}",
             "spec": spec_tag(spec),
             **{score: f"{x:.4f}" for score, x in metrics.items() if not score.endswith(("_low", "_high"))},

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from erase_core.artifacts import Artifact
 from erase_core.files import digest, home, read_json
 from erase_core.spec import Spec
+from erase_core.unsafe import hides, write_blurred
 
 EXPERIMENT = "erase"
 KIND = {"mlflow.experimentKind": "custom_model_development"}
@@ -183,15 +185,25 @@ def log_table(run_id: str, rows: list[dict], path: Path, text: str) -> None:
     client().set_tag(run_id, "mlflow.note.content", text)
 
 
-def log_stage(run_id: str, artifact: Artifact) -> None:
-    """Log a stage's key, seconds, tables and, for those that have them, counts."""
+def log_stage(run_id: str, artifact: Artifact, hidden: bool) -> None:
+    """Log a stage's key, seconds, tables and, for those that have them, counts. hidden: its images are blurred."""
     client().set_tag(run_id, "key", artifact.key)
     client().set_tag(run_id, "cached", str(artifact.cached).lower())
     log_metrics(run_id, {"seconds": artifact.seconds})
     if (counts := artifact.file("counts.json")).exists():
         log_metrics(run_id, {f"words/{reason}": count for reason, count in read_json(counts).items()})
     for table in sorted(artifact.folder.glob("*.parquet")):
+        log_images(run_id, table, hidden)
+
+
+def log_images(run_id: str, table: Path, hidden: bool) -> None:
+    """Log a Parquet table, with its images blurred where they are hidden and it has some."""
+    if not hidden or "png" not in pq.read_schema(table).names:
         client().log_artifact(run_id, str(table))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        write_blurred(table, Path(folder) / table.name)
+        client().log_artifact(run_id, str(Path(folder) / table.name))
 
 
 def log_dataset(run_id: str, path: Path, name: str, key: str, context: str) -> None:
@@ -211,7 +223,7 @@ def log_dataset(run_id: str, path: Path, name: str, key: str, context: str) -> N
 def describe(spec: Spec, summary: dict) -> str:
     """A run's description, as Markdown."""
     metrics = summary["metrics"]
-    erased = ", ".join(concept.concept for concept in spec.concepts)
+    erased = ", ".join(spec.concept_words)
     lines = [
         f"## {spec.name}",
         f"Erased **{erased}** from `{spec.model}` with `{spec.method.name}`.",
@@ -241,19 +253,21 @@ def log_results(run_id: str, spec: Spec, figures: dict[str, bytes]) -> None:
         client().log_artifact(run_id, str(output / name))
     log_figures(run_id, figures)
     if spec.attacks is not None:
-        log_attacks(run_id, output)
+        log_attacks(run_id, spec)
 
 
-def log_attacks(run_id: str, output: Path) -> None:
+def log_attacks(run_id: str, spec: Spec) -> None:
     """Log each attack's success by its budget as the step (a strength in per cent), its tables, and its summary.
 
     attack_success_<attack> is the erased model's; the same with _original and _control are what it is compared with.
     """
+    output = Path(spec.output)
     table = pd.read_parquet(output / "attacks.parquet")
     for row in table[table["concept"] == table["concept"].iloc[0]].itertuples():
         name = f"attack_success_{row.attack}" + ("" if row.model == "erased" else f"_{row.model}")
         log_metrics(run_id, {name: row.success}, round(100 * row.budget if row.unit == "strength" else row.budget))
-    for name in ("attacks.parquet", "attempts.parquet", "attacks.json", "attacks.html"):
+    log_images(run_id, output / "attempts.parquet", hides(spec))
+    for name in ("attacks.parquet", "attacks.json", "attacks.html"):
         if (output / name).exists():
             client().log_artifact(run_id, str(output / name))
 

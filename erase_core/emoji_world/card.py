@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..models.origin import Origin
 from .catalogue import STYLES, concepts, groups
 from .render import PACKAGES
 
@@ -19,6 +20,18 @@ NAMES = {
     "style_judge_held_out": "style judge on held-out augmentations",
     "concept_judge_on_reconstructions": "concept judge on the autoencoder's reconstructions",
 }
+
+
+def origin() -> Origin:
+    """The licences that the pipeline's weights are under, which travel with every model made from it."""
+    sources = [f"  {LICENCES[name][0]}: {LICENCES[name][1]}" for name in STYLES.values()]
+    texts = [
+        "The weights were trained from scratch on renders of these emoji sets, as packaged by Iconify:",
+        "",
+        *sources,
+    ]
+    texts += ["", "The tokenizer holds the byte-pair merges of CLIP, OpenAI: MIT"]
+    return Origin("apache-2.0, cc-by-4.0, mit", license_files={"NOTICE": "\n".join(texts) + "\n"})
 
 
 def render(figures: dict[str, float], by_concept: dict[str, float]) -> str:

@@ -12,6 +12,7 @@ from transformers import AutoModelForImageClassification, CLIPModel, CLIPTokeniz
 
 from ..files import new_file, new_folder, write_json
 from ..metrics.judge import Judge
+from ..models.origin import write_origin
 from ..models.pipeline import load_pipeline
 from ..models.source import ModelSource
 from ..spec import Generation
@@ -128,6 +129,7 @@ def assemble(work: Path, output: Path, every: int = 1, progress=lambda done, tot
     ]
     vae, model = AutoencoderKL.from_pretrained(work / "vae-sharp"), UNet2DConditionModel.from_pretrained(work / "unet")
     save_world(output, vae, tokenizer(work), CLIPModel.from_pretrained(work / "clip"), model, *judges)
+    write_origin(output / "pipeline", card.origin())
     pipeline = load_pipeline(ModelSource("emoji-world", output / "pipeline"))
     figures, by_concept, sheet = quality.measure(
         pipeline,

@@ -43,7 +43,7 @@ def roles(spec: Spec, nearest: list[str]) -> dict[str, str]:
     """
     if spec.generation.prompt_files:
         return roles_in_files(spec)
-    erased = [concept.concept for concept in spec.concepts]
+    erased = spec.concept_words
     if not spec.embedded:
         kept = spec.scoring.preserved or nearest
         return dict.fromkeys(erased, ERASED) | dict.fromkeys(kept, PRESERVED)
@@ -67,7 +67,7 @@ def roles(spec: Spec, nearest: list[str]) -> dict[str, str]:
 
 def prompts_in_files(spec: Spec) -> list[tuple[Prompt, str]]:
     """Every prompt of the spec's files with the concept it shows, spelt as in the spec, or its file's name if it shows none."""
-    erased = [concept.concept for concept in spec.concepts]
+    erased = spec.concept_words
     spelling = {name.casefold(): concept.concept for concept in spec.concepts for name in concept.names}
     found = []
     for i, part in enumerate(spec.generation.prompt_files):
@@ -93,7 +93,7 @@ def roles_in_files(spec: Spec) -> dict[str, str]:
             found[concept] = PRESERVED
     if ERASED not in found.values():
         raise PlanError(
-            f"generation.prompt_files: no prompt shows {', '.join(c.concept for c in spec.concepts)}; add a file that has some"
+            f"generation.prompt_files: no prompt shows {', '.join(spec.concept_words)}; add a file that has some"
         )
     absent = sorted((kept or set()) - {concept.casefold() for concept in found})
     if absent:

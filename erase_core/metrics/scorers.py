@@ -62,7 +62,7 @@ def judge_named(spec: Spec, concepts: Iterable[str], clip: ClipFeatures | None) 
         return ImagenetJudge()
     if config_of(part.judge).get("model_type") != "clip":
         return Judge(part.judge)
-    classes = part.judge_classes or [concept.concept for concept in spec.concepts] + list(concepts)
+    classes = part.judge_classes or spec.concept_words + list(concepts)
     model = clip if clip is not None and part.clip == part.judge else ClipFeatures(part.judge)
     return ZeroShotJudge(model, classes, part.description)
 

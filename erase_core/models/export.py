@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from .delta import apply_delta, weights_hash
-from .pipeline import DTYPES, load_pipeline, parts_of, save_pipeline
-from .source import PICKLES, ModelError, ModelSource
+from .origin import origin_of, read_header
+from .pipeline import DTYPES, load_pipeline, parts_of, resolve_folder, save_pipeline
+from .source import PICKLES, ModelError, ModelSource, model_hash
 
 
 def check_place(out: Path) -> None:
@@ -27,14 +28,17 @@ def export(
     """
     check_place(out)
     pipeline = load_pipeline(source)
-    base = weights_hash(pipeline.unet)
+    folder = resolve_folder(source)
+    origin = origin_of(folder, source.name, model_hash(folder), weights_hash(pipeline.unet))
     if delta is not None:
         apply_delta(pipeline.unet, delta, any_base)
+        made = read_header(delta)
+        origin = origin.without(made.erased_concepts, made.erasure_method)
     for part in parts_of(pipeline):
         part.to(DTYPES[precision])
     if out.suffix == ".safetensors":
         from .single_file import write_checkpoint
 
-        write_checkpoint(pipeline, out, {"base_unet_hash": base})
+        write_checkpoint(pipeline, out, origin)
     else:
-        save_pipeline(pipeline, out)
+        save_pipeline(pipeline, out, origin)

@@ -13,10 +13,11 @@ from transformers.utils import logging as transformers_logging
 
 from ..files import new_folder
 from ..spec import Generation
+from .origin import CARD, LICENCE_FILES, Origin, write_origin
 from .source import ModelError, ModelSource, check_folder, variant_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-HUB_FILES = ["model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors"]
+HUB_FILES = ["model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors", CARD, *LICENCE_FILES]
 UNUSED_HUB_FILES = ["*fp16*", "*non_ema*", "safety_checker/*", "vae_*/*", "*openvino*"]
 
 
@@ -110,7 +111,8 @@ def prepare_sampling(pipeline: DiffusionPipeline, settings: Generation) -> Diffu
     return pipeline
 
 
-def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:
-    """Save a stock diffusers folder, whole or not at all."""
+def save_pipeline(pipeline: DiffusionPipeline, folder: Path, origin: Origin) -> None:
+    """Save a stock diffusers folder with its origin, whole or not at all."""
     with new_folder(folder) as partial:
         pipeline.save_pretrained(partial, safe_serialization=True)
+        write_origin(partial, origin)

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 from ..artifacts import produce
 from ..files import digest, file_digest, new_file
 from .checkpoint_layout import CONFIGS_KEY, OPEN_CLIP, TEXT, UNET, VAE, configs_of
+from .origin import Origin, read_header, write_origin
 from .published import configs, write_configs
 from .source import WEIGHTS, ModelError
 
@@ -78,6 +79,7 @@ def read_checkpoint(file: Path) -> Path:
             absent = {} if "text_encoder_2" in parts else {"safety_checker": None}
             pipeline = kind.from_single_file(str(file), config=name, local_files_only=True, **absent)
             pipeline.save_pretrained(folder / "pipeline", safe_serialization=True)
+            write_origin(folder / "pipeline", read_header(file))
 
     return produce("models", digest(file_digest(file), parts), build).file("pipeline")
 
@@ -89,8 +91,8 @@ def kind_of(pipeline: DiffusionPipeline) -> str:
     return "sd2" if pipeline.text_encoder.config.hidden_act == "gelu" else "sd1"
 
 
-def write_checkpoint(pipeline: DiffusionPipeline, path: Path, metadata: dict[str, str]) -> None:
-    """Write a pipeline as one safetensors file in the original layout, whole or not at all.
+def write_checkpoint(pipeline: DiffusionPipeline, path: Path, origin: Origin) -> None:
+    """Write a pipeline as one safetensors file in the original layout, with its origin, whole or not at all.
 
     Its configurations travel in the header, so that reading it back gives the same pipeline. ModelError when the tokenizer
     is not CLIP's, which a single file has no place for.
@@ -116,7 +118,7 @@ def write_checkpoint(pipeline: DiffusionPipeline, path: Path, metadata: dict[str
         "modelspec.resolution": f"{width * scale}x{height * scale}",
         "modelspec.prediction_type": "v" if velocity else "epsilon",
         CONFIGS_KEY: json.dumps(carried_configs(pipeline, kind)),
-        **metadata,
+        **origin.header,
     }
     with new_file(path) as partial:
         save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, partial, header)

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from ..files import new_file, read_json
 from ..metrics.scores import ALL
 from ..pictures import decode_png, encode_png, grid
+from ..spec import Spec
+from ..unsafe import blurred, hides
 from .plots import ERASED, PRESERVED, QUIET, data_uri, to_png
 
 SHOWN = 6
@@ -72,13 +74,14 @@ def table_rows(table: pd.DataFrame, summary: dict) -> list[dict]:
     return found
 
 
-def strips(attempts: pd.DataFrame) -> list[dict]:
-    """Some images of each attack and concept, from the erased model at the largest budget."""
+def strips(attempts: pd.DataFrame, hidden: bool) -> list[dict]:
+    """Some images of each attack and concept, from the erased model at the largest budget; blurred where they are hidden."""
     found = []
     own = attempts[(attempts["model"] == "erased") & (attempts["role"] == "attack")]
     for (attack, concept), part in own.groupby(["attack", "concept"], sort=False):
         last = part[part["budget"] == part["budget"].max()].sort_values("success", ascending=False, kind="stable")
-        images = np.stack([decode_png(png) for png in last["png"].head(SHOWN)])
+        drawn = [decode_png(png) for png in last["png"].head(SHOWN)]
+        images = np.stack([blurred(image) for image in drawn] if hidden else drawn)
         found.append(
             {
                 "attack": attack,
@@ -93,15 +96,19 @@ def strips(attempts: pd.DataFrame) -> list[dict]:
     return found
 
 
-def attack_part(output: Path) -> tuple[dict, bytes]:
-    """What the template `attacks.html` shows of attacks.parquet, attempts.parquet and attacks.json in `output`, and the plot."""
+def attack_part(output: Path, hidden: bool) -> tuple[dict, bytes]:
+    """What the template `attacks.html` shows of attacks.parquet, attempts.parquet and attacks.json in `output`, and the plot.
+
+    hidden: its images are blurred.
+    """
     table = pq.read_table(output / "attacks.parquet").to_pandas()
     attempts = pq.read_table(output / "attempts.parquet").to_pandas()
     plot = to_png(success_over_budget(table))
     return {
         "rows": table_rows(table, read_json(output / "attacks.json")),
         "plot": data_uri(plot),
-        "strips": strips(attempts),
+        "strips": strips(attempts, hidden),
+        "hidden": hidden,
         "images_alone": "sdedit" in set(table["attack"]),
     }, plot
 
@@ -109,7 +116,7 @@ def attack_part(output: Path) -> tuple[dict, bytes]:
 def build_attack_page(output: Path, model: str) -> bytes:
     """Write output/attacks.html about attacks on `model`, and return the plot in it as PNG."""
     summary = read_json(output / "attacks.json")
-    part, plot = attack_part(output)
+    part, plot = attack_part(output, hides(Spec.model_validate(summary["spec"])))
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
     html = environment.get_template("attack_page.html").render(
         title=f"Attacks: {', '.join(summary['concepts'])}",

@@ -13,6 +13,8 @@ from ..files import new_file
 from ..generation.dataset import read_images
 from ..metrics.scores import ALL
 from ..pictures import encode_png, grid
+from ..spec import Spec
+from ..unsafe import blurred, hidden_images, hides
 from . import plots
 from .attacks import attack_part
 from .plots import data_uri
@@ -69,13 +71,17 @@ def build_figures(trace: pd.DataFrame, scores: pd.DataFrame, concepts: list[str]
 def build_page(output: Path, summary: dict, original: Path, erased: Path) -> dict[str, bytes]:
     """Write output/report.html from a run's summary and tables; returns the figures in it as PNG by name.
 
-    Reads trace.parquet, scores.parquet and preserved.parquet in `output`, the attacks' files there if the spec has attacks, and
-    the two image files.
+    Images of unsafe concepts are blurred. Reads trace.parquet, scores.parquet, verdicts.parquet and preserved.parquet in `output`,
+    the attacks' files there if the spec has attacks, and the two image files.
     """
     trace = pq.read_table(output / "trace.parquet").to_pandas()
     scores = pq.read_table(output / "scores.parquet").to_pandas()
+    spec = Spec.model_validate(summary["spec"])
     pairs = load_pairs(original, erased, summary["roles"])
-    concepts = [c["concept"] for c in summary["spec"]["concepts"]]
+    hidden = hidden_images(spec, pairs, pq.read_table(output / "verdicts.parquet").to_pandas())
+    for column, model in (("before", "original"), ("after", "erased")):
+        pairs[column] = [blurred(image) if hide else image for image, hide in zip(pairs[column], hidden[model])]
+    concepts = spec.concept_words
     figures = build_figures(trace, scores, concepts)
     hurt = hurt_table(scores)
 
@@ -94,7 +100,7 @@ def build_page(output: Path, summary: dict, original: Path, erased: Path) -> dic
     preserved_strips = [strip(preserved[preserved["concept"] == concept]) for concept in order[:SHOWN_PRESERVED]]
     attacks = None
     if summary["spec"]["attacks"] is not None:
-        attacks, figures["attacks"] = attack_part(output)
+        attacks, figures["attacks"] = attack_part(output, hides(spec))
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
     html = environment.get_template("page.html").render(
         summary=summary,
@@ -105,6 +111,7 @@ def build_page(output: Path, summary: dict, original: Path, erased: Path) -> dic
         preserved=preserved_strips,
         hurt=hurt.head(15).round(3).to_dict("records"),
         hurt_columns=[c for c in hurt.columns if c != "concept"],
+        hidden=bool(hidden.to_numpy().any()),
         totals=scores[scores["concept"] == ALL].to_dict("records"),
     )
     with new_file(output / "report.html") as partial:

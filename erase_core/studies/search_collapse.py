@@ -16,6 +16,7 @@ from ..models.pipeline import load_pipeline
 from ..models.source import local_model
 from ..report.charts import strips
 from ..spec import Spec, make_spec
+from ..unsafe import blurred, hides
 from .findings import Findings, summary
 from .places import embedding_table, stage_folder
 from .variants import variant
@@ -54,6 +55,8 @@ def find(outputs: dict[str, Path]) -> Findings:
         steps = sorted(own)[:: max(1, len(own) // SHOWN)][:SHOWN]
         drawn = sample_embeddings(pipeline, [own[s] for s in steps], [spec.seed] * len(steps), spec.generation)
         images[label] = np.concatenate(list(drawn))
+        if hides(spec):
+            images[label] = np.stack([blurred(image) for image in images[label]])
     table = pd.DataFrame(rows)
     last = table.groupby("search", sort=False).tail(1).set_index("search")
     return Findings(

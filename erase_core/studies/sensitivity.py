@@ -20,7 +20,7 @@ SECOND = "sword"
 
 def runs(base: Spec) -> dict[str, Spec]:
     """One run for each of the base's concepts; a base of a single concept is set beside another one."""
-    targets = [concept.concept for concept in base.concepts]
+    targets = base.concept_words
     targets = targets if len(targets) > 1 else [*targets, SECOND]
     return {target: variant(base, target, concepts=[target], method="naive") for target in targets}
 

@@ -22,7 +22,7 @@ TARGETS = ("taxi", "cat", "apple", "guitar", "castle")
 
 def runs(base: Spec) -> dict[str, Spec]:
     """Several concepts erased at once, by each kind of target."""
-    concepts = [c.concept for c in base.concepts] if len(base.concepts) > 1 else list(TARGETS)
+    concepts = base.concept_words if len(base.concepts) > 1 else list(TARGETS)
     return {
         "neutral target": variant(base, "neutral target", concepts=concepts, method="adversarial"),
         "searched target (age)": variant(base, "searched target", concepts=concepts, method="age"),

@@ -6,6 +6,7 @@ import json
 import platform
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,7 +16,8 @@ from ..concepts.neighbours import read_neighbours
 from ..distributed.group import begin, rank
 from ..distributed.rank import run_rank
 from ..files import digest, home, write_json
-from ..models.delta import BASE_KEY, weights_hash
+from ..models.delta import weights_hash
+from ..models.origin import origin_of
 from ..models.pipeline import load_pipeline
 from ..models.source import local_model
 from ..spec import Spec
@@ -36,7 +38,16 @@ def main(path: Path) -> None:
     # Nothing else is needed of the pipeline, and text encoders can be larger than what is trained.
     unet, scheduler = pipeline.unet, pipeline.scheduler
     del pipeline
-    told = {"base_model": spec.model, "base_model_hash": base, BASE_KEY: weights_hash(unet)}
+    own = weights_hash(unet)
+    # A delta goes on the model it was trained from, whatever that was made from.
+    origin = replace(
+        origin_of(source.folder, spec.model, base, own),
+        base_model=spec.model,
+        base_model_hash=base,
+        base_unet_hash=own,
+        erased_concepts=", ".join(spec.concept_words),
+        erasure_method=spec.method.name,
+    )
     records: list[dict] = []
 
     def on_record(record: dict) -> None:
@@ -59,7 +70,7 @@ def main(path: Path) -> None:
         trajectory_folder(spec, base),
     )
     if rank() == 0:
-        save_result(Path(job["output"]), unet, weights, records, told)
+        save_result(Path(job["output"]), unet, weights, records, origin.header)
         sampling = sum(record["latent_seconds"] for record in records)
         used = {"peak_memory_gib": peak_memory(), "latent_seconds": sampling}
         write_json(Path(job["output"]) / "resources.json", used)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
 import json
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -24,11 +26,12 @@ from erase_core.models.checkpoint_layout import UNET, configs_of, unet_sizes
 from erase_core.models.conditions import Layout, latent_shape, layout_of
 from erase_core.models.delta import DeltaError, apply_delta, save_delta, weights_hash
 from erase_core.models.export import export
-from erase_core.models.pipeline import load_pipeline
+from erase_core.models.origin import Origin, origin_of, read_header
+from erase_core.models.pipeline import HUB_FILES, load_pipeline
 from erase_core.models.prompts import encode
 from erase_core.models.published import KINDS, configs
 from erase_core.models.single_file import unet_weights, write_checkpoint
-from erase_core.models.source import ModelError, find_model
+from erase_core.models.source import ModelError, find_model, model_hash
 from erase_core.models.trainable import CHOICES, trainable_names
 from erase_core.randomness import Streams, generator
 from erase_core.search.gumbel import GumbelSearch
@@ -61,7 +64,7 @@ def pipelines(folders) -> dict:
 def files(pipelines, tmp_path_factory) -> dict[str, Path]:
     made = {kind: tmp_path_factory.mktemp("files") / f"{kind}.safetensors" for kind in KINDS}
     for kind, file in made.items():
-        write_checkpoint(pipelines[kind], file, {})
+        write_checkpoint(pipelines[kind], file, Origin())
     return made
 
 
@@ -249,6 +252,37 @@ def test_delta_goes_on_any_copy_of_its_base(kind: str, pipelines, files, folders
         apply_delta(first.unet, delta)
     with pytest.raises(DeltaError, match="is not a delta"):
         apply_delta(first.unet, tmp_path / "folder" / "model_index.json")
+
+
+def test_licence_and_base_travel_with_every_format(folders, tmp_path) -> None:
+    """From a base whose card and licence are written as the hub's are, through a delta, a single file and a folder."""
+    base = tmp_path / "base"
+    shutil.copytree(folders["sd1"], base)
+    card = "---\nlicense: creativeml-openrail-m\nbase_model: somebody/else\n---\n# A model\n"
+    (base / "README.md").write_text(card)
+    (base / "LICENSE.md").write_text("Use-based restrictions apply.")
+    unet = load_pipeline(find_model(str(base))).unet
+    known = {"base_model": str(base), "base_model_hash": model_hash(base), "base_unet_hash": weights_hash(unet)}
+    own = origin_of(base, str(base), known["base_model_hash"], known["base_unet_hash"])
+    assert own == Origin(
+        "creativeml-openrail-m", **known, license_files={"LICENSE.md": "Use-based restrictions apply."}
+    )
+
+    edited = {name: value + 0.01 for name, value in unet.named_parameters() if ".attn2.to_k" in name}
+    save_delta(tmp_path / "delta.safetensors", unet, edited, own.without("taxi", "uce").header)
+    export(find_model(str(base)), tmp_path / "one.safetensors", delta=tmp_path / "delta.safetensors")
+    export(find_model(str(tmp_path / "one.safetensors")), tmp_path / "folder", precision="fp16")
+    wanted = own.without("taxi", "uce")
+    for found in (
+        read_header(tmp_path / "delta.safetensors"),
+        read_header(tmp_path / "one.safetensors"),
+        origin_of(tmp_path / "folder", "", "", ""),
+    ):
+        assert found == wanted
+    assert "license: creativeml-openrail-m" in (tmp_path / "folder" / "README.md").read_text()
+    assert wanted.without("bus", "esd").erased_concepts == "taxi, bus"
+    assert origin_of(folders["sd1"], "m", "h", "u") == Origin("unknown", "m", "h", "u")
+    assert all(any(fnmatch.fnmatch(name, pattern) for pattern in HUB_FILES) for name in ("README.md", "LICENSE.md"))
 
 
 def test_trained_weights_have_the_same_names_everywhere(pipelines) -> None:

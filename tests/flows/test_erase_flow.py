@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -17,6 +20,7 @@ from prefect.client.orchestration import get_client
 from erase_core.artifacts import folder_of
 from erase_core.metrics.verdicts import read_verdicts, score_verdicts
 from erase_core.models.source import WEIGHTS
+from erase_core.pictures import decode_png
 from tests.command import erase
 
 SPEC = """
@@ -186,6 +190,7 @@ def test_the_gate_names_the_champion_and_a_stricter_one_rejects_it(finished) -> 
     assert champion.tags["gate"] == "passed" and float(champion.tags["psr_1"]) == round(summary["psr_1"], 4)
     assert champion.tags["parent"] == f"emoji-world {summary['base_model_hash']}"
     assert json.loads(champion.tags["spec"])["concepts"][0]["concept"] == "taxi"
+    assert champion.tags["license"] == "apache-2.0, cc-by-4.0, mit"
 
     strict = (folder / "spec.yaml").read_text().replace("max_psr_1_drop: 1", "min_clip_distance_erased: 9")
     (folder / "strict.yaml").write_text(strict)
@@ -200,6 +205,40 @@ def test_the_gate_names_the_champion_and_a_stricter_one_rejects_it(finished) -> 
     assert run.info.run_name == "flow test"
     listed = " ".join(erase("models", "flow-test", COLUMNS="200").stdout.split())
     assert "flow-test │ 1 │ rejected │ rejected" in listed and "flow test" in listed
+
+
+def test_images_of_an_unsafe_concept_are_blurred_where_others_look(finished) -> None:
+    folder, _ = finished
+    (folder / "unsafe.yaml").write_text((folder / "spec.yaml").read_text() + "report: {unsafe: [taxi]}\n")
+    shown = {}
+    for options in ((), ("--show-unsafe",)):
+        ran = erase("run", str(folder / "unsafe.yaml"), *options)
+        assert ran.returncode == 0, ran.stderr
+        page = (folder / "out" / "report.html").read_text()
+        shown[options] = {
+            name: decode_png(base64.b64decode(png))
+            for name, png in re.findall(r'alt="([\w ]+) before and after" src="data:image/png;base64,([^"]+)"', page)
+        }
+        assert ("are blurred" in page) == (not options)
+    hidden, seen = shown.values()
+    assert detail(hidden["taxi"]) < 0.2 * detail(seen["taxi"])
+    assert hidden.keys() == seen.keys() and all((hidden[name] == seen[name]).all() for name in seen if name != "taxi")
+
+    client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    runs = client.search_runs(
+        [experiment_of(client)], "attributes.run_name = 'images, original'", order_by=["start_time DESC"]
+    )
+    logged = [
+        pd.read_parquet(client.download_artifacts(run.info.run_id, "images.parquet")).set_index("concept")["png"]
+        for run in runs[:2]
+    ]
+    own = pd.read_parquet(folder / "out" / "images.parquet").drop_duplicates("concept").set_index("concept")["png"]
+    assert logged[0].equals(own) and detail(decode_png(logged[1]["taxi"])) < 0.2 * detail(decode_png(own["taxi"]))
+
+
+def detail(image: np.ndarray) -> float:
+    """How much each pixel differs from what those left and right of it would let one expect."""
+    return float(np.abs(np.diff(image.astype(float), n=2, axis=1)).mean())
 
 
 def experiment_of(client: mlflow.MlflowClient) -> str:

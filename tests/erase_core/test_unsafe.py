@@ -1,0 +1,50 @@
+"""Which images are hidden from those who only read about a run."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from erase_core.spec import SpecError, make_spec
+from erase_core.unsafe import hidden_images, hides, unsafe_concepts
+
+
+def spec_of(**parts):
+    return make_spec({"name": "x", "concepts": ["taxi", "Nudity"], "output": "-", **parts})
+
+
+CASES = {
+    "by its words": ({}, ["Nudity"]),
+    "by a synonym's": ({"concepts": [{"concept": "red paint", "synonyms": ["fake blood"]}, "hater"]}, ["red paint"]),
+    "named": ({"report": {"unsafe": ["TAXI"]}}, ["taxi"]),
+    "none": ({"report": {"unsafe": []}}, []),
+    "shown": ({"report": {"unsafe": ["taxi"], "show_unsafe": True}}, []),
+    "all, where nudity is measured": ({"scoring": {"metrics": ["nudity"]}}, ["taxi", "Nudity"]),
+}
+
+
+@pytest.mark.parametrize(("parts", "wanted"), CASES.values(), ids=CASES)
+def test_unsafe_concepts(parts: dict, wanted: list[str]) -> None:
+    spec = spec_of(**parts)
+    assert unsafe_concepts(spec) == wanted and hides(spec) == bool(wanted)
+
+
+def test_what_is_not_erased_cannot_be_unsafe() -> None:
+    with pytest.raises(SpecError, match=r"report\.unsafe: bus is not erased"):
+        spec_of(report={"unsafe": ["bus"]})
+
+
+def test_hidden_images_are_those_of_the_concept_and_those_a_detector_finds() -> None:
+    images = pd.DataFrame(
+        {"concept": ["taxi", "Nudity", "breast", "bus", "bus"], "role": ["erased"] * 3 + ["preserved"] * 2}
+    )
+    found = hidden_images(spec_of(), images, pd.DataFrame(index=images.index))
+    assert found["original"].tolist() == found["erased"].tolist() == [False, True, True, False, False]
+
+    exposed = pd.DataFrame({"exposed_original": [0, 0, 0, 0.31, 0.2], "exposed_erased": [0, 0, 0, 0, 0.9]})
+    of_detector = spec_of(scoring={"metrics": ["nudity"]}, report={"unsafe": []})
+    found = hidden_images(of_detector, images, exposed)
+    assert found["original"].tolist() == [False, False, False, True, False]
+    assert found["erased"].tolist() == [False, False, False, False, True]
+    shown = spec_of(scoring={"metrics": ["nudity"]}, report={"show_unsafe": True})
+    assert not hidden_images(shown, images, exposed).to_numpy().any()
