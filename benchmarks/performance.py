@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import inspect
 import json
 import os
 import platform
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +20,30 @@ import torch
 
 from erase_core.api import load
 from erase_core.files import new_file, write_json
+from erase_core.report import plots
 from infra.environment import prepare
 
-from . import generation_speed, pairs, profile_step, step_speed, time_to_quality, vocabulary_speed
+from . import (
+    generation_speed,
+    list_growth,
+    pairs,
+    pipeline_speed,
+    profile_step,
+    step_speed,
+    time_to_quality,
+    unet_growth,
+    vocabulary_speed,
+)
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 PAGE = ROOT / "docs" / "performance.md"
-WORDS, CONCEPTS = [100, 1000, 10_000, 45_000], [1, 5, 20, 50]
+PICTURE = ROOT / "docs" / "performance.png"
+WORDS, CONCEPTS, LISTS = [100, 1000, 10_000, 49_408], [1, 5, 20, 50], [1, 3, 10, 30]
+
+
+Found = tuple[str, dict | None]
+"""A part's text, and, where a cost grows with something, the curve."""
 
 
 def ratios(found: list[pairs.Ratio]) -> str:
@@ -48,73 +62,93 @@ def exponent(rows: list[dict], x: str, y: str) -> float:
     return float(np.polyfit(np.log([row[x] for row in rows]), np.log([row[y] for row in rows]), 1)[0])
 
 
-def step(pipeline, rounds: int) -> str:
+def step(pipeline, rounds: int) -> Found:
     """## A training step against the published loop"""
-    return ratios(step_speed.against_published(pipeline, rounds))
+    return ratios(step_speed.against_published(pipeline, rounds)), None
 
 
-def profile(pipeline, rounds: int) -> str:
+def variants(pipeline, rounds: int) -> Found:
+    """## Arithmetic and layout of a step
+
+    Against the defaults: float32, contiguous, not compiled.
+    """
+    return ratios(step_speed.against_variants(pipeline, rounds)), None
+
+
+def profile(pipeline, rounds: int) -> Found:
     """## Where a step's time goes"""
-    return table(profile_step.measure(pipeline, rounds), {"part": "", "share": ".1%", "milliseconds": ".1f"})
+    rows = profile_step.measure(pipeline, rounds)
+    return table(rows, {"part": "", "share": ".1%", "milliseconds": ".1f"}), None
 
 
-def words(pipeline, rounds: int) -> str:
-    """## The size of the vocabulary"""
+def grown(
+    rows: list[dict], x: str, formats: dict[str, str], y: str = "seconds", what: str = "a step's seconds"
+) -> Found:
+    """A table of how a cost grows, with its fitted exponent, and the curve."""
+    curve = {"x": x, "y": what, "points": [[row[x], row[y]] for row in rows]}
+    return f"{table(rows, formats)}\n\nFitted exponent of {what}: {exponent(rows, x, y):.3f}.", curve
+
+
+def words(pipeline, rounds: int) -> Found:
+    """## Growth with the vocabulary"""
     rows = list(step_speed.growth_with_words(pipeline, WORDS, rounds))
-    first = rows[0]
     for row in rows:
-        row["ratio"] = float(np.median([a / b for a, b in zip(row["rounds"], first["rounds"])]))
-    shown = table(rows, {"words": "d", "seconds": ".3f", "ratio": ".2f", "peak_gib": ".2f"})
-    return shown + f"\n\nFitted exponent of a step's seconds: {exponent(rows, 'words', 'seconds'):.3f}."
+        row["ratio"] = float(np.median([a / b for a, b in zip(row["rounds"], rows[0]["rounds"])]))
+    return grown(rows, "words", {"words": "d", "seconds": ".3f", "ratio": ".2f", "peak_gib": ".2f"})
 
 
-def concepts(pipeline, rounds: int) -> str:
-    """## The number of concepts erased at once"""
+def concepts(pipeline, rounds: int) -> Found:
+    """## Growth with the number of concepts erased at once"""
     rows = list(step_speed.growth_with_concepts(pipeline, CONCEPTS))
-    shown = table(rows, {"concepts": "d", "seconds": ".3f", "sampling": ".1f"})
-    return shown + f"\n\nFitted exponent of a step's seconds: {exponent(rows, 'concepts', 'seconds'):.3f}."
+    return grown(rows, "concepts", {"concepts": "d", "seconds": ".3f", "sampling": ".1f"})
 
 
-def generation(pipeline, rounds: int) -> str:
+def lists(pipeline, rounds: int) -> Found:
+    """## Growth with the number of lists"""
+    rows = list(list_growth.growth(LISTS))
+    return grown(rows, "lists", {"lists": "d", "seconds": ".1f"}, what="a batch's seconds")
+
+
+def unets(pipeline, rounds: int) -> Found:
+    """## Growth with the UNet"""
+    rows = list(unet_growth.growth())
+    return grown(rows, "parameters", {"unet": "", "parameters": ",d", "seconds": ".2f", "peak_gib": ".2f"})
+
+
+def generation(pipeline, rounds: int) -> Found:
     """## Images against a loop of stock pipeline calls"""
     found, apart = generation_speed.measure(pipeline, rounds)
     told = ", ".join(f"{name} {value:.4f}" for name, value in apart.items())
-    return ratios(found) + f"\n\nMean difference of the images, in levels of 255: {told}."
+    return ratios(found) + f"\n\nMean difference of the images, in levels of 255: {told}.", None
 
 
-def samplers(pipeline, rounds: int) -> str:
+def samplers(pipeline, rounds: int) -> Found:
     """## How few steps are enough"""
     rows = generation_speed.judged(pipeline).to_dict("records")
-    return table(rows, {"sampler": "", "steps": "d", "right": ".1%"})
+    return table(rows, {"sampler": "", "steps": "d", "right": ".1%"}), None
 
 
-def vocabulary(pipeline, rounds: int) -> str:
+def vocabulary(pipeline, rounds: int) -> Found:
     """## Encoding and top-K"""
-    return ratios(vocabulary_speed.measure(pipeline, rounds))
+    return ratios(vocabulary_speed.measure(pipeline, rounds)), None
 
 
-def startup(pipeline, rounds: int) -> str:
-    """## Start-up"""
-
-    def command(*arguments: str) -> Callable[[], object]:
-        return lambda: subprocess.run([sys.executable, *arguments], capture_output=True, check=True, cwd=ROOT)
-
-    found = [
-        pairs.compared(
-            "erase --help / an empty Python", command("-m", "flows.command", "--help"), command("-c", ""), rounds
-        )
-    ]
-    return ratios(found)
+def startup(pipeline, rounds: int) -> Found:
+    """## Start-up and stages side by side"""
+    rows = pipeline_speed.measure(rounds)
+    return table(rows, {"what": "", "seconds": ".2f", "low": ".2f", "high": ".2f"}), None
 
 
-def quality(pipeline, rounds: int) -> str:
+def quality(pipeline, rounds: int) -> Found:
     """## Time to a model of the same quality"""
     rows = time_to_quality.measure(pipeline)
     forms = {"loop": "", "steps": "d", "seconds": ".0f", "esr_1": ".1%", "psr_1": ".1%", "psr_1_original": ".1%"}
-    return table(rows, {**forms, "reached": ""})
+    return table(rows, {**forms, "reached": ""}), None
 
 
-PARTS = (step, profile, words, concepts, generation, samplers, vocabulary, startup, quality)
+PARTS = (
+    step, variants, profile, words, concepts, lists, unets, generation, samplers, vocabulary, startup, quality,
+)  # fmt: skip
 
 
 def machine() -> str:
@@ -141,20 +175,41 @@ def main() -> None:
     for part in PARTS:
         if part.__name__ in wanted:
             print(part.__doc__, flush=True)
-            write_json(RESULTS / f"{part.__name__}.json", {"text": part(pipeline, given.rounds), "machine": machine()})
+            text, curve = part(pipeline, given.rounds)
+            found = {"text": text, "machine": machine()} | ({"curve": curve} if curve else {})
+            write_json(RESULTS / f"{part.__name__}.json", found)
             write_page()
     print(f"\nWhere to look: {PAGE}")
 
 
 def write_page() -> None:
+    """Write the page, and the picture of all curves on it, from what every part left."""
     lines = [(ROOT / "benchmarks" / "performance_head.md").read_text(encoding="utf-8").strip()]
+    curves = {}
     for part in PARTS:
         kept = RESULTS / f"{part.__name__}.json"
         if kept.exists():
             found = json.loads(kept.read_text(encoding="utf-8"))
-            lines += ["", part.__doc__, "", found["text"], "", f"Measured on: {found['machine']}"]
+            lines += ["", inspect.getdoc(part), "", found["text"], "", f"Measured on: {found['machine']}"]
+            if "curve" in found:
+                curves[inspect.getdoc(part).removeprefix("## ")] = found["curve"]
+    if curves:
+        lines += ["", "## The curves", "", "![How costs grow, in logarithms](performance.png)"]
+        with new_file(PICTURE) as partial:
+            partial.write_bytes(picture(curves))
     with new_file(PAGE) as partial:
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def picture(curves: dict[str, dict]) -> bytes:
+    """A panel a curve, both axes in logarithms, as PNG."""
+    figure, axes = plots.plt.subplots(1, len(curves), figsize=(3.2 * len(curves), 2.8), squeeze=False)
+    for axis, (title, curve) in zip(axes[0], curves.items()):
+        x, y = zip(*curve["points"])
+        axis.plot(x, y, "o-", color=plots.PRESERVED, markersize=4)
+        axis.set(xscale="log", yscale="log", xlabel=curve["x"], ylabel=curve["y"], ylim=(min(y) / 3, max(y) * 3))
+        axis.set_title(title, fontsize=9)
+    return plots.to_png(figure)
 
 
 if __name__ == "__main__":

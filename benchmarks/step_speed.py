@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
+import torch
 from diffusers import StableDiffusionPipeline
 
 from erase_core.api import neighbours
+from erase_core.concepts.embeddings import EmbeddingTable, write_embeddings
+from erase_core.concepts.nearest import top_k
+from erase_core.models.conditions import latent_shape
+from erase_core.models.prompts import encode
 from erase_core.models.trainable import CHOICES
 from erase_core.spec import Spec, make_spec
 from erase_core.training.candidates import conditions_of, erased_concepts
 from erase_core.training.loop import train
 
 from . import reference_loop
-from .pairs import Ratio
+from .pairs import Ratio, compared
 
 FEW, STEPS = 100, 12
 
@@ -87,13 +93,49 @@ def against_published(pipeline: StableDiffusionPipeline, rounds: int) -> list[Ra
     return [Ratio(claim, median(ours) / batch, median(theirs), median(ratios), min(ratios), max(ratios))]
 
 
+def against_variants(pipeline: StableDiffusionPipeline, rounds: int) -> list[Ratio]:
+    """The UNet's forward and backward pass for the eight samples of an update, done in other ways."""
+
+    def passes(autocast: bool = False, last: bool = False, compiled: bool = False) -> Callable[[], None]:
+        layout = torch.channels_last if last else torch.contiguous_format
+        unet = copy.deepcopy(pipeline.unet).to(memory_format=layout)
+        for name, parameter in unet.named_parameters():
+            parameter.requires_grad_(CHOICES["xattn"](name))
+        z = torch.randn(8, *latent_shape(unet)).to(memory_format=layout)
+        t, c = torch.full((8,), 500), torch.randn(8, 32, unet.config.cross_attention_dim)
+        called = torch.compile(unet) if compiled else unet
+
+        def work() -> None:
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                made = called(z, t, encoder_hidden_states=c).sample
+            made.float().square().mean().backward()
+
+        return work
+
+    ways = {
+        "bf16 autocast, fp32 weights": passes(autocast=True),
+        "channels_last": passes(last=True),
+        "torch.compile": passes(compiled=True),
+    }
+    plain = passes()
+    return [compared(name, way, plain, rounds) for name, way in ways.items()]
+
+
 def growth_with_words(pipeline: StableDiffusionPipeline, sizes: list[int], rounds: int) -> Iterator[dict]:
-    """Seconds of a step and this process's largest memory so far, for each number of words to choose among, small to large."""
+    """Seconds of a step and this process's largest memory so far, for each number of words to choose among, small to large.
+
+    The words are the tokenizer's tokens, all of them and unfiltered, nearest first.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder, given = Path(name), {}
+        tokens = sorted(pipeline.tokenizer.get_vocab(), key=pipeline.tokenizer.get_vocab().get)
+        write_embeddings(folder / "embeddings.arrow", pipeline, tokens, {})
+        table = EmbeddingTable(folder / "embeddings.arrow")
+        every = top_k(table, encode(pipeline, ["taxi"])[0], len(tokens), "cosine", set(tokens))
         for size in sizes:
             spec = spec_of(["taxi"], "clip-tokens", size)
-            given[size] = (spec, prepared(pipeline, spec, folder))
+            concepts = erased_concepts(spec, pipeline, table, {"taxi": every[:size]})
+            given[size] = (spec, (concepts, conditions_of(spec, pipeline)))
             step_seconds(pipeline, *given[size], folder)
         found = {size: [] for size in sizes}
         for _ in range(rounds):

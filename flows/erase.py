@@ -21,7 +21,7 @@ from tasks.vocabulary import curate_vocabulary, embed_vocabulary, find_nearest
 
 from .attack import run_attacks
 from .missed import catch_up_once
-from .tracked import stages_of
+from .tracked import beside, stages_of
 
 
 @flow(name="erase", flow_run_name="{spec.name}", log_prints=True, on_running=[catch_up_once])
@@ -29,8 +29,8 @@ def erase(spec: Spec, parent: str | None = None, slots: bool = False) -> dict:
     """Erase the concepts of a spec from its model, preserving the concept that is hurt most, and prove both.
 
     Stages: vocabulary → embeddings → nearest → training → images (original, erased) → scores → attacks, if the spec has some →
-    publish → register. Each is served from the cache when nothing it depends on has changed. Returns the run's summary. Raises
-    InUse while another run has the output.
+    publish → register. The original's images are drawn beside the training where there is room for both. Each is served from the
+    cache when nothing it depends on has changed. Returns the run's summary. Raises InUse while another run has the output.
 
     Args:
         spec: What to erase, from which model, how, and what the result must reach.
@@ -51,10 +51,12 @@ def erase(spec: Spec, parent: str | None = None, slots: bool = False) -> dict:
         nearest = stage(
             "nearest", find_nearest, stages.nearest_key(spec, vocabulary, embeddings), spec, vocabulary, embeddings
         )
-        training = stage(
-            "training", erase_concepts, stages.training_key(spec, nearest, embeddings), spec, nearest, embeddings
-        )
-        original = stage("images, original", draw_images, stages.images_key(spec, nearest, None), spec, nearest, None)
+        originals = ("images, original", draw_images, stages.images_key(spec, nearest, None), spec, nearest, None)
+        with beside(spec, stage, *originals) as drawn:
+            training = stage(
+                "training", erase_concepts, stages.training_key(spec, nearest, embeddings), spec, nearest, embeddings
+            )
+            original = drawn()
         erased = stage(
             "images, erased", draw_images, stages.images_key(spec, nearest, training), spec, nearest, training
         )

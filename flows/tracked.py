@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from erase_core.artifacts import Artifact
 from erase_core.spec import Spec
 from erase_core.unsafe import hides
-from tasks import tracking
+from tasks import progress, tracking
 from tasks.caching import call
 
 Stage = Callable[..., Artifact]
@@ -27,3 +31,31 @@ def stages_of(spec: Spec, main: str, **untold: object) -> Stage:
             return artifact
 
     return stage
+
+
+@contextlib.contextmanager
+def beside(training: Spec, stage: Stage, *arguments: object) -> Iterator[Callable[[], Artifact]]:
+    """Run a stage in a thread beside what the block does, which is `training`; yields what waits for its result.
+
+    Where the training leaves no room, the stage begins when its result is asked for. A block that fails stops it.
+    """
+    from erase_core.models.pipeline import spare_device
+
+    device = spare_device(training.training.processes)
+    if device is None:
+        yield lambda: stage(*arguments)
+        return
+    stopping = threading.Event()
+
+    def work() -> Artifact:
+        progress.stopping.set(stopping)
+        with device:
+            return stage(*arguments)
+
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(contextvars.copy_context().run, work)
+        try:
+            yield found.result
+        except BaseException:
+            stopping.set()
+            raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 console = Console(stderr=True)
 SECONDS_BETWEEN_UPDATES = 5.0
+stopping: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("stopping", default=None)
+"""Set when what a task works for has failed."""
+
+
+class Stopped(RuntimeError):
+    """A task that was stopped because what it worked for has failed."""
 
 
 @contextlib.contextmanager
@@ -37,6 +44,8 @@ def reporting(label: str, key: str) -> Iterator[Callable[..., None]]:
 
         def report(done: int, total: int, note: str = "") -> None:
             nonlocal last
+            if (stop := stopping.get()) is not None and stop.is_set():
+                raise Stopped(f"{label}: stopped after {done} of {total}")
             bars.update(bar, completed=done, total=total, note=note)
             if done == total or time.monotonic() - last > SECONDS_BETWEEN_UPDATES:
                 last = time.monotonic()

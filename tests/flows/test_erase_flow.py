@@ -41,7 +41,8 @@ def finished(tmp_path_factory):
     """One run of the command, and the folder of its results."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "spec.yaml").write_text(SPEC.format(output=folder / "out"))
-    ran = erase("run", str(folder / "spec.yaml"))
+    # A thread each: room for two stages at once.
+    ran = erase("run", str(folder / "spec.yaml"), OMP_NUM_THREADS="1")
     assert ran.returncode == 0, ran.stderr
     return folder, ran
 
@@ -69,6 +70,25 @@ def test_every_result_is_there(finished) -> None:
         "publish",
     }
     assert "ESR-1" in ran.stdout and "report.html" in ran.stdout
+
+
+def test_the_original_s_images_are_drawn_beside_the_training(finished) -> None:
+    summary = json.loads((finished[0] / "out" / "summary.json").read_text())
+    began, seconds = summary["began"], summary["seconds"]
+    assert began["original"] < began["training"] + seconds["training"]
+    assert began["erased"] >= max(began[stage] + seconds[stage] for stage in ("training", "original"))
+
+
+def test_a_training_that_fails_stops_the_drawing_beside_it(tmp_path) -> None:
+    wild = SPEC.format(output=tmp_path / "out").replace("latent_steps: 4", "latent_steps: 4, learning_rate: 1e6")
+    long = wild.replace("seeds: [0], steps: 4", "seeds: [0, 1, 2, 3], steps: 200, batch_size: 1")
+    (tmp_path / "spec.yaml").write_text(long)
+    ran = erase("run", str(tmp_path / "spec.yaml"), OMP_NUM_THREADS="1")
+    assert ran.returncode == 1 and "Diverged" in ran.stderr and "Traceback" not in ran.stderr
+    client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    ended = client.search_runs([experiment_of(client)], order_by=["start_time DESC"], max_results=10)
+    status = {run.info.run_name: run.info.status for run in reversed(ended)}
+    assert status["training"] == status["images, original"] == "FAILED"
 
 
 def test_the_exported_verdicts_score_as_the_run_did(finished) -> None:
