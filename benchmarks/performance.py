@@ -140,10 +140,15 @@ def startup(pipeline, rounds: int) -> Found:
 
 
 def quality(pipeline, rounds: int) -> Found:
-    """## Time to a model of the same quality"""
+    """## Time to a model of the same quality
+
+    ESR-1 of at least 98 % and PSR-1 no more than 3 points below the original's, for the taxi. Ours is timed with nothing kept from
+    an earlier run. The published loop has our learning rate, with which it gets further than with its own, and ten times as long;
+    *whole* is what its 1,000 steps take at the pace that was seen.
+    """
     rows = time_to_quality.measure(pipeline)
-    forms = {"loop": "", "steps": "d", "seconds": ".0f", "esr_1": ".1%", "psr_1": ".1%", "psr_1_original": ".1%"}
-    return table(rows, {**forms, "reached": ""}), None
+    rates = {"esr_1": ".1%", "psr_1": ".1%", "psr_1_original": ".1%"}
+    return table(rows, {"loop": "", "steps": "d", "seconds": ".0f", "whole": ".0f", **rates, "reached": ""}), None
 
 
 PARTS = (

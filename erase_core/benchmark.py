@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
 from . import methods
 from .emoji_world.catalogue import STYLES, with_article
+from .files import digest
+from .models.source import local_model
 from .spec import Spec
+from .stages import VERSIONS
 from .studies.variants import GIVEN, variant
 
 TUNING, HELD_OUT = "objects-tuning", "objects-held-out"
@@ -88,7 +92,37 @@ def spec_of(cell: Cell, base: Spec) -> Spec:
     )
 
 
-def row_of(cell: Cell, summary: dict) -> dict:
+def key_of(cell: Cell, base: Spec) -> str:
+    """The hash of all that a run's figures depend on, but for the machine: its spec, its model, and the versions of the stages."""
+    spec = spec_of(cell, base)
+    told = spec.model_dump(mode="json", exclude={"name", "output", "report", "gate"})
+    return digest("benchmark", VERSIONS, local_model(spec.model)[1], told)
+
+
+def known_rows(path: Path, base: Spec) -> dict[str, dict]:
+    """The rows of a table of runs, by their keys: those that would come out the same again. Empty without a table."""
+    if not path.exists():
+        return {}
+    found = {}
+    for row in pd.read_parquet(path).to_dict("records"):
+        cell = Cell(*(row[name] for name in ("task", "case", "method", "seed")))
+        if cell.method in methods.names() and row["key"] == key_of(cell, base):
+            found[row["key"]] = row
+    return found
+
+
+def order_of(row: dict) -> tuple:
+    """Where a row stands in the table of runs: by task, case, method and seed, each in the order that it is listed in."""
+    names = methods.names()
+    return (
+        TASKS.index(row["task"]),
+        list(cases(row["task"])).index(row["case"]),
+        names.index(row["method"]),
+        row["seed"],
+    )
+
+
+def row_of(cell: Cell, summary: dict, key: str) -> dict:
     """A finished run as a row of the benchmark's table of runs."""
     figures = summary["metrics"]
     # The latents are shared: the run that happens to come first would pay for the others.
@@ -100,6 +134,7 @@ def row_of(cell: Cell, summary: dict) -> dict:
         **{name: every.get(name) for name in METRICS},
         **original,
         "mlflow_run": summary["mlflow_run"],
+        "key": key,
     }
 
 

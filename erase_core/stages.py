@@ -35,10 +35,10 @@ from .spec import Spec
 
 VERSIONS = {
     "vocabulary": 1,
-    "embeddings": 1,
-    "nearest": 1,
+    "embeddings": 2,
+    "nearest": 2,
     "training": 6,
-    "images": 2,
+    "images": 3,
     "scores": 3,
     "references": 1,
     "attack": 1,

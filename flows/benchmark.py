@@ -23,43 +23,56 @@ SEEDS = [0, 1, 2]
 
 @flow(name="benchmark", flow_run_name="{base.name}", log_prints=True, on_running=[catch_up_once])
 def benchmark(
-    base: Spec, methods: list[str] | None = None, tasks: list[str] | None = None, seeds: list[int] = SEEDS
+    base: Spec,
+    methods: list[str] | None = None,
+    tasks: list[str] | None = None,
+    seeds: list[int] = SEEDS,
+    runs: Path | None = None,
 ) -> str:
     """Run methods × tasks × seeds and write the table; returns it as Markdown.
 
-    Stages that are there already are served from the cache, so an interrupted benchmark goes on and a method can be added
-    without running the others again. After each run the tables (runs.parquet, table.parquet, benchmark.md) hold all that is
-    finished.
+    A run that is in the table of runs already, with the same key, is not run again, wherever it was run; so an interrupted
+    benchmark goes on, several machines can share it, and a method can be added without running the others again. After each run
+    the tables (runs.parquet, table.parquet, benchmark.md) hold all that is known.
 
     Args:
         base: What every run starts from; its output is the benchmark's folder.
         methods: Names of methods. Default: all.
         tasks: Names of tasks. Default: all.
         seeds: Each method runs on each task with each of these seeds.
+        runs: The table of runs that is taken up and added to. Default: runs.parquet in the output.
     """
     methods, tasks = methods or known.names(), tasks or list(core.TASKS)
     core.known(methods, tasks)
     cells = core.cells(methods, tasks, seeds)
-    specs = [core.spec_of(cell, base) for cell in cells]
-    for spec in specs:
+    specs = {core.key_of(cell, base): core.spec_of(cell, base) for cell in cells}
+    for spec in specs.values():
         check(spec)
     folder = Path(base.output)
     folder.mkdir(parents=True, exist_ok=True)
+    runs = runs or folder / "runs.parquet"
+    rows = core.known_rows(runs, base)
     with tracking.run(base.name, tags={"benchmark": base.name}) as run_id:
-        rows = []
-        for cell, spec in zip(cells, specs):
-            print(f"benchmark: {cell.label} ({len(rows) + 1} of {len(cells)})")
-            rows.append(core.row_of(cell, erase(spec, parent=run_id)))
-            runs = pd.DataFrame(rows)
-            table = core.table(runs)
-            text = core.markdown(table)
-            for name, frame in (("runs", runs), ("table", table)):
-                with new_file(folder / f"{name}.parquet") as partial:
-                    frame.to_parquet(partial, index=False)
-            with new_file(folder / "benchmark.md") as partial:
-                partial.write_text(text, encoding="utf-8")
-        for name in ("runs.parquet", "table.parquet", "benchmark.md"):
-            tracking.client().log_artifact(run_id, str(folder / name))
+        for number, (cell, (key, spec)) in enumerate(zip(cells, specs.items())):
+            print(f"benchmark: {cell.label} ({number + 1} of {len(cells)}){', known' if key in rows else ''}")
+            if key not in rows:
+                rows[key] = core.row_of(cell, erase(spec, parent=run_id), key)
+            text = write_tables(list(rows.values()), runs, folder)
+        for path in (runs, folder / "table.parquet", folder / "benchmark.md"):
+            tracking.client().log_artifact(run_id, str(path))
         tracking.client().set_tag(run_id, "mlflow.note.content", text)
     create_markdown_artifact(text, key="benchmark", description=base.name)
+    return text
+
+
+def write_tables(rows: list[dict], runs: Path, folder: Path) -> str:
+    """Write the table of runs, and to the folder the table of their means as Parquet and as Markdown, which is returned."""
+    every = pd.DataFrame(sorted(rows, key=core.order_of))
+    table = core.table(every)
+    text = core.markdown(table)
+    for path, frame in ((runs, every), (folder / "table.parquet", table)):
+        with new_file(path) as partial:
+            frame.to_parquet(partial, index=False)
+    with new_file(folder / "benchmark.md") as partial:
+        partial.write_text(text, encoding="utf-8")
     return text

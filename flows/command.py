@@ -479,6 +479,10 @@ def benchmark(
     seeds: Annotated[str, typer.Option(help="Whole numbers, with commas between.")] = "0,1,2",
     spec: Annotated[Path | None, typer.Option(help="The spec every run starts from.")] = None,
     output: Annotated[Path | None, typer.Option(help="The benchmark's folder, in place of the spec's output.")] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option(help="A Parquet table of runs to take up and add to. Default: runs.parquet in the folder."),
+    ] = None,
 ) -> None:
     """Run every method on every task with every seed, and print the table. Goes on where it was interrupted."""
     from erase_core import benchmark as core
@@ -493,7 +497,7 @@ def benchmark(
         base = base.model_copy(update={"output": str(output or "results/benchmark"), "name": "benchmark"})
     flow = flow_of("benchmark")
 
-    console.print(flow(base, names, wanted, numbers), markup=False, highlight=False, soft_wrap=True)
+    console.print(flow(base, names, wanted, numbers, runs), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,14 @@ class EmbeddingTable:
 
     def __len__(self) -> int:
         return len(self.words)
+
+    def tensors(self, column: str) -> Iterator[torch.Tensor]:
+        """All rows as they are on disk, float16, a piece at a time; to be read only."""
+        for chunk in self.chunks[column]:
+            with warnings.catch_warnings():
+                # The map cannot be written to, which torch has no way to say of a tensor.
+                warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+                yield torch.from_numpy(chunk)
 
     def rows(self, indices: Iterable[int], column: str = "embedding") -> torch.Tensor:
         """Embeddings float32 [len(indices), L, d], or pooled ones [len(indices), p]."""

@@ -9,7 +9,8 @@ from ..spec import Vocabulary
 from .embeddings import EmbeddingTable
 from .neighbours import Neighbour
 
-CHUNK = 1024
+CHUNK = 128
+"""Rows read together, so few that they stay in a core's cache."""
 
 
 def similarities(table: EmbeddingTable, query: torch.Tensor, similarity: str, column: str = "embedding") -> np.ndarray:
@@ -19,13 +20,14 @@ def similarities(table: EmbeddingTable, query: torch.Tensor, similarity: str, co
     """
     flat = query.detach().float().reshape(-1).cpu()
     found = []
-    for chunk in table.chunks[column]:
-        for start in range(0, len(chunk), CHUNK):
-            rows = torch.from_numpy(chunk[start : start + CHUNK].astype(np.float32)).flatten(1)
+    length = flat.norm()
+    for chunk in table.tensors(column):
+        for part in chunk.flatten(1).split(CHUNK):
+            rows = part.float()
             if similarity == "cosine":
-                found.append(torch.cosine_similarity(rows, flat[None]))
+                found.append((rows @ flat) / (rows.norm(dim=1) * length).clamp(min=1e-8))
             else:
-                found.append(-torch.linalg.vector_norm(rows - flat[None], dim=1))
+                found.append(-torch.linalg.vector_norm(rows.sub_(flat), dim=1))
     return torch.cat(found).numpy()
 
 

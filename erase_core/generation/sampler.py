@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
+from ..cores import share_rows
 from ..models.conditions import latent_shape, layout_of
 from ..models.prompts import encode
 from ..spec import Generation
@@ -67,6 +69,10 @@ def sample_embeddings(
     (unconditional,) = encode(pipeline, [""])
     guided = settings.guidance_scale > 1
     device, dtype, layout = pipeline.device, pipeline.unet.dtype, layout_of(pipeline)
+
+    def predict(z: torch.Tensor, condition: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return pipeline.unet(z, t, **layout.arguments(condition)).sample
+
     for start in range(0, len(embeddings), settings.batch_size):
         rows = slice(start, start + settings.batch_size)
         scheduler = make_scheduler(pipeline, settings)
@@ -83,7 +89,7 @@ def sample_embeddings(
             condition = torch.cat([unconditional.to(condition).expand_as(condition), condition])
         for t in timesteps:
             inputs = scheduler.scale_model_input(torch.cat([z, z]) if guided else z, t)
-            prediction = pipeline.unet(inputs, t, **layout.arguments(condition)).sample
+            prediction = share_rows(functools.partial(predict, t=t), inputs, condition)
             if guided:
                 without, with_condition = prediction.chunk(2)
                 prediction = without + settings.guidance_scale * (with_condition - without)
@@ -96,7 +102,7 @@ def decode(pipeline: DiffusionPipeline, latents: torch.Tensor) -> np.ndarray:
     vae = pipeline.vae
     pixels_of_one = latents.shape[-2] * latents.shape[-1] * pipeline.vae_scale_factor**2
     parts = latents.to(vae.dtype).split(max(1, DECODED_PIXELS // pixels_of_one))
-    chunks = [vae.decode(part / vae.config.scaling_factor).sample for part in parts]
+    chunks = [share_rows(lambda rows: vae.decode(rows / vae.config.scaling_factor).sample, part) for part in parts]
     pixels = (torch.cat(chunks).float() / 2 + 0.5).clamp(0, 1) * 255
     return pixels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 

@@ -8,6 +8,7 @@ import torch
 from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..cores import share_rows
 from .conditions import layout_of
 
 
@@ -45,7 +46,7 @@ def encode_batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield, batch by batch and in order, what `embed` gives of the texts."""
     for start in range(0, len(texts), batch_size):
-        yield embed(pipeline, texts[start : start + batch_size])
+        yield share_rows(lambda part: embed(pipeline, part), texts[start : start + batch_size])
 
 
 def encode(pipeline: DiffusionPipeline, texts: list[str], empty_as_text: bool = False) -> torch.Tensor:

@@ -42,7 +42,7 @@ def run(method: str, case: str, seed: int, psr: float) -> dict:
         "peak_memory_gib": 1.5,
         "mlflow_run": "r",
     }
-    return benchmark.row_of(benchmark.Cell("unsafe", case, method, seed), summary)
+    return benchmark.row_of(benchmark.Cell("unsafe", case, method, seed), summary, "k")
 
 
 def test_table_is_mean_and_spread() -> None:
@@ -63,6 +63,24 @@ def test_attacks_have_a_column_when_they_were_made() -> None:
     assert "| 50.0 ± 0.0 | 10 ± 0 |" in benchmark.markdown(benchmark.table(runs)).replace("  ", " ")
     assert "| attacks |" in benchmark.markdown(benchmark.table(runs))
     assert "attacks" not in benchmark.markdown(benchmark.table(runs.assign(attack_success=None)))
+
+
+def test_rows_are_taken_up_while_they_would_come_out_the_same(tmp_path: Path, monkeypatch) -> None:
+    base = parse_spec(f"name: b\nconcepts: [taxi]\noutput: {tmp_path / 'out'}")
+    cell = benchmark.Cell("unsafe", "weapon", "naive", 0)
+    key = benchmark.key_of(cell, base)
+    row = {**run("naive", "weapon", 0, 0.2), "key": key}
+    other = {**run("gone", "weapon", 0, 0.2), "key": "of a method that is no longer there"}
+    pd.DataFrame([row, other]).to_parquet(tmp_path / "runs.parquet")
+    assert list(benchmark.known_rows(tmp_path / "runs.parquet", base)) == [key]
+    assert benchmark.known_rows(tmp_path / "none.parquet", base) == {}
+
+    elsewhere = parse_spec(f"name: other\nconcepts: [taxi]\noutput: {tmp_path / 'elsewhere'}")
+    assert benchmark.key_of(cell, elsewhere) == key
+    shorter = parse_spec(f"name: b\nconcepts: [taxi]\noutput: {tmp_path / 'out'}\ntraining: {{steps: 7}}")
+    assert benchmark.known_rows(tmp_path / "runs.parquet", shorter) == {}
+    monkeypatch.setitem(benchmark.VERSIONS, "training", -1)
+    assert benchmark.known_rows(tmp_path / "runs.parquet", base) == {}
 
 
 def test_unknown_names_are_refused() -> None:

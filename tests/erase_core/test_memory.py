@@ -10,6 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from typer.testing import CliRunner
 
+from benchmarks import memory
 from erase_core.memory import Alive, bytes_of, images_forecast, parts_of, training_forecast
 from erase_core.models.published import configs, write_configs
 from erase_core.spec import Spec, make_spec
@@ -122,3 +123,14 @@ def test_plan_says_it_and_writes_nothing(tmp_path: Path) -> None:
     found = json.loads(CliRunner().invoke(app, ["plan", str(spec), "--json"]).stdout)
     assert found["training"]["ranks"] == 2 and 0.2 < found["training"]["peak_gib"] < 3
     assert not out.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_step_of_the_full_configuration_takes_what_was_planned(tmp_path: Path) -> None:
+    """Stable Diffusion 1.4 with random weights: one step of the training, in a rank of its own."""
+    model, changes = memory.CASES["Stable Diffusion 1.4, cross-attention"]
+    spec = memory.spec_of(model, changes, tmp_path)
+    planned, held = memory.forecast(spec, "training"), memory.measured(spec, "training")
+    print(f"planned {planned:.2f} GiB, held {held:.2f} GiB")
+    assert held < 20 and planned == pytest.approx(held, rel=0.15)
