@@ -8,7 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from prefect import State, Task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.client.schemas.objects import TaskRun
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -20,6 +22,11 @@ stopping: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVa
 
 class Stopped(RuntimeError):
     """A task that was stopped because what it worked for has failed."""
+
+
+def worth_retrying(task: Task, run: TaskRun, state: State) -> bool:
+    """A retry_condition_fn: a task that was stopped is not begun again."""
+    return not isinstance(state.result(raise_on_failure=False), Stopped)
 
 
 @contextlib.contextmanager
