@@ -27,6 +27,7 @@ test: $(READY) browser postgresql
 bench: $(READY) browser postgresql compose
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[templates]'
 	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m benchmarks.attack_table
 	$(BIN)/python -m benchmarks.performance
 
 lint: $(READY)

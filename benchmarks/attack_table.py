@@ -103,7 +103,7 @@ def sections(found: dict[str, dict[str, dict]]) -> Iterator[str]:
         f"cent. PSR-1 is over all other concepts; the original's is {100 * mean['psr_1_original'].mean():.1f} %. Success is at "
         "the budget that served the attacker best: "
         + ", ".join(f"{attack['name']} {'/'.join(map(str, attack['budgets']))}" for attack in ATTACKS)
-        + "."
+        + ". A figure is of 24 images, eight a concept (16 for seeds and words, of which one has to succeed)."
     )
     head = ["model", "ESR-1", "PSR-1", *names]
     rows = [
