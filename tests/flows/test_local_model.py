@@ -43,7 +43,6 @@ def test_local_folder(tiny_folder: Path, tmp_path: Path) -> None:
     assert "esr_1" not in summary and summary["clip_score_preserved"] >= 0 and summary["pixel_distance_erased"] >= 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "form"),
     [(kind, form) for kind in KINDS for form in ("folder", "file")],
