@@ -143,7 +143,7 @@ def quality(pipeline, rounds: int) -> Found:
     """## Time to a model of the same quality
 
     ESR-1 of at least 98 % and PSR-1 no more than 3 points below the original's, for the taxi. Ours is timed with nothing kept from
-    an earlier run. The published loop has our learning rate, with which it gets further than with its own, and ten times as long;
+    an earlier run. The published loop has our learning rate, fifty times its own, and ten times as long;
     *whole* is what its 1,000 steps take at the pace that was seen.
     """
     rows = time_to_quality.measure(pipeline)
