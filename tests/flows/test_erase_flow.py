@@ -80,7 +80,11 @@ def test_the_original_s_images_are_drawn_beside_the_training(finished) -> None:
 
 
 def test_a_training_that_fails_stops_the_drawing_beside_it(tmp_path) -> None:
-    wild = SPEC.format(output=tmp_path / "out").replace("latent_steps: 4", "latent_steps: 4, learning_rate: 1e6")
+    wild = (
+        SPEC.format(output=tmp_path / "out")
+        .replace("flow test", "wild")
+        .replace("latent_steps: 4", "latent_steps: 4, learning_rate: 1e6")
+    )
     long = wild.replace("seeds: [0], steps: 4", "seeds: [0, 1, 2, 3], steps: 200, batch_size: 1")
     (tmp_path / "spec.yaml").write_text(long)
     ran = erase("run", str(tmp_path / "spec.yaml"), OMP_NUM_THREADS="1")
