@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -41,8 +42,6 @@ def growth(counts: list[int]) -> Iterator[dict]:
 
 def own_home(folder: Path) -> dict[str, str]:
     """The environment of a command that begins with nothing."""
-    import os
-
     places = ("PREFECT_HOME", "PREFECT_LOCAL_STORAGE_PATH", "MLFLOW_TRACKING_URI", "MPLCONFIGDIR")
     kept = {name: value for name, value in os.environ.items() if name not in places}
     return {**kept, "ERASE_HOME": str(folder / "home")}
