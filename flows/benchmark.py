@@ -57,7 +57,8 @@ def benchmark(
             print(f"benchmark: {cell.label} ({number + 1} of {len(cells)}){', known' if key in rows else ''}")
             if key not in rows:
                 rows[key] = core.row_of(cell, erase(spec, parent=run_id), key)
-            text = write_tables(list(rows.values()), runs, folder)
+                write_tables(list(rows.values()), runs, folder)
+        text = write_tables(list(rows.values()), runs, folder)
         for path in (runs, folder / "table.parquet", folder / "benchmark.md"):
             tracking.client().log_artifact(run_id, str(path))
         tracking.client().set_tag(run_id, "mlflow.note.content", text)

@@ -31,9 +31,9 @@ def test_benchmark_and_an_added_method(tmp_path: Path) -> None:
     second = erase("benchmark", "--methods", "uce,naive", *common)
     assert second.returncode == 0, second.stderr
     runs = pd.read_parquet(tmp_path / "out" / "runs.parquet")
-    assert list(runs["method"]) == ["uce", "naive"] and runs["mlflow_run"].nunique() == 2
+    assert list(runs["method"]) == ["naive", "uce"] and runs["mlflow_run"].nunique() == 2
     assert runs["kid_preserved"].notna().all() and (runs["peak_memory_gib"] > 0.1).all()
-    assert runs["mlflow_run"][0] == before["mlflow_run"][0] and runs["key"][0] == before["key"][0]
+    assert runs["mlflow_run"][1] == before["mlflow_run"][0] and runs["key"][1] == before["key"][0]
     summary = json.loads((tmp_path / "out" / "runs" / "unsafe-weapon-uce-0" / "summary.json").read_text())
     assert summary["cached"] == []
     assert "| original |" in (tmp_path / "out" / "benchmark.md").read_text()
