@@ -6,7 +6,11 @@ import os
 import tempfile
 from pathlib import Path
 
-HOME = Path(tempfile.mkdtemp(prefix="erase-home-"))
+PREFIX = "erase-home-"
+# A worker of the session inherits where its parent keeps things; each has stores of its own.
+for inherited in [name for name, value in os.environ.items() if PREFIX in value]:
+    del os.environ[inherited]
+HOME = Path(tempfile.mkdtemp(prefix=PREFIX))
 os.environ["ERASE_HOME"] = str(HOME)
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 

@@ -90,8 +90,9 @@ def test_a_training_that_fails_stops_the_drawing_beside_it(tmp_path) -> None:
     ran = erase("run", str(tmp_path / "spec.yaml"), OMP_NUM_THREADS="1")
     assert ran.returncode == 1 and "lower training.learning_rate" in ran.stderr
     client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
-    ended = client.search_runs([experiment_of(client)], order_by=["start_time DESC"], max_results=10)
-    status = {run.info.run_name: run.info.status for run in reversed(ended)}
+    [main] = client.search_runs([experiment_of(client)], "tags.mlflow.runName = 'wild'")
+    below = client.search_runs([experiment_of(client)], f"tags.mlflow.parentRunId = '{main.info.run_id}'")
+    status = {run.info.run_name: run.info.status for run in below}
     assert status["training"] == status["images, original"] == "FAILED"
 
 
