@@ -45,6 +45,14 @@ CASES: dict[str, tuple[str, dict]] = {
         "sd1",
         {"training": {**ONE_STEP, "batch_size": 2, "processes": 2, "zero_stage": 1}},
     ),
+    "included model, all weights, ZeRO 3 on 2 ranks, batch of 8": (
+        "emoji-world",
+        {"training": {"steps": 3, "trainable": "full", "zero_stage": 3, "processes": 2, "batch_size": 8}},
+    ),
+    "Stable Diffusion 1.4, cross-attention, ZeRO 3 on 2 ranks": (
+        "sd1",
+        {"training": {**ONE_STEP, "batch_size": 2, "processes": 2, "zero_stage": 3}},
+    ),
     "Stable Diffusion 1.4, images, two at once": (
         "sd1",
         {"generation": {"steps": 1, "batch_size": 2, "seeds": [0, 1]}},

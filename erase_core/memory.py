@@ -32,11 +32,14 @@ from .models.source import PARTS, find_model
 from .models.trainable import trainable_names
 from .search.rows import HELD_BYTES
 from .spec import Spec
-from .training.engine import BUCKET
+from .training.engine import BUCKET, REUSED
 from .training.step import SPECIAL
 
-SMALL, PIECES = 2**20, 2
-"""On a CPU, tensors of less than SMALL bytes are not given back when they are freed: they take PIECES times what is alive."""
+SMALL, PIECES, GATHERED_PIECES = 2**20, 2, 4
+"""On a CPU, tensors of less than SMALL bytes are not given back when they are freed: they take PIECES times what is alive.
+
+Under ZeRO 3 weights are gathered and freed among them, which leaves gaps that fit neither: GATHERED_PIECES times, as measured.
+"""
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
 FULL = 4
 """Bytes of a number in fp32, in which trained weights, their gradients and Adam's moments are."""
@@ -90,18 +93,18 @@ class Forecast:
         return {"ranks": self.ranks, "peak_gib": self.peak.total / 2**30, "at": self.peak.name, "moments": moments}
 
 
-def held_bytes(size: int) -> int:
+def held_bytes(size: int, pieces: int = PIECES) -> int:
     """What a tensor of so many bytes takes while it is alive, among others that come and go."""
-    return size * PIECES if device().type == "cpu" and size < SMALL else size
+    return size * pieces if device().type == "cpu" and size < SMALL else size
 
 
 class Alive(TorchDispatchMode):
     """Adds up what all storages take that operations made and that are still there; `most` is the largest sum."""
 
-    def __init__(self, present: Iterable[torch.Tensor] = ()):
-        """present: tensors that are not counted."""
+    def __init__(self, present: Iterable[torch.Tensor] = (), pieces: int = PIECES):
+        """present: tensors that are not counted. pieces: how many times a small tensor counts."""
         super().__init__()
-        self.now = self.most = 0
+        self.now, self.most, self.pieces = 0, 0, pieces
         self.known = weakref.WeakSet(tensor.untyped_storage() for tensor in present)
 
     def __torch_dispatch__(self, function, types, arguments=(), options=None):
@@ -115,7 +118,7 @@ class Alive(TorchDispatchMode):
         if storage in self.known:
             return
         self.known.add(storage)
-        size = held_bytes(storage.nbytes())
+        size = held_bytes(storage.nbytes(), self.pieces)
         self.now += size
         self.most = max(self.most, self.now)
         weakref.finalize(storage, self.release, size)
@@ -199,7 +202,7 @@ def update_bytes(unet: UNet2DConditionModel, length: int, spec: Spec) -> int:
     seen = record_attention(unet) if "attention@noised" in wanted else []
     rows = part.batch_size // part.processes * max(1, len(set(wanted) - set(SPECIAL)))
     given, half = unet_inputs(unet.train(), length, rows), part.precision == "bf16"
-    with Alive(unet.parameters()) as alive:
+    with Alive(unet.parameters(), PIECES if part.zero_stage < 3 else GATHERED_PIECES) as alive:
         with torch.autocast(device().type, torch.bfloat16, enabled=half):
             made = unet(**given).sample
         loss = sum((layer.float().square().mean() for layer in seen), made.float().square().mean())
@@ -233,6 +236,9 @@ def training_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
         sampling = forward_bytes(frozen, length, 3 * together, half)
         iterative = not hasattr(losses, "solve")
         update = update_bytes(unet, length, spec) if iterative else 0
+        # Where forward turns to backward, what follows a weight is met twice before it is used again.
+        kept = min(1.0, REUSED / 2 / sum(parameter.numel() for parameter in unet.parameters()))
+        gathered = int(kept * sum(held_bytes(parameter.nbytes, GATHERED_PIECES) for parameter in unet.parameters()))
         width = unet.config.cross_attention_dim
     words = 0
     if losses.CHOICE in methods.NEIGHBOURS:
@@ -242,7 +248,7 @@ def training_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
     base = {"libraries": libraries, "weights of θ": whole, "candidates": words, "loaded before": dropped}
     if not iterative:
         return Forecast("training", ranks, [loading, Moment("solving", {**base, "trained weights": trained})])
-    own = trained if stage < 3 else whole // ranks + whole
+    own = trained if stage < 3 else whole // ranks + gathered
     share = trained // ranks if stage >= 1 else trained
     adam = 2 * share if on_cpu or part.offload == "none" else 0
     base |= {"trained weights": own, "Adam's moments": adam}

@@ -43,7 +43,8 @@ class MappedRows:
 
     def products(self, gradient: torch.Tensor) -> torch.Tensor:
         """As `products`, but for what lies off the principal directions, and for a number that is the same for every row."""
-        return (gradient.flatten(1) @ self.directions) @ self.coordinates.T
+        # This way round the product reads the coordinates once, several times faster than the other.
+        return (self.coordinates @ (gradient.flatten(1) @ self.directions).T).T
 
 
 Rows = torch.Tensor | MappedRows

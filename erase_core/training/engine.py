@@ -14,12 +14,16 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 """Adam's running means of the gradient and of its square, by torch's names."""
 BUCKET = 50_000_000
 """Gradients that ZeRO reduces together. DeepSpeed's own default would hold 2 GB for it, however few weights are trained."""
+REUSED = 10**9
+"""ZeRO 3 keeps a gathered weight that is used again before so many others, in numbers."""
 
 
 def config(training: Training) -> dict:
     """The DeepSpeed configuration of a spec's training part; batch_size is shared by all ranks."""
     # The memory-efficient linear layer would replace torch's own in the whole process.
     zero: dict = {"stage": training.zero_stage, "reduce_bucket_size": BUCKET, "memory_efficient_linear": False}
+    if training.zero_stage == 3:
+        zero["stage3_max_reuse_distance"] = REUSED
     if training.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu"}
     if training.offload == "parameters":
