@@ -44,13 +44,12 @@ def step(folder: Path, **training) -> dict[str, int]:
     return next(moment.parts for moment in moments if moment.name == "a step")
 
 
-def test_alive_counts_what_is_referred_to(monkeypatch) -> None:
-    """On a CPU small tensors count double, large ones once."""
+def test_alive_counts_what_is_referred_to() -> None:
+    """On a CPU small tensors count double, or as often as is told, large ones once."""
     with Alive() as alive:
         made = [torch.zeros(1000), torch.zeros(300_000)]
         assert alive.now == 2 * made[0].nbytes + made[1].nbytes
-    monkeypatch.setattr("erase_core.memory.PIECES", 1)
-    with Alive() as alive:
+    with Alive(pieces=1) as alive:
         first = torch.zeros(1000)
         second = first + 1
         view = second.view(10, 100)
@@ -64,11 +63,10 @@ def test_alive_counts_what_is_referred_to(monkeypatch) -> None:
     assert alive.now == 0
 
 
-def test_alive_in_a_backward_pass(monkeypatch) -> None:
+def test_alive_in_a_backward_pass() -> None:
     """y = (x w).exp().sum(): the product and its exponential are kept for the backward pass."""
-    monkeypatch.setattr("erase_core.memory.PIECES", 1)
     x, w = torch.ones(500), torch.ones(500, requires_grad=True)
-    with Alive([x, w]) as alive:
+    with Alive([x, w], pieces=1) as alive:
         loss = (x * w).exp().sum()
         kept = alive.now
         loss.backward()
@@ -96,6 +94,9 @@ def test_what_each_setting_saves(sd1: Path) -> None:
     assert shared["Adam's moments"] == plain["Adam's moments"] // 4 and shared["gradients"] == plain["gradients"] // 4
     assert shared["activations"] < plain["activations"] / 2
     assert step(sd1, trainable="xattn-strict")["trained weights"] < plain["trained weights"]
+    # A rank's half, and the 500 million numbers that are met twice within DeepSpeed's distance.
+    parted = step(sd1, zero_stage=3, processes=2)["trained weights"]
+    assert parted == pytest.approx(plain["weights of θ"] / 2 + 4 * 500e6, rel=0.03)
 
 
 def test_closed_forms_keep_no_activations(sd1: Path) -> None:
@@ -105,7 +106,7 @@ def test_closed_forms_keep_no_activations(sd1: Path) -> None:
 
 
 def test_images_grow_with_the_batch(sd1: Path, monkeypatch) -> None:
-    monkeypatch.setattr("erase_core.memory.PIECES", 1)
+    monkeypatch.setattr("erase_core.memory.SMALL", 0)
 
     def activations(count: int) -> int:
         spec = make_spec({"name": "m", "concepts": ["taxi"], "output": "-", "generation": {"batch_size": count}})
