@@ -94,9 +94,18 @@ def test_what_each_setting_saves(sd1: Path) -> None:
     assert shared["Adam's moments"] == plain["Adam's moments"] // 4 and shared["gradients"] == plain["gradients"] // 4
     assert shared["activations"] < plain["activations"] / 2
     assert step(sd1, trainable="xattn-strict")["trained weights"] < plain["trained weights"]
-    # A rank's half, and the 500 million numbers that are met twice within DeepSpeed's distance.
-    parted = step(sd1, zero_stage=3, processes=2)["trained weights"]
-    assert parted == pytest.approx(plain["weights of θ"] / 2 + 4 * 500e6, rel=0.03)
+
+
+def test_zero_3_keeps_what_is_used_again_soon(sd1: Path, monkeypatch) -> None:
+    """A rank's half of the weights, and those gathered ones that are met twice within DeepSpeed's distance."""
+    monkeypatch.setattr("erase_core.memory.SMALL", 0)
+    parted = step(sd1, zero_stage=3, processes=2)
+    whole = parted["weights of θ"]
+    assert parted["trained weights"] == whole // 2 + whole
+    monkeypatch.setattr("erase_core.memory.REUSED", whole // 4)
+    assert step(sd1, zero_stage=3, processes=2)["trained weights"] == pytest.approx(whole, rel=1e-5)
+    monkeypatch.setattr("erase_core.memory.SMALL", 2**40)
+    assert step(sd1, zero_stage=3, processes=2)["trained weights"] == pytest.approx(whole / 2 + 4 * whole / 2, rel=1e-5)
 
 
 def test_closed_forms_keep_no_activations(sd1: Path) -> None:
