@@ -19,8 +19,8 @@ SPEC = {
     "concepts": ["taxi"],
     "vocabulary": {"top_k": 4},
     "training": {"steps": 40, "trajectories": 1},
-    "generation": {"seeds": [0], "sampler": "dpm-solver++", "steps": 15},
-    "scoring": {"resamples": 100},
+    "generation": {"seeds": [0, 1, 2, 3], "sampler": "dpm-solver++", "steps": 15},
+    "scoring": {"preserved": ["bus", "police car", "car", "rose", "apple", "cat", "church"], "resamples": 100},
 }
 
 
