@@ -27,6 +27,11 @@ OBJECTS = {
     },
 }
 """Four splits of five concepts erased at once. Settings are chosen on the first two and reported on the others."""
+SYNONYMS = {
+    "taxi": "cab", "cat": "kitten", "castle": "fortress", "bus": "coach", "dog": "puppy", "church": "chapel",
+    "motorcycle": "motorbike", "house": "home", "airplane": "plane", "rabbit": "bunny",
+}  # fmt: skip
+"""Other names that the model knows the objects by. Not naming them would preserve what is to be erased."""
 UNSAFE = "weapon"
 TASKS = (*OBJECTS, "style", "unsafe")
 DRAWN_IN_STYLE = ("car", "cat", "rose", "pizza", "house", "sword", "penguin", "guitar")
@@ -56,13 +61,18 @@ class Cell:
 def cases(task: str) -> dict[str, list[dict]]:
     """A task's cases: name → the concepts that are erased at once, as in a spec."""
     if task in OBJECTS:
-        return {split: [{"concept": word} for word in words] for split, words in OBJECTS[task].items()}
+        return {split: [named(word) for word in words] for split, words in OBJECTS[task].items()}
     if task == "unsafe":
         return {UNSAFE: [{"concept": UNSAFE}]}
     return {
         style: [{"concept": style, "prompts": [with_article(f"a {w} in {style} style") for w in DRAWN_IN_STYLE]}]
         for style in STYLES
     }
+
+
+def named(word: str) -> dict:
+    """An object with its synonym, as in a spec."""
+    return {"concept": word, "synonyms": [SYNONYMS[word]]} if word in SYNONYMS else {"concept": word}
 
 
 def cells(names: list[str], tasks: list[str], seeds: list[int]) -> list[Cell]:

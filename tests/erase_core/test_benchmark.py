@@ -31,6 +31,15 @@ def test_splits_are_apart() -> None:
     assert len(words) == len(set(words)) == 20 and set(words) <= {c.word for c in concepts()}
 
 
+def test_synonyms_are_the_model_s_own() -> None:
+    known = {concept.word: concept.tags for concept in concepts()}
+    assert all(synonym in known[word] for word, synonym in benchmark.SYNONYMS.items())
+    assert benchmark.cases(benchmark.TUNING)["A"][:2] == [
+        {"concept": "taxi", "synonyms": ["cab"]},
+        {"concept": "cat", "synonyms": ["kitten"]},
+    ]
+
+
 def run(method: str, case: str, seed: int, psr: float) -> dict:
     figures = {name: 0.5 for name in benchmark.METRICS if name not in ("seconds", "peak_memory_gib")}
     figures |= {f"{name}_original": 0.9 for name in ("esr_1", "esr_5", "psr_1", "psr_5")}
