@@ -14,9 +14,11 @@ from erase_core import benchmark
 from erase_core import methods as known
 from erase_core.files import new_file
 from erase_core.metrics.intervals import mean_interval
+from erase_core.spec import load_spec
 
 ROOT = Path(__file__).parent.parent
 RUNS = ROOT / "docs" / "benchmark_runs.parquet"
+BASE = ROOT / "erase_core" / "studies" / "base.yaml"
 PAGE = ROOT / "docs" / "benchmark.md"
 HEAD = Path(__file__).parent / "benchmark_head.md"
 ORDER = ("adversarial", "nearest", "fixed", "neutral", "naive")
@@ -58,7 +60,7 @@ def interval(values: pd.Series) -> str:
 
 
 def main() -> None:
-    runs = pd.read_parquet(RUNS)
+    runs = pd.DataFrame(benchmark.known_rows(RUNS, load_spec(BASE)).values())
     whole = len(benchmark.cells(known.names(), list(benchmark.TASKS), list(benchmark.SEEDS)))
     parts = [HEAD.read_text(encoding="utf-8").strip(), f"Runs so far: {len(runs)} of {whole}."]
     parts += [*held_out(runs), benchmark.markdown(benchmark.table(runs)).strip()]

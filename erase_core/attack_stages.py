@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from . import attacks
 from .artifacts import Artifact, produce
 from .files import digest, file_digest, new_file, write_json
-from .models.source import WEIGHTS, local_model, model_hash
+from .models.source import local_model
 from .spec import Attack, Spec
-from .stages import Progress, Slot, key, quiet
+from .stages import Progress, Slot, key, quiet, scorers_hash
 
 Victim = Artifact | str | None
 """What is attacked: what a training left, a model by its name, or the original (None)."""
@@ -31,13 +31,24 @@ def pictures_hash(folder: str | None) -> str | None:
 
 
 def references_key(spec: Spec) -> str:
+    from .attacks.references import plain_prompts
+
     part = spec.scoring.model_dump(include={"judge", "judge_classes", "description", "preserved"})
-    judged = [part, model_hash(WEIGHTS) if spec.embedded else None, spec.metrics]
-    drawn = spec.generation.model_dump(exclude={"batch_size", "seeds"})
+    judged = [part, scorers_hash(spec), spec.metrics]
+    drawn = spec.generation.model_dump(exclude={"batch_size", "processes", "seeds", "prompts", "prompt_files"})
+    prompts = [plain_prompts(spec, concept) for concept in spec.concepts]
     at_hand = [pictures_hash(spec.attacks.images), spec.attacks.references]
     concepts = [concept.model_dump() for concept in spec.concepts]
     return key(
-        "references", local_model(spec.model)[1], concepts, drawn, judged, at_hand, spec.vocabulary_source, spec.seed
+        "references",
+        local_model(spec.model)[1],
+        concepts,
+        prompts,
+        drawn,
+        judged,
+        at_hand,
+        spec.vocabulary_source,
+        spec.seed,
     )
 
 

@@ -9,11 +9,11 @@ import pandas as pd
 
 from . import methods
 from .emoji_world.catalogue import STYLES, with_article
-from .files import digest
+from .files import alone, digest, new_file
 from .models.source import local_model
 from .spec import Spec
 from .stages import VERSIONS
-from .studies.variants import GIVEN, variant
+from .studies.variants import parameters_of, variant
 
 TUNING, HELD_OUT = "objects-tuning", "objects-held-out"
 OBJECTS = {
@@ -87,17 +87,13 @@ def spec_of(cell: Cell, base: Spec) -> Spec:
 
     The seed is that of the training; images are drawn with the same seeds in every run.
     """
-    method = {"name": cell.method, **GIVEN.get(cell.method, {})}
-    # A concept that is to be erased cannot also be the word that is to be kept.
     erased = [concept["concept"] for concept in cases(cell.task)[cell.case]]
-    if set(method.get("words", [])) & set(erased):
-        raise ValueError(f"benchmark: {cell.method} would preserve what {cell.label} erases")
     return variant(
         base,
         cell.label,
         seed=cell.seed,
         concepts=cases(cell.task)[cell.case],
-        method=method,
+        method=parameters_of(cell.method, erased),
         scoring={"metrics": ["erasure", "clip_score", "image_distance", "kid"]},
     )
 
@@ -121,23 +117,42 @@ def known_rows(path: Path, base: Spec) -> dict[str, dict]:
     return found
 
 
+def keys_in(path: Path) -> set[str]:
+    """The keys of all rows of a table of runs. Empty without a table."""
+    return set(pd.read_parquet(path, columns=["key"])["key"]) if path.exists() else set()
+
+
+def add_row(path: Path, row: dict) -> None:
+    """Add a run to a table of runs, or replace the one of the same key; every other row stays, whatever made it.
+
+    Processes that add to one table at the same time wait for each other.
+    """
+    with alone(path):
+        rows = pd.read_parquet(path).to_dict("records") if path.exists() else []
+        rows = [other for other in rows if other["key"] != row["key"]] + [row]
+        with new_file(path) as partial:
+            pd.DataFrame(sorted(rows, key=order_of)).to_parquet(partial, index=False)
+
+
 def order_of(row: dict) -> tuple:
-    """Where a row stands in the table of runs: by task, case, method and seed, each in the order that it is listed in."""
-    names = methods.names()
-    return (
-        TASKS.index(row["task"]),
-        list(cases(row["task"])).index(row["case"]),
-        names.index(row["method"]),
-        row["seed"],
-    )
+    """Where a row stands in the table of runs: by task, case, method and seed, each in the order that it is listed in.
+
+    What is not listed here comes last.
+    """
+    listed = {
+        "task": TASKS,
+        "case": list(cases(row["task"])) if row["task"] in TASKS else [],
+        "method": methods.names(),
+    }
+    places = [(names.index(row[name]) if row[name] in names else len(names)) for name, names in listed.items()]
+    return (*places, row["seed"])
 
 
 def row_of(cell: Cell, summary: dict, key: str) -> dict:
     """A finished run as a row of the benchmark's table of runs."""
     figures = summary["metrics"]
-    # The latents are shared: the run that happens to come first would pay for the others.
-    seconds = summary["seconds"]["training"] - summary["latent_seconds"]
-    every = {**figures, "seconds": seconds, "peak_memory_gib": summary["peak_memory_gib"]}
+    # Without the sampling of latents, which are shared: the run that happens to come first would pay for the others.
+    every = {**figures, "seconds": summary["step_seconds"], "peak_memory_gib": summary["peak_memory_gib"]}
     original = {f"{name}_original": figures.get(f"{name}_original") for name in RATES}
     return {
         **vars(cell),

@@ -296,19 +296,20 @@ def images_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
 
 
 def configs_of(name: str) -> Path:
-    """The folder of a model's configurations: of a hub model they alone are downloaded."""
+    """The folder of a model's configurations: of a hub model they and the tokenizers alone are downloaded."""
     source = find_model(name)
     if not source.on_hub:
         return resolve_folder(source)
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(source.name, allow_patterns=["*.json", "*/*.json"]))
+    return Path(snapshot_download(source.name, allow_patterns=["*.json", "*/*.json", "*/*.txt"]))
 
 
 def import_model(folder: Path) -> None:
     """Import all that a model's parts are made with, and its tokenizers, which have no weights."""
     for name, value in read_json(folder / "model_index.json").items():
-        if isinstance(value, list) and value[0] in LIBRARIES:
+        # Of the parts that are never loaded, older folders name classes that are gone.
+        if name.startswith(("tokenizer", "text_encoder", "unet", "vae", "scheduler")) and value[0] in LIBRARIES:
             kind = getattr(LIBRARIES[value[0]], value[1])
             if name.startswith("tokenizer"):
                 kind.from_pretrained(folder / name, local_files_only=True)

@@ -263,7 +263,7 @@ class Training(Part):
     )
     checkpoint_every: int = Field(100, gt=0, description="Steps between checkpoints.")
     divergence: Finite = Field(
-        1e3, gt=0, description="Stop when a loss is this many times its first value, or not a number."
+        100.0, gt=0, description="Stop when a loss is more than this many times the variance of noise, or not a number."
     )
 
 

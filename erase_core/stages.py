@@ -40,7 +40,7 @@ VERSIONS = {
     "training": 7,
     "images": 3,
     "scores": 3,
-    "references": 1,
+    "references": 2,
     "attack": 1,
 }
 """Raise a stage's number when its code gives another result for the same inputs."""
@@ -76,7 +76,9 @@ def vocabulary(spec: Spec) -> Artifact:
         from transformers import AutoTokenizer
 
         source, _ = local_model(spec.model)
-        tokenizer = AutoTokenizer.from_pretrained(source.folder / "tokenizer", local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.folder / "tokenizer", local_files_only=True, trust_remote_code=False
+        )
         candidates = vocabularies.candidates(spec.vocabulary_source, tokenizer.get_vocab)
         rows = vocabularies.curate(candidates, spec.erased_names, spec.vocabulary.exclude)
         vocabularies.require_top_k(rows, spec.vocabulary.top_k)
@@ -253,6 +255,13 @@ VERDICTS = {"verdicts.csv": "erased", "verdicts_original.csv": "original"}
 """The files of a judge's or a detector's verdicts, in the field's CSV shape, and whose images they are on."""
 
 
+def scorers_hash(spec: Spec) -> list[str]:
+    """Hashes of the judge and the CLIP, as far as they are on this machine: a folder keeps its name when it is trained anew."""
+    folders = [Path(place) for place in (spec.scoring.judge, spec.scoring.clip) if place]
+    found = [model_hash(folder) for folder in folders if (folder / "config.json").is_file()]
+    return found + ([model_hash(WEIGHTS)] if spec.embedded else [])
+
+
 def scores_key(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact) -> str:
     part = spec.scoring.model_dump(exclude={"metrics", "preserved"})
     files = [
@@ -260,9 +269,8 @@ def scores_key(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifa
     ]
     pictures = sorted(Path(spec.scoring.reference).iterdir()) if spec.scoring.reference else []
     real = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in pictures]
-    own = model_hash(WEIGHTS) if spec.embedded else None
     synonyms = [concept.names for concept in spec.concepts]
-    inputs = [original.key, erased.key, spec.metrics, part, files, real, own]
+    inputs = [original.key, erased.key, spec.metrics, part, files, real, scorers_hash(spec)]
     return key("scores", inputs, spec.seed, roles_of(spec, nearest), synonyms)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from prefect import flow
 
 from erase_core import attack_stages
 from erase_core.artifacts import Artifact
 from erase_core.attack_stages import Victim
 from erase_core.preflight import check
+from erase_core.results import held
 from erase_core.spec import Spec
 from tasks import tracking
 from tasks.attacking import attack_model, draw_references, publish_attacks
@@ -30,7 +33,7 @@ def attack(spec: Spec, model: str) -> dict[str, float]:
     """Attack `model`, which was erased from spec.model, and write what came back to spec.output; returns the figures."""
     check(spec)
     tags = {"attacked": model, "concepts": ", ".join(spec.concept_words), "model": spec.model}
-    with tracking.run(spec.name, tags=tags) as main:
+    with held(Path(spec.output)), tracking.run(spec.name, tags=tags) as main:
         tracking.log_parameters(main, spec.model_dump(mode="json"))
         artifacts = run_attacks(spec, stages_of(spec, main), model)
         figures, plot = publish_attacks(spec, artifacts, model)

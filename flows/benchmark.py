@@ -32,8 +32,9 @@ def benchmark(
     """Run methods × tasks × seeds and write the table; returns it as Markdown.
 
     A run that is in the table of runs already, with the same key, is not run again, wherever it was run; so an interrupted
-    benchmark goes on, several machines can share it, and a method can be added without running the others again. After each run
-    the tables (runs.parquet, table.parquet, benchmark.md) hold all that is known.
+    benchmark goes on, several processes can share it, and a method can be added without running the others again. Each run is
+    added to the table of runs when it ends, whose other rows stay as they are; table.parquet and benchmark.md hold those that this
+    base, model and code would give again.
 
     Args:
         base: What every run starts from; its output is the benchmark's folder.
@@ -44,21 +45,22 @@ def benchmark(
     """
     methods, tasks = methods or known.names(), tasks or list(core.TASKS)
     core.known(methods, tasks)
-    cells = core.cells(methods, tasks, seeds)
+    cells = core.cells(*(list(dict.fromkeys(given)) for given in (methods, tasks, seeds)))
     specs = {core.key_of(cell, base): core.spec_of(cell, base) for cell in cells}
     for spec in specs.values():
         check(spec)
     folder = Path(base.output)
     folder.mkdir(parents=True, exist_ok=True)
     runs = runs or folder / "runs.parquet"
-    rows = core.known_rows(runs, base)
     with tracking.run(base.name, tags={"benchmark": base.name}) as run_id:
         for number, (cell, (key, spec)) in enumerate(zip(cells, specs.items())):
-            print(f"benchmark: {cell.label} ({number + 1} of {len(cells)}){', known' if key in rows else ''}")
-            if key not in rows:
-                rows[key] = core.row_of(cell, erase(spec, parent=run_id), key)
-                write_tables(list(rows.values()), runs, folder)
-        text = write_tables(list(rows.values()), runs, folder)
+            # Another process may have made it since.
+            there = key in core.keys_in(runs)
+            print(f"benchmark: {cell.label} ({number + 1} of {len(cells)}){', known' if there else ''}")
+            if not there:
+                core.add_row(runs, core.row_of(cell, erase(spec, parent=run_id), key))
+                write_tables(core.known_rows(runs, base), folder)
+        text = write_tables(core.known_rows(runs, base), folder)
         for path in (runs, folder / "table.parquet", folder / "benchmark.md"):
             tracking.client().log_artifact(run_id, str(path))
         tracking.client().set_tag(run_id, "mlflow.note.content", text)
@@ -66,14 +68,12 @@ def benchmark(
     return text
 
 
-def write_tables(rows: list[dict], runs: Path, folder: Path) -> str:
-    """Write the table of runs, and to the folder the table of their means as Parquet and as Markdown, which is returned."""
-    every = pd.DataFrame(sorted(rows, key=core.order_of))
-    table = core.table(every)
+def write_tables(rows: dict[str, dict], folder: Path) -> str:
+    """Write the table of the runs' means to the folder, as Parquet and as Markdown, which is returned."""
+    table = core.table(pd.DataFrame(rows.values()))
     text = core.markdown(table)
-    for path, frame in ((runs, every), (folder / "table.parquet", table)):
-        with new_file(path) as partial:
-            frame.to_parquet(partial, index=False)
+    with new_file(folder / "table.parquet") as partial:
+        table.to_parquet(partial, index=False)
     with new_file(folder / "benchmark.md") as partial:
         partial.write_text(text, encoding="utf-8")
     return text

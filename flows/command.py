@@ -30,6 +30,8 @@ app.add_typer(vocab, name="vocab")
 ATTACK_PROMPTS = ["a {concept}", "a photo of a {concept}", "a drawing of a {concept}"]
 BASE_OF_STUDIES = Path(erase_core.__file__).parent / "studies" / "base.yaml"
 GATE_FAILED = 3
+IN_THE_SPEC = ("base", "attacks", "budget", "per_budget", "words", "images", "judge", "seed")
+"""Options of `erase attack` that a spec says in their place."""
 
 
 @app.callback()
@@ -96,6 +98,17 @@ def refusing(*kinds: type[Exception]):
         refuse(error)
 
 
+@contextlib.contextmanager
+def failing():
+    """Say in a line why a flow failed, and end with 1."""
+    try:
+        yield
+    except Exception as error:
+        complaints.print(f"{type(error).__name__}: {error}", style="red", markup=False, soft_wrap=True)
+        complaints.print("Mend that and run it again: finished stages are kept.", highlight=False)
+        raise typer.Exit(1) from None
+
+
 def read_spec(path: Path, several: bool = False):
     """Load and check a spec, or end with its errors, one a line, before anything heavy is imported or written."""
     from erase_core.preflight import check, uses_hub
@@ -142,14 +155,8 @@ def run(spec: Annotated[Path, typer.Argument(help="The YAML spec.")], show_unsaf
     checked = shown(read_spec(spec), show_unsafe)
     erase = flow_of("erase")
 
-    try:
+    with failing():
         summary = erase(checked)
-    except KeyboardInterrupt:
-        raise
-    except Exception as error:
-        complaints.print(f"{type(error).__name__}: {error}", style="red", markup=False, soft_wrap=True)
-        complaints.print("Mend that and run it again: finished stages are kept.", highlight=False)
-        raise typer.Exit(1) from None
     show(summary, Path(checked.output))
     show_gate(summary)
     if summary["gate"] and not summary["gate"]["passed"]:
@@ -456,12 +463,13 @@ def batch(
     """Run a spec for many lists of concepts, and print what became of each. Goes on where it was interrupted."""
     from erase_core.batch import markdown, read_specs
     from erase_core.models.source import find_model
+    from erase_core.preflight import uses_hub
     from erase_core.spec import SpecError
 
     with refusing(SpecError):
         base, specs = read_specs(spec, lists)
     prepare()
-    if any(find_model(one.model).on_hub for one in specs.values()):
+    if any(uses_hub(one, find_model(one.model)) for one in specs.values()):
         allow_hub()
     flow = flow_of("batch")
 
@@ -570,13 +578,31 @@ def attack_value(
             "run": [{"name": name, **parameters} for name, parameters in own.items()],
             "images": str(images) if images else None,
         },
-        "output": str(output or Path("results") / f"attack-{concept.replace(' ', '-')}"),
+        "output": str(output or attack_folder(concept)),
     }
+
+
+def attack_folder(concept: str) -> Path:
+    """Where an attack's results go when nothing else is said: not to a run's own folder, which is whole as it is."""
+    return Path("results") / f"attack-{concept.replace(' ', '-')}"
+
+
+def attack_spec(spec: Path, concept: str, synonyms: list[str], output: Path | None) -> dict:
+    """A spec, as a mapping, with one of its concepts, or another, as what is attacked. SpecError for one that is wrong."""
+    from erase_core.spec import load_spec
+
+    given = load_spec(spec).model_dump(mode="json", exclude_unset=True)
+    own = next((c for c in given["concepts"] if c["concept"] == concept), {"concept": concept})
+    named = {**own, "synonyms": list(dict.fromkeys([*own.get("synonyms", []), *synonyms]))}
+    return {"attacks": {}, **given, "concepts": [named], "output": str(output or attack_folder(concept))}
 
 
 @app.command()
 def attack(
-    model: Annotated[str, typer.Argument(help="The erased model: a diffusers folder or a hub id.")],
+    context: typer.Context,
+    model: Annotated[
+        str, typer.Argument(help="The erased model: a diffusers folder, a .safetensors file or a hub id.")
+    ],
     concept: Annotated[str, typer.Option(help="What was erased from it.")],
     synonym: Annotated[list[str] | None, typer.Option(help="Another name of it; repeatable.")] = None,
     base: Annotated[
@@ -602,14 +628,16 @@ def attack(
     ] = None,
     spec: Annotated[
         Path | None,
-        typer.Option(help="A spec whose generation, scoring and attacks are used in place of these options."),
+        typer.Option(
+            help="A spec whose model, concept, generation, scoring and attacks are used in place of these options."
+        ),
     ] = None,
     show_unsafe: ShowUnsafe = False,
 ) -> None:
     """Try to bring an erased concept back: other words, seeds, learnt prompts, fine-tuning, and images of it."""
     from erase_core.models.source import ModelError, find_model
-    from erase_core.preflight import check
-    from erase_core.spec import SpecError, load_spec, make_spec
+    from erase_core.preflight import check, uses_hub
+    from erase_core.spec import SpecError, make_spec
 
     with refusing(ModelError, SpecError, ValueError):
         source = find_model(model)
@@ -620,17 +648,20 @@ def attack(
                 )
             )
         else:
-            given = load_spec(spec).model_dump(mode="json", exclude_unset=True)
-            given |= {"concepts": [{"concept": concept, "synonyms": synonym or []}]}
-            checked = make_spec({"attacks": {}, **given} | ({"output": str(output)} if output else {}))
+            both = [name for name in IN_THE_SPEC if context.get_parameter_source(name).name == "COMMANDLINE"]
+            if both:
+                options = ", ".join("--" + name.replace("_", "-") for name in both)
+                raise ValueError(f"{options}: stands in the spec that --spec gives; change it there")
+            checked = make_spec(attack_spec(spec, concept, synonym or [], output))
         checked = shown(checked, show_unsafe)
         original = check(checked)
     prepare()
-    if source.on_hub or original.on_hub:
+    if source.on_hub or uses_hub(checked, original):
         allow_hub()
     flow = flow_of("attack")
 
-    figures = flow(checked, model)
+    with failing():
+        figures = flow(checked, model)
     show_attacks(figures, concept)
     console.print(f"\nWhere to look: {Path(checked.output) / 'attacks.html'}", highlight=False, soft_wrap=True)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from prefect import Task
 from prefect.context import TaskRunContext
 
-from erase_core.artifacts import Artifact, find
+from erase_core.artifacts import Artifact, find, folder_of
 
 NOT_IN_KEY = {"run_id", "slots"}
 """Parameters that say where a task is tracked and when it may work, not what it makes."""
@@ -31,4 +31,6 @@ def call(task: Task, key: str, *arguments: object, **untold: object) -> Artifact
     whole = find(task.name, key) is not None
     state = task.with_options(refresh_cache=not whole)(*arguments, **untold, return_state=True)
     artifact = state.result()
-    return artifact.model_copy(update={"cached": artifact.cached or state.name == "Cached"})
+    # A result that Prefect kept names the folder it was made in, and homes are moved.
+    own = {"folder": folder_of(artifact.stage, key), "cached": artifact.cached or state.name == "Cached"}
+    return artifact.model_copy(update=own)

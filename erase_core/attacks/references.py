@@ -41,8 +41,12 @@ class AttackError(ValueError):
 
 
 def plain_prompts(spec: Spec, concept: Concept) -> list[str]:
-    """The prompts that the concept is scored with."""
-    return list(dict.fromkeys(w.prompt for w in wanted_images(spec, {concept.concept: ERASED})))
+    """The prompts that the concept is scored with; a file's in an order of their own, since attacks use the first of many."""
+    prompts = list(dict.fromkeys(w.prompt for w in wanted_images(spec, {concept.concept: ERASED})))
+    if not spec.generation.prompt_files:
+        return prompts
+    order = torch.randperm(len(prompts), generator=generator(spec.seed, "plain prompts", concept.concept))
+    return [prompts[at] for at in order.tolist()]
 
 
 def read_pictures(folder: Path, height: int, width: int) -> np.ndarray:

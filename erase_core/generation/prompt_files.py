@@ -23,7 +23,7 @@ CONCEPTS = ("label_str", "artist", "class", "concept", "object", "style")
 GUIDANCE = ("evaluation_guidance", "sd_guidance_scale")
 OF_I2P, OF_COCO = ("nudity_percentage", "inappropriate_percentage", "categories"), ("coco_id",)
 HUB_FILE = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)/([\w./-]+\.csv(?:\.gz)?)")
-LARGEST_SEED = 2**64 - 1
+LARGEST_SEED = 2**63 - 1
 
 
 class PromptFileError(ValueError):

@@ -22,13 +22,13 @@ class ClipFeatures:
             str(place), use_safetensors=True, local_files_only=local, dtype=torch.float32
         ).eval()
         self.model.to(device())
-        self.tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=local)
-        self.side, self.mean, self.std = preprocessing(str(place))
+        self.tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=local, trust_remote_code=False)
+        self.preprocessing = preprocessing(str(place))
 
     @torch.inference_mode()
     def images(self, images: np.ndarray) -> np.ndarray:
         """Images uint8 [N, H, W, 3] → float32 [N, d]."""
-        pixels = to_pixels(images, self.side, self.mean, self.std)
+        pixels = to_pixels(images, self.preprocessing)
         parts = [
             self.model.get_image_features(pixel_values=part.to(device())).pooler_output.cpu()
             for part in pixels.split(BATCH)

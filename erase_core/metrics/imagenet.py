@@ -10,10 +10,9 @@ import torch
 
 from ..models.pipeline import device
 from .imagenet_classes import EFFICIENTNET, class_names
-from .judge import BATCH, likeliest, to_pixels
+from .judge import BATCH, Preprocessing, likeliest, to_pixels
 
-SIDE = 224
-MEAN, STD = [127 / 255] * 3, [128 / 255] * 3
+PREPROCESSING = Preprocessing(224, [127 / 255] * 3, [128 / 255] * 3)
 
 
 class ImagenetJudge:
@@ -34,6 +33,6 @@ class ImagenetJudge:
     @torch.inference_mode()
     def classify(self, images: np.ndarray) -> tuple[list[list[str]], np.ndarray]:
         """As `Judge.classify`."""
-        pixels = to_pixels(images, SIDE, MEAN, STD)
+        pixels = to_pixels(images, PREPROCESSING)
         logits = torch.cat([self.model(part.to(device())).cpu() for part in pixels.split(BATCH)])
         return likeliest(logits, self.labels)

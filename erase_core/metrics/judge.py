@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,24 @@ from ..models.pipeline import device
 from .erasure import TOP
 
 BATCH = 128
+MODES = {2: "bilinear", 3: "bicubic"}
+"""Ways to scale an image, by PIL's numbers."""
+CROPPED_BELOW = 384
+"""A processor with a crop_pct scales both edges of images of this side and larger, and cuts nothing away."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes what a model sees: scaled, the middle square cut out, normalised.
+
+    side: of the square. edge: what the shorter edge is scaled to before; None scales both edges to `side`.
+    """
+
+    side: int
+    mean: list[float]
+    std: list[float]
+    edge: int | None = None
+    mode: str = "bicubic"
 
 
 class Judge:
@@ -23,16 +42,16 @@ class Judge:
         """place: a local folder or a hub id."""
         local = Path(place).is_dir()
         self.model = AutoModelForImageClassification.from_pretrained(
-            str(place), use_safetensors=True, local_files_only=local, dtype=torch.float32
+            str(place), use_safetensors=True, local_files_only=local, dtype=torch.float32, trust_remote_code=False
         ).eval()
         self.model.to(device())
-        self.side, self.mean, self.std = preprocessing(str(place))
+        self.preprocessing = preprocessing(str(place))
         self.labels = [self.model.config.id2label[i] for i in range(self.model.config.num_labels)]
 
     @torch.inference_mode()
     def classify(self, images: np.ndarray) -> tuple[list[list[str]], np.ndarray]:
         """The five likeliest labels of each image uint8 [N, H, W, 3], likeliest first, and their probabilities [N, 5]."""
-        pixels = to_pixels(images, self.side, self.mean, self.std)
+        pixels = to_pixels(images, self.preprocessing)
         parts = [self.model(pixel_values=part.to(device())).logits.cpu() for part in pixels.split(BATCH)]
         return likeliest(torch.cat(parts), self.labels)
 
@@ -50,17 +69,32 @@ def config_of(place: str, name: str = "config.json") -> dict:
     return json.loads(Path(cached_file(place, name)).read_text(encoding="utf-8"))
 
 
-def preprocessing(place: str) -> tuple[int, list[float], list[float]]:
-    """Side, mean and standard deviation that a model's preprocessor_config.json asks for."""
+def preprocessing(place: str) -> Preprocessing:
+    """What a model's preprocessor_config.json asks for."""
     config = config_of(place, "preprocessor_config.json")
-    size = config.get("crop_size") or config.get("size", 224)
-    side = size if isinstance(size, int) else size.get("height", size.get("shortest_edge"))
-    return side, config.get("image_mean", [0.5] * 3), config.get("image_std", [0.5] * 3)
+    size, crop = config.get("size", 224), config.get("crop_size")
+    if isinstance(size, int):
+        # Older files mean the shorter edge where the middle is cut out.
+        size = {"shortest_edge": size} if crop else {"height": size}
+    side = crop if isinstance(crop, int) else (crop or size).get("height", size.get("shortest_edge"))
+    edge = None
+    if crop and config.get("do_center_crop", True):
+        edge = size.get("shortest_edge")
+    elif (part := config.get("crop_pct")) and size.get("shortest_edge", CROPPED_BELOW) < CROPPED_BELOW:
+        edge = int(side / part)
+    means, stds = config.get("image_mean", [0.5] * 3), config.get("image_std", [0.5] * 3)
+    return Preprocessing(side, means, stds, edge, MODES.get(config.get("resample"), "bicubic"))
 
 
-def to_pixels(images: np.ndarray, side: int, mean: list[float], std: list[float]) -> torch.Tensor:
+def to_pixels(images: np.ndarray, how: Preprocessing) -> torch.Tensor:
     """Images uint8 [N, H, W, 3] → normalised float [N, 3, side, side]."""
     pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
-    if pixels.shape[-2:] != (side, side):
-        pixels = F.interpolate(pixels, (side, side), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-    return (pixels - torch.tensor(mean).reshape(1, 3, 1, 1)) / torch.tensor(std).reshape(1, 3, 1, 1)
+    height, width = pixels.shape[-2:]
+    scaled = (how.side, how.side)
+    if how.edge is not None:
+        scaled = tuple(how.edge * length // min(height, width) for length in (height, width))
+    if scaled != (height, width):
+        pixels = F.interpolate(pixels, scaled, mode=how.mode, antialias=True, align_corners=False).clamp(0, 1)
+    top, left = ((length - how.side) // 2 for length in scaled)
+    pixels = pixels[..., top : top + how.side, left : left + how.side]
+    return (pixels - torch.tensor(how.mean).reshape(1, 3, 1, 1)) / torch.tensor(how.std).reshape(1, 3, 1, 1)

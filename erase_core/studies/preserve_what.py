@@ -11,23 +11,24 @@ import pandas as pd
 from ..report.charts import bars
 from ..spec import Spec
 from .findings import Findings, summary
-from .variants import variant
+from .variants import everyday, variant
 
-UNRELATED = "apple"
+UNRELATED = ("apple", "hammer", "church")
 
 
 def runs(base: Spec) -> dict[str, Spec]:
-    """One run a choice. The related word is the first of the target's group."""
+    """One run a choice. The related word is the first of the group of the first target that has one in the catalogue."""
     from ..emoji_world.catalogue import concepts
 
-    target = base.concepts[0].concept
-    group = next((c.group for c in concepts() if c.word == target), None)
-    related = next((c.word for c in concepts() if c.group == group and c.word != target), target)
+    gone = {name.casefold() for name in base.erased_names}
+    groups = {c.group for c in concepts() if c.word in gone}
+    near = [c.word for c in concepts() if c.group in groups and c.word not in gone]
+    unrelated = everyday([*gone, *near], UNRELATED)
     choices = {
         "nothing": "naive",
         "neutral": "neutral",
-        "unrelated word": {"name": "fixed", "words": [UNRELATED]},
-        "related word": {"name": "fixed", "words": [related]},
+        "unrelated word": {"name": "fixed", "words": [unrelated]},
+        **({"related word": {"name": "fixed", "words": near[:1]}} if near else {}),
         "random": "random",
         "nearest": "nearest",
         "adversarial": "adversarial",

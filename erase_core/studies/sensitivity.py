@@ -15,14 +15,16 @@ from ..spec import Spec
 from .findings import Findings, clip_drop
 from .variants import variant
 
-SECOND = "sword"
+SECOND, INSTEAD = "sword", "taxi"
 
 
 def runs(base: Spec) -> dict[str, Spec]:
     """One run for each of the base's concepts; a base of a single concept is set beside another one."""
-    targets = base.concept_words
-    targets = targets if len(targets) > 1 else [*targets, SECOND]
-    return {target: variant(base, target, concepts=[target], method="naive") for target in targets}
+    targets = [concept.model_dump() for concept in base.concepts]
+    if len(targets) == 1:
+        targets.append({"concept": SECOND if SECOND not in base.erased_names else INSTEAD})
+    drawn = {"metrics": ["clip_score"]}
+    return {t["concept"]: variant(base, t["concept"], concepts=[t], method="naive", scoring=drawn) for t in targets}
 
 
 def find(outputs: dict[str, Path]) -> Findings:

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..concepts.vocabulary import candidates, curate
 from ..report.charts import histogram
 from ..spec import Spec
 from .findings import Findings, concept_scores
-from .variants import variant
+from .variants import variant, words_of
 
 NEUTRAL = ("a photo", "a picture", "a drawing")
 
 
 def runs(base: Spec) -> dict[str, Spec]:
     """One run, with nothing preserved, whose images show every word of the vocabulary and the neutral concepts."""
-    rows = curate(candidates(base.vocabulary_source), base.erased_names, base.vocabulary.exclude)
-    words = list(dict.fromkeys([row.word for row in rows if row.kept] + list(NEUTRAL)))
+    words = list(dict.fromkeys([*words_of(base, base.vocabulary_source), *NEUTRAL]))
     drawn = {"metrics": ["image_distance"], "preserved": words}
     return {"naive": variant(base, "naive", method="naive", scoring=drawn, generation={"prompts": ["{concept}"]})}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..benchmark import OBJECTS, TUNING, named
 from ..generation.dataset import read_images
 from ..report.charts import bars
 from ..spec import Spec
@@ -17,12 +18,11 @@ from .findings import Findings, summary
 from .places import stage_folder
 from .variants import variant
 
-TARGETS = ("taxi", "cat", "apple", "guitar", "castle")
-
 
 def runs(base: Spec) -> dict[str, Spec]:
     """Several concepts erased at once, by each kind of target."""
-    concepts = base.concept_words if len(base.concepts) > 1 else list(TARGETS)
+    several = [concept.model_dump() for concept in base.concepts]
+    concepts = several if len(several) > 1 else [named(word) for word in OBJECTS[TUNING]["A"]]
     return {
         "neutral target": variant(base, "neutral target", concepts=concepts, method="adversarial"),
         "searched target (age)": variant(base, "searched target", concepts=concepts, method="age"),

@@ -8,8 +8,11 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from ..concepts.nearest import similarities
+from ..models.pipeline import load_pipeline
+from ..models.prompts import embed
+from ..models.source import local_model
 from ..report.charts import scatter
-from ..spec import Spec
+from ..spec import Spec, make_spec
 from .findings import Findings, clip_drop, summary
 from .places import embedding_table
 from .variants import variant
@@ -19,19 +22,20 @@ RESAMPLES = 2000
 
 def runs(base: Spec) -> dict[str, Spec]:
     """One run, with nothing preserved."""
-    return {"naive": variant(base, "naive", method="naive")}
+    return {"naive": variant(base, "naive", method="naive", scoring={"metrics": ["clip_score"]})}
 
 
 def find(outputs: dict[str, Path]) -> Findings:
     path = outputs["naive"]
-    spec = summary(path)["spec"]
-    table, target = embedding_table(path), spec["concepts"][0]["concept"]
+    spec = make_spec(summary(path)["spec"])
+    table, target = embedding_table(path), spec.concepts[0].concept
     row = {word: i for i, word in enumerate(table.words)}
-    near = similarities(table, table.rows([row[target]])[0], "cosine")
+    embedding, _ = embed(load_pipeline(local_model(spec.model)[0]), [target])
+    near = similarities(table, embedding[0], "cosine")
     frame = clip_drop(path)
     frame = frame[frame["concept"].isin(row)].reset_index(drop=True)
     frame["similarity"] = [float(near[row[concept]]) for concept in frame["concept"]]
-    value, low, high = rank_correlation(frame["similarity"].to_numpy(), frame["drop"].to_numpy(), spec["seed"])
+    value, low, high = rank_correlation(frame["similarity"].to_numpy(), frame["drop"].to_numpy(), spec.seed)
     return Findings(
         frame,
         scatter(frame, "similarity", "drop", "concept"),

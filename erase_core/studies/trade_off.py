@@ -10,7 +10,7 @@ from .. import methods
 from ..report.charts import scatter
 from ..spec import Spec
 from .findings import Findings, summary
-from .variants import GIVEN, variant
+from .variants import parameters_of, variant
 
 STRENGTHS = (0.25, 0.5, 1.0, 2.0)
 """Multiples of a method's own learning rate; for a closed form, of the inverse of its regularisation."""
@@ -21,7 +21,7 @@ def runs(base: Spec) -> dict[str, Spec]:
     found = {}
     for name in methods.names():
         for strength in STRENGTHS:
-            method = {"name": name, **GIVEN.get(name, {})}
+            method = parameters_of(name, base.erased_names)
             changes = {}
             if hasattr(methods.load(name), "solve"):
                 method["regularisation"] = methods.settings_of(name)().regularisation / strength

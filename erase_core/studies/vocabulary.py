@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..concepts.vocabulary import candidates, curate
 from ..report.charts import scatter
 from ..spec import Spec
 from .findings import Findings, summary
-from .variants import variant
+from .variants import variant, words_of
 
 SIZES = (20, 50, 200, 1000)
 SOURCES = ("emoji-world", "english-3000", "clip-tokens")
@@ -18,16 +17,9 @@ SOURCES = ("emoji-world", "english-3000", "clip-tokens")
 
 def runs(base: Spec) -> dict[str, Spec]:
     """One run a source and size; the last size of a source is all its words."""
-    from ..models.source import local_model
-    from ..preflight import tokenizer_vocabulary
-
-    tokens = local_model(base.model)[0].folder / "tokenizer"
     found = {}
     for source in SOURCES:
-        rows = curate(
-            candidates(source, lambda: tokenizer_vocabulary(tokens)), base.erased_names, base.vocabulary.exclude
-        )
-        every = sum(row.kept for row in rows)
+        every = len(words_of(base, source))
         for size in [*(s for s in SIZES if s < every), every]:
             found[f"{source} {size}"] = variant(base, f"{source} {size}", vocabulary={"source": source, "top_k": size})
     return found
@@ -38,7 +30,7 @@ def find(outputs: dict[str, Path]) -> Findings:
     for label, path in outputs.items():
         run = summary(path)
         source, size = label.rsplit(" ", 1)
-        cost = sum(run["seconds"][stage] for stage in ("vocabulary", "embeddings", "nearest", "training"))
+        cost = sum(run["seconds"][stage] for stage in ("vocabulary", "embeddings", "nearest")) + run["step_seconds"]
         figures = {name: run["metrics"][name] for name in ("esr_1", "psr_1", "psr_5")}
         rows.append({"source": source, "words": int(size), **figures, "seconds": cost})
     table = pd.DataFrame(rows)

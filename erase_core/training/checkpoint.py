@@ -46,5 +46,5 @@ def latest(folder: Path) -> Path | None:
 
 
 def load(checkpoint: Path) -> dict:
-    """A checkpoint's step, searches, records, weights and moments."""
-    return torch.load(checkpoint / STATE, weights_only=True)
+    """A checkpoint's step, searches, records, weights and moments, on the host whatever device they were saved on."""
+    return torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)

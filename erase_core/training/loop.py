@@ -24,7 +24,7 @@ from . import checkpoint
 from .closed_form import solve_layers
 from .engine import export, restore_moments, start_engine
 from .latents import FreshLatents, Sampler, TrajectoryBank
-from .predictions import alphas_cumprod, distance_at, noise_predictor
+from .predictions import alphas_cumprod, distance_at, noise_predictor, weight_at
 from .result import put_weights
 from .step import (
     SPECIAL,
@@ -40,7 +40,7 @@ from .step import (
 
 
 class Diverged(RuntimeError):
-    """The loss stopped being a number or grew out of bounds; the last checkpoint is still there."""
+    """A loss stopped being a number or grew out of bounds; the last checkpoint is still there."""
 
 
 Record = dict[str, object]
@@ -142,15 +142,25 @@ def train(
         for record in records:
             on_record(record)
 
-    def record(step: int, phase: str, concept: ErasedConcept, chooser, choice, began, drawing, **values: torch.Tensor):
+    weighting = getattr(settings, "weighting", "epsilon")
+
+    def limit_of(name: str, at: Step) -> float:
+        """What a loss must stay below: so many times ε's variance, which is 1, at the step's timesteps."""
+        if name == "preservation" and "weights" in losses.EDITED:
+            return math.inf
+        return training.divergence * weight_at(weighting, bars, at.timesteps)
+
+    def record(
+        step: int, phase: str, concept: ErasedConcept, chooser, at: Step, began, drawing, **values: torch.Tensor
+    ):
+        choice = at.choice
         names = ("search", "erasing", "preservation")
         found = average(torch.tensor([float(values[n].detach()) if n in values else math.nan for n in names]))
         losses_now = {n: float(value) if n in values else None for n, value in zip(names, found)}
         for name, value in losses_now.items():
             if value is None:
                 continue
-            first = next((abs(r[f"{name}_loss"]) for r in records if r[f"{name}_loss"]), None)
-            if not abs(value) <= training.divergence * max(first or 1.0, 1e-3):
+            if not math.isfinite(value) or abs(value) > limit_of(name, at):
                 kept = newest_step(checkpoints)
                 told = f" (the checkpoint of step {kept} is kept)" if kept else ""
                 raise Diverged(
@@ -204,11 +214,11 @@ def train(
                 predict(edited_for_search, of_edited, searched),
                 frozen_predictions(frozen, of_frozen, searched),
                 settings,
-                distance_at(settings.weighting, bars, at.timesteps),
+                distance_at(weighting, bars, at.timesteps),
             )
             (gradient,) = torch.autograd.grad(gain, chosen)
             chooser.ascend(average(chooser.gradient(at.choice, gradient)))
-            record(step, "search", concept, chooser, at.choice, began, drawing, search=gain)
+            record(step, "search", concept, chooser, at, began, drawing, search=gain)
             if on_search is not None:
                 on_search(step, concept.name, chooser.searched())
 
@@ -226,13 +236,13 @@ def train(
             under = attacked(at, streams) if getattr(settings, "attack_steps", 0) else at
             made = predict(edited, [n for n in losses.EDITED if n not in SPECIAL], under)
         made["weights"] = weights
-        distance = distance_at(getattr(settings, "weighting", "epsilon"), bars, at.timesteps)
+        distance = distance_at(weighting, bars, at.timesteps)
         loss = erasing = losses.erasing_loss(made, known, settings, distance)
         both = {"erasing": erasing}
         if hasattr(losses, "preservation_loss"):
             both["preservation"] = losses.preservation_loss(made, known, settings, distance)
             loss = erasing + settings.preservation_weight * both["preservation"]
-        record(step, "update", concept, chooser, at.choice, began, drawing, **both)
+        record(step, "update", concept, chooser, at, began, drawing, **both)
         engine.backward(loss)
         engine.step()
 

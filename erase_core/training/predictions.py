@@ -39,6 +39,13 @@ def noise_predictor(
     return predict
 
 
+def weight_at(weighting: str, bars: torch.Tensor, timesteps: dict[str, torch.Tensor]) -> float:
+    """The largest, over a step's latents, of the mean w_t of `distance_at`."""
+    if weighting == "epsilon":
+        return 1.0
+    return max(float(((1 - bar) / bar).mean()) for bar in (bars[at.cpu()] for at in timesteps.values()))
+
+
 def distance_at(weighting: str, bars: torch.Tensor, timesteps: dict[str, torch.Tensor]) -> Callable:
     """The distance(a, b, which) of a step: the mean over samples and elements of w_t (a − b)².
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..files import new_file
@@ -35,15 +35,24 @@ latent_seconds, the part of the seconds in which its latents were sampled.
 
 
 class Snapshots:
-    """Keeps the searched c_a of each concept about every `every` steps. Called as the loop's on_search."""
+    """Keeps the searched c_a of each concept about every `every` steps. Called as the loop's on_search.
 
-    def __init__(self, every: int):
-        self.every, self.kept = every, {}
+    file: where they lie meanwhile, so that a training that goes on from a checkpoint has those of before.
+    """
+
+    def __init__(self, every: int, file: Path | None = None):
+        self.every, self.file, self.kept = every, file, {}
+        if file is not None and file.exists():
+            for name, value in load_file(file).items():
+                concept, _, step = name.rpartition("/")
+                self.kept[int(step), concept] = value
 
     def __call__(self, step: int, concept: str, searched: torch.Tensor) -> None:
-        last = max((at for at, name in self.kept if name == concept), default=None)
+        last = max((at for at, name in self.kept if name == concept and at < step), default=None)
         if last is None or step - last >= self.every:
             self.kept[step, concept] = searched.detach().float().cpu().clone().contiguous()
+            if self.file is not None:
+                self.save(self.file)
 
     def save(self, path: Path) -> None:
         """Write the snapshots as tensors [L, d] named "concept/step"."""

@@ -25,6 +25,7 @@ from .candidates import conditions_of, erased_concepts
 from .loop import Diverged, train
 from .result import Snapshots, save_result
 
+SEARCHED = "searched.safetensors"
 SNAPSHOTS = 20
 """About how many times in a training the searched c_a is kept, for each concept."""
 
@@ -55,7 +56,8 @@ def main(path: Path) -> None:
         if rank() == 0:
             print(json.dumps(record), flush=True)
 
-    snapshots = Snapshots(every=max(1, spec.training.steps * len(concepts) // SNAPSHOTS))
+    every = max(1, spec.training.steps * len(concepts) // SNAPSHOTS)
+    snapshots = Snapshots(every, Path(job["checkpoints"]) / SEARCHED if rank() == 0 else None)
     weights = train(
         unet,
         scheduler,
@@ -72,9 +74,10 @@ def main(path: Path) -> None:
     if rank() == 0:
         save_result(Path(job["output"]), unet, weights, records, origin.header)
         sampling = sum(record["latent_seconds"] for record in records)
-        used = {"peak_memory_gib": peak_memory(), "latent_seconds": sampling}
+        whole = sum(record["seconds"] for record in records)
+        used = {"peak_memory_gib": peak_memory(), "latent_seconds": sampling, "step_seconds": whole - sampling}
         write_json(Path(job["output"]) / "resources.json", used)
-        snapshots.save(Path(job["output"]) / "searched.safetensors")
+        snapshots.save(Path(job["output"]) / SEARCHED)
 
 
 def trajectory_folder(spec: Spec, base: str) -> Path:

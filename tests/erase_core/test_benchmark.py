@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,7 @@ def run(method: str, case: str, seed: int, psr: float) -> dict:
     figures["psr_1"] = psr
     summary = {
         "metrics": figures,
-        "seconds": {"training": 12.0},
-        "latent_seconds": 2.0,
+        "step_seconds": 10.0,
         "peak_memory_gib": 1.5,
         "mlflow_run": "r",
     }
@@ -90,6 +90,29 @@ def test_rows_are_taken_up_while_they_would_come_out_the_same(tmp_path: Path, mo
     assert benchmark.known_rows(tmp_path / "runs.parquet", shorter) == {}
     monkeypatch.setitem(benchmark.VERSIONS, "training", -1)
     assert benchmark.known_rows(tmp_path / "runs.parquet", base) == {}
+
+
+def test_a_row_is_added_and_all_others_stay(tmp_path: Path) -> None:
+    path = tmp_path / "runs.parquet"
+    assert benchmark.keys_in(path) == set()
+    for method, key in (("uce", "a"), ("a method from elsewhere", "b"), ("naive", "c"), ("uce", "a")):
+        benchmark.add_row(path, {**run(method, "weapon", 0, 0.2), "key": key})
+    assert benchmark.keys_in(path) == {"a", "b", "c"}
+    assert list(pd.read_parquet(path)["method"]) == ["naive", "uce", "a method from elsewhere"]
+
+
+def add_rows(folder: Path, case: str) -> None:
+    for seed in range(8):
+        benchmark.add_row(folder / "runs.parquet", {**run("naive", case, seed, 0.2), "key": f"{case}-{seed}"})
+
+
+def test_two_processes_share_a_table(tmp_path: Path) -> None:
+    started = [multiprocessing.get_context("fork").Process(target=add_rows, args=(tmp_path, case)) for case in "AB"]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert len(benchmark.keys_in(tmp_path / "runs.parquet")) == 16
 
 
 def test_unknown_names_are_refused() -> None:

@@ -7,12 +7,15 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
+from transformers import AutoImageProcessor, CLIPImageProcessor, ConvNextImageProcessor, ViTImageProcessor
 
 from erase_core.generation.sampler import sample
 from erase_core.metrics.clip_features import ClipFeatures
 from erase_core.metrics.imagenet import ImagenetJudge, class_names
+from erase_core.metrics.judge import preprocessing, to_pixels
 from erase_core.metrics.per_image import judge_images
 from erase_core.metrics.scorers import Scorers, scorers_of
 from erase_core.metrics.scores import headline, score
@@ -101,3 +104,25 @@ def test_preserved_concepts_that_the_judge_does_not_know_are_not_judged(images_f
     assert figures["psr_1"] == 1 and figures["esr_1"] == 1 and "psr_5" not in figures
     with pytest.raises(ValueError, match="has no class for sadness"):
         judge_images(*files, {**roles, "sadness": "erased"}, Scorers(lambda concept: judge))
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        ViTImageProcessor(size={"height": 96, "width": 96}, resample=2),
+        ConvNextImageProcessor(size={"shortest_edge": 96}, crop_pct=0.875, resample=3),
+        ConvNextImageProcessor(size={"shortest_edge": 384}, crop_pct=0.875, resample=3),
+        CLIPImageProcessor(size={"shortest_edge": 112}, crop_size={"height": 96, "width": 96}),
+    ],
+    ids=["squashed", "cropped by a share", "too large to be cropped", "cropped to a size"],
+)
+def test_images_are_prepared_as_a_model_s_own_processor_does(processor, tmp_path: Path) -> None:
+    """But for the rounding to whole levels, which PIL does after each direction that it scales."""
+    processor.save_pretrained(tmp_path)
+    image = load_sample_image("china.jpg")
+    theirs = AutoImageProcessor.from_pretrained(tmp_path)(Image.fromarray(image), return_tensors="pt").pixel_values
+    how = preprocessing(str(tmp_path))
+    ours = to_pixels(image[None], how)
+    assert ours.shape == theirs.shape
+    levels = 255 * (ours - theirs).abs() * torch.tensor(how.std).reshape(1, 3, 1, 1)
+    assert levels.mean() < 0.5 and levels.max() < 10

@@ -99,3 +99,21 @@ def test_trade_off_sweeps_every_method(tmp_path: Path) -> None:
     wanted = trade_off.runs(base(tmp_path))
     assert {spec.method.name for spec in wanted.values()} == set(methods.MODULES)
     assert len(wanted) == len(methods.MODULES) * len(trade_off.STRENGTHS)
+
+
+@pytest.mark.parametrize("name", studies.NAMES)
+def test_studies_take_other_targets(name: str, tmp_path: Path) -> None:
+    """A target with a synonym beside one that is no concept of the catalogue's spelling, a gate, and metrics of one's own."""
+    extra = "gate: {min_esr_1: 0.9}\nscoring: {metrics: [erasure], preserved: [dog, rose]}\nvocabulary: {top_k: 5}"
+    given = f"name: study\nconcepts: [{{concept: car, synonyms: [automobile]}}, apple]\noutput: {tmp_path}\n{extra}"
+    for spec in studies.load(name).runs(parse_spec(given)).values():
+        check(spec)
+        assert "automobile" in spec.erased_names or "apple" in spec.erased_names
+        assert not set(getattr(spec.method.settings, "words", None) or []) & {"car", "automobile", "apple"}
+    targets = [spec.erased_names for spec in studies.load(name).runs(parse_spec(given)).values()]
+    assert any("automobile" in names for names in targets)
+
+
+def test_names_of_runs_are_names(tmp_path: Path) -> None:
+    changed = variant(base(tmp_path), "Ajin: Demi Human's style", seed=1)
+    assert changed.name == "study - Ajin Demi Human s style" and changed.output.endswith("Ajin-Demi-Human-s-style")
