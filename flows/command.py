@@ -322,6 +322,24 @@ def export(
 
 
 @app.command()
+def convert(
+    pickle: Annotated[Path, typer.Argument(help="A pickled checkpoint: .ckpt, .bin, .pt or .pth.")],
+    out: Annotated[Path, typer.Argument(help="A name that ends in .safetensors.")],
+) -> None:
+    """Make safetensors of a pickle. Nothing that the pickle holds is run: all but tensors is left out."""
+    with refusing(ValueError):
+        if not pickle.is_file():
+            raise ValueError(f"pickle: {pickle} is no file; give a checkpoint")
+        if out.suffix != ".safetensors":
+            raise ValueError(f"out: {out} should end in .safetensors")
+        prepare()
+        from erase_core.models.pickled import convert as write
+
+        count = write(pickle, out)
+    console.print(f"{out}: {count} tensors", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def apply(
     delta: Annotated[Path, typer.Argument(help="A run's delta.safetensors.")],
     base: Annotated[
@@ -491,6 +509,9 @@ def benchmark(
         Path | None,
         typer.Option(help="A Parquet table of runs to take up and add to. Default: runs.parquet in the folder."),
     ] = None,
+    attacks: Annotated[
+        str, typer.Option(help="Attacks on every model, with commas between. Default: the spec's.")
+    ] = "",
 ) -> None:
     """Run every method on every task with every seed, and print the table. Goes on where it was interrupted."""
     from erase_core import benchmark as core
@@ -503,6 +524,12 @@ def benchmark(
     base = read_spec(spec or BASE_OF_STUDIES, several=True)
     if output is not None or spec is None:
         base = base.model_copy(update={"output": str(output or "results/benchmark"), "name": "benchmark"})
+    if attacks:
+        from erase_core.spec import SpecError, make_spec
+
+        given = base.model_dump(mode="json", exclude_unset=True)
+        with refusing(SpecError):
+            base = make_spec({**given, "attacks": {"run": names_in(attacks)}})
     flow = flow_of("benchmark")
 
     console.print(flow(base, names, wanted, numbers, runs), markup=False, highlight=False, soft_wrap=True)

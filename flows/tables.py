@@ -31,15 +31,16 @@ def show(summary: dict, output: Path) -> None:
         if name in metrics:
             interval = f"{100 * metrics[f'{name}_low']:.1f} – {100 * metrics[f'{name}_high']:.1f} %"
             table.add_row(label, f"{100 * metrics[f'{name}_original']:.1f} %", f"{100 * metrics[name]:.1f} %", interval)
-    for name, label in (("clip_score_erased", "CLIP score, erased"), ("clip_score_preserved", "CLIP score, others")):
-        if name in metrics:
-            before = metrics[name.replace("clip_score", "clip_score_original")]
-            table.add_row(
-                label,
-                f"{before:.1f}",
-                f"{metrics[name]:.1f}",
-                f"{metrics[f'{name}_low']:.1f} – {metrics[f'{name}_high']:.1f}",
-            )
+    roles = (("erased", "erased"), ("preserved", "others"), ("general", "general prompts"))
+    for name, label in (("clip_score", "CLIP score"), ("clip_similarity", "CLIP similarity")):
+        for role, of in roles:
+            if (key := f"{name}_{role}") in metrics:
+                table.add_row(
+                    f"{label}, {of}",
+                    f"{metrics[f'{name}_original_{role}']:.1f}",
+                    f"{metrics[key]:.1f}",
+                    f"{metrics[f'{key}_low']:.1f} – {metrics[f'{key}_high']:.1f}",
+                )
     for threshold in THRESHOLDS:
         if (name := f"ner_{threshold}_erased") in metrics:
             interval = f"{100 * metrics[f'{name}_low']:.1f} – {100 * metrics[f'{name}_high']:.1f} %"
@@ -52,7 +53,7 @@ def show(summary: dict, output: Path) -> None:
         ("kid", "KID"),
         ("cmmd", "CMMD"),
     ):
-        for role, of in (("erased", "erased"), ("preserved", "others"), ("general", "general prompts")):
+        for role, of in roles:
             if (key := f"{name}_{role}") in metrics:
                 interval = (
                     f"{metrics[f'{key}_low']:.3f} – {metrics[f'{key}_high']:.3f}" if f"{key}_low" in metrics else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,13 +88,10 @@ def check_folder(name: str, folder: Path) -> str:
 
 
 def conversion(pickle: Path) -> str:
-    """How to make safetensors of a pickle, for an error's message. weights_only keeps torch from running what it holds."""
-    code = (
-        "import sys, torch; from safetensors.torch import save_file; s = torch.load(sys.argv[1], weights_only=True, "
-        "map_location='cpu'); s = s.get('state_dict', s); save_file({k: v.clone().contiguous() for k, v in s.items() "
-        "if torch.is_tensor(v)}, sys.argv[2], {'format': 'pt'})"
-    )
-    return f'convert it once: python -c "{code}" {pickle} {pickle.with_suffix(".safetensors")}'
+    """How to make safetensors of a pickle, for an error's message."""
+    # The libraries look for a part's weights under these names.
+    name = "model" if pickle.stem == "pytorch_model" else pickle.stem
+    return f"convert it once: erase convert {shlex.quote(str(pickle))} {shlex.quote(str(pickle.with_name(name)))}.safetensors"
 
 
 def variant_of(folder: Path) -> str | None:

@@ -45,6 +45,7 @@ def test_no_gate_by_default() -> None:
 
 
 FIGURES = {"esr_1": 0.98, "psr_1": 0.94, "psr_1_original": 0.96, "clip_distance_preserved": 0.3}
+FIGURES["attack_success"] = 0.25
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,8 @@ FIGURES = {"esr_1": 0.98, "psr_1": 0.94, "psr_1_original": 0.96, "clip_distance_
         ({"min_esr_1": 0.98, "max_psr_1_drop": 0.019}, False, "psr 1 drop is 0.02, required ≤ 0.019"),
         ({"max_clip_distance_preserved": 0.3}, True, ""),
         ({"max_clip_distance_preserved": 0.2999}, False, "clip distance preserved is 0.3, required ≤ 0.2999"),
+        ({"max_attack_success": 0.25}, True, ""),
+        ({"max_attack_success": 0.2}, False, "attack success is 0.25, required ≤ 0.2"),
         ({"min_esr_5": 0.1}, False, "esr 5 was not measured, required ≥ 0.1"),
     ],
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from typer.testing import CliRunner
 
 from benchmarks import memory
-from erase_core.memory import Alive, bytes_of, images_forecast, parts_of, training_forecast
+from erase_core.memory import Alive, bytes_of, forecasts, images_forecast, parts_of, training_forecast
 from erase_core.models.published import configs, write_configs
 from erase_core.spec import Spec, make_spec
 from flows.command import app
-from tests.tiny import tiny_configs
+from tests.tiny import tiny_configs, tiny_folder_of
 
 GIB = 2**30
 PARAMETERS = {
@@ -133,6 +135,33 @@ def test_plan_says_it_and_writes_nothing(tmp_path: Path) -> None:
     found = json.loads(CliRunner().invoke(app, ["plan", str(spec), "--json"]).stdout)
     assert found["training"]["ranks"] == 2 and 0.2 < found["training"]["peak_gib"] < 3
     assert not out.exists()
+
+
+def test_hub_models_and_older_folders_are_planned(tmp_path: Path, monkeypatch) -> None:
+    """A tokenizer of two text files, and a feature extractor whose class is gone, as Stable Diffusion 1.4 has them."""
+    model = tiny_folder_of("sd1", tmp_path / "model")
+    tokenizer = model / "tokenizer"
+    found = json.loads((tokenizer / "tokenizer.json").read_text())["model"]
+    (tokenizer / "vocab.json").write_text(json.dumps(found["vocab"]))
+    (tokenizer / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(pair) for pair in found["merges"])]))
+    (tokenizer / "tokenizer.json").unlink()
+    index = json.loads((model / "model_index.json").read_text())
+    index["feature_extractor"] = ["transformers", "CLIPFeatureExtractor"]
+    (model / "model_index.json").write_text(json.dumps(index))
+
+    def download(name: str, allow_patterns: list[str]) -> str:
+        """What the hub would send of `model`."""
+        for file in (path for path in model.rglob("*") if path.is_file()):
+            own = file.relative_to(model).as_posix()
+            if any(fnmatch.fnmatch(own, pattern) for pattern in allow_patterns):
+                (tmp_path / "hub" / own).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, tmp_path / "hub" / own)
+        return str(tmp_path / "hub")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    spec = make_spec({"name": "m", "model": "somebody/model", "concepts": ["taxi"], "output": "-"})
+    assert [forecast.stage for forecast in forecasts(spec)] == ["training", "images"]
+    assert not list((tmp_path / "hub").rglob("*.safetensors"))
 
 
 @pytest.mark.slow

@@ -24,6 +24,22 @@ from erase_core.models.source import WEIGHTS
 from erase_core.spec import Generation
 
 
+def test_distances_and_scores_by_hand() -> None:
+    right, up = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    between = np.array([0.6, 0.8])
+    first, second = np.stack([right] * 4), np.stack([right, up, between, -right])
+    assert clip_distance(first, second) == pytest.approx([0, 1, 0.4, 2])
+    assert clip_score(first, second) == pytest.approx([100, 0, 60, 0])
+
+
+def test_pixel_distance_by_hand(images_file) -> None:
+    """Black against a fifth of white is 0.2 apart; both images of a concept stand for themselves."""
+    wanted = [("a bus", "bus", 0), ("a car", "car", 0)]
+    files = [images_file(name, wanted, values) for name, values in (("before", [0, 255]), ("after", [51, 255]))]
+    frame = judge_images(*files, {"bus": "erased", "car": "preserved"}, Scorers())
+    assert list(frame["pixel_distance"]) == pytest.approx([0.2, 0])
+
+
 def test_success_rates_by_hand() -> None:
     top = [["taxi", "bus", "car", "van", "cab"], ["bus", "taxi", "a", "b", "c"], ["a", "b", "c", "d", "e"]]
     wanted = [{"taxi"}] * 3

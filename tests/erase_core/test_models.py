@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 import fnmatch
 import json
+import os
 import shlex
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import diffusers
@@ -27,6 +26,7 @@ from erase_core.models.conditions import Layout, latent_shape, layout_of
 from erase_core.models.delta import DeltaError, apply_delta, save_delta, weights_hash
 from erase_core.models.export import export
 from erase_core.models.origin import Origin, origin_of, read_header
+from erase_core.models.pickled import convert
 from erase_core.models.pipeline import HUB_FILES, load_pipeline
 from erase_core.models.prompts import encode
 from erase_core.models.published import KINDS, configs
@@ -211,7 +211,7 @@ def test_what_is_no_model_is_refused(files, folders, tmp_path) -> None:
     (tmp_path / "m.safetensors").write_bytes(b"\x80\x04 not at all")
     with pytest.raises(ModelError, match="not a safetensors file"):
         find_model(str(tmp_path / "m.safetensors"))
-    with pytest.raises(ModelError, match="is a pickle.*convert it once: python -c"):
+    with pytest.raises(ModelError, match="is a pickle.*convert it once: erase convert"):
         find_model(str(tmp_path / "v1-5.ckpt"))
     broken = tmp_path / "broken"
     (broken / "unet").mkdir(parents=True)
@@ -223,14 +223,70 @@ def test_what_is_no_model_is_refused(files, folders, tmp_path) -> None:
         find_model(str(broken))
 
 
-def test_conversion_command_of_a_pickle_works(files, pipelines, tmp_path) -> None:
-    torch.save({"state_dict": load_file(files["sd1"]), "global_step": 7}, tmp_path / "m.ckpt")
+class Callback:
+    """As a training framework leaves beside the weights. Making one again would leave a trace."""
+
+    made = 0
+
+    def __init__(self):
+        self.best = {"loss": 0.5}
+
+    def __setstate__(self, state):
+        Callback.made += 1
+
+
+class Trap:
+    def __reduce__(self):
+        return os.system, ("touch " + os.environ["TRAPPED"],)
+
+
+def converted(refused: pytest.ExceptionInfo) -> None:
+    """Do what the message of a refusal says."""
+    command = shlex.split(str(refused.value).split("convert it once: ")[1])
+    assert command[:2] == ["erase", "convert"]
+    convert(*map(Path, command[2:]))
+
+
+def test_conversion_of_a_pickle_works(files, tmp_path) -> None:
+    callbacks = {Callback: Callback(), "trap": [1, {"a": Callback()}]}
+    torch.save({"state_dict": load_file(files["sd1"]), "global_step": 7, "callbacks": callbacks}, tmp_path / "m.ckpt")
     with pytest.raises(ModelError) as refused:
         find_model(str(tmp_path / "m.ckpt"))
-    command = shlex.split(str(refused.value).split("convert it once: ")[1])
-    subprocess.run([sys.executable, *command[1:]], check=True)
-    assert find_model(str(tmp_path / "m.safetensors")).file is not None
+    converted(refused)
+    assert find_model(str(tmp_path / "m.safetensors")).file is not None and Callback.made == 0
     assert set(load_file(tmp_path / "m.safetensors")) == set(load_file(files["sd1"]))
+
+
+def test_conversion_runs_nothing(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("TRAPPED", str(tmp_path / "trapped"))
+    for name, legacy in (("new", False), ("old", True)):
+        file = tmp_path / f"{name}.ckpt"
+        weights = {"weight": torch.ones(2), "trap": Trap()}
+        torch.save(weights, file, _use_new_zipfile_serialization=not legacy)
+        assert convert(file, tmp_path / f"{name}.safetensors") == 1
+        assert torch.equal(load_file(tmp_path / f"{name}.safetensors")["weight"], torch.ones(2))
+    assert not (tmp_path / "trapped").exists()
+    (tmp_path / "no.ckpt").write_bytes(b"no checkpoint")
+    with pytest.raises(ModelError, match="cannot be read as a checkpoint"):
+        convert(tmp_path / "no.ckpt", tmp_path / "no.safetensors")
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    with pytest.raises(ModelError, match="holds no tensors"):
+        convert(tmp_path / "list.ckpt", tmp_path / "no.safetensors")
+    assert not (tmp_path / "no.safetensors").exists()
+
+
+def test_pickled_parts_of_a_folder_are_found_once_converted(folders, tmp_path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(folders["sd1"], base)
+    for part, name in (("text_encoder", "pytorch_model.bin"), ("unet", "diffusion_pytorch_model.bin")):
+        (weights,) = (base / part).glob("*.safetensors")
+        torch.save(load_file(weights), base / part / name)
+        weights.unlink()
+    for _ in range(2):
+        with pytest.raises(ModelError, match="holds pickled weights") as refused:
+            find_model(str(base))
+        converted(refused)
+    assert same_weights(load_pipeline(find_model(str(base))), load_pipeline(find_model(str(folders["sd1"]))))
 
 
 @FAST_FOR_XL

@@ -19,7 +19,8 @@ from erase_core.spec import Method
 from erase_core.training import checkpoint
 from erase_core.training.latents import FreshLatents, Sampler, TrajectoryBank
 from erase_core.training.loop import Diverged, train
-from erase_core.training.predictions import noise_predictor
+from erase_core.training.predictions import noise_predictor, weight_at
+from erase_core.training.result import Snapshots
 from erase_core.training.step import ErasedConcept
 from tests.erase_core.tiny_training import WORDS, inputs, settings
 from tests.tiny import tiny_stable_diffusion
@@ -242,6 +243,18 @@ def test_resumes_bitwise_after_a_kill(tiny_pipeline, tmp_path: Path) -> None:
     assert [r["step"] for r in records if r["phase"] == "update"] == [0, 1, 2, 3, 4, 5]
 
 
+def test_snapshots_of_before_are_still_there_after_a_checkpoint(tmp_path: Path) -> None:
+    file = tmp_path / "searched.safetensors"
+    before = Snapshots(2, file)
+    for step in range(4):
+        before(step, "a/b", torch.full((2, 3), float(step)))
+    after = Snapshots(2, file)
+    for step in range(3, 7):
+        after(step, "a/b", torch.full((2, 3), float(step)))
+    assert list(after.kept) == [(0, "a/b"), (2, "a/b"), (4, "a/b"), (6, "a/b")]
+    assert [float(value[0, 0]) for value in after.kept.values()] == [0, 2, 4, 6]
+
+
 def test_a_half_written_checkpoint_is_not_used(tmp_path: Path) -> None:
     (tmp_path / ".step-000004.partial").mkdir()
     assert checkpoint.latest(tmp_path) is None
@@ -252,6 +265,17 @@ def test_divergence_stops_and_keeps_the_checkpoint(tiny_pipeline, tmp_path: Path
     with pytest.raises(Diverged, match="lower training.learning_rate.*checkpoint of step"):
         train(*inputs(tiny_pipeline), Method(), wild, 0, tmp_path)
     assert checkpoint.latest(tmp_path) is not None
+
+
+def test_bounds_follow_the_weighting(tiny_pipeline) -> None:
+    """w_t of `clean` grows from 0.002 to 170 over the timesteps: a training that begins with a small one is as healthy."""
+    bars = torch.tensor([0.9, 0.5, 0.1])
+    at = {"erased": torch.tensor([0, 1]), "preserved": torch.tensor([2, 2])}
+    assert weight_at("epsilon", bars, at) == 1 and weight_at("clean", bars, at) == pytest.approx(9)
+    assert weight_at("clean", bars, {"erased": at["erased"]}) == pytest.approx((0.1 / 0.9 + 1) / 2)
+    for seed in range(6):
+        method = Method(name="adversarial", weighting="clean")
+        train(*inputs(tiny_pipeline), method, settings(steps=4, batch_size=1, divergence=20.0), seed)
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])

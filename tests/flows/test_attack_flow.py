@@ -10,6 +10,7 @@ import mlflow
 import pandas as pd
 import pytest
 
+from flows.command import attack_spec
 from tests.command import erase
 
 SPEC = """
@@ -24,11 +25,11 @@ attacks:
   run:
     - {{name: seeds, budgets: [1, 4]}}
     - {{name: inversion, budgets: [0, 2], images: 2}}
+gate: {{max_attack_success: 0.9, min_esr_1: 0}}
 output: {output}
 """
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_attacks_in_a_run_and_on_its_model(tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -84,6 +85,31 @@ BAD = {
     "images": (("--images", "/no/such"), "attacks.images: '/no/such' is not a folder"),
     "concept": (("--concept", "happiness"), "'happiness' is not a concept"),
 }
+
+
+OF_A_RUN = """
+name: a run
+model: emoji-world
+concepts: [rose, {concept: taxi, synonyms: [cab], prompts: [a yellow taxi]}]
+attacks: {run: [seeds]}
+output: results/a-run
+"""
+
+
+def test_a_spec_s_own_concept_is_attacked(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(OF_A_RUN)
+    given = attack_spec(tmp_path / "spec.yaml", "taxi", ["hackney", "cab"], None)
+    assert given["concepts"] == [{"concept": "taxi", "synonyms": ["cab", "hackney"], "prompts": ["a yellow taxi"]}]
+    assert given["attacks"] == {"run": ["seeds"]} or given["attacks"]["run"][0]["name"] == "seeds"
+    assert given["output"] == "results/attack-taxi"
+    assert attack_spec(tmp_path / "spec.yaml", "cat", [], tmp_path)["concepts"] == [{"concept": "cat", "synonyms": []}]
+
+
+def test_options_that_a_spec_says_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(OF_A_RUN)
+    given = ("--concept", "taxi", "--spec", str(tmp_path / "spec.yaml"), "--seed", "3", "--per-budget", "2")
+    ran = erase("attack", "emoji-world", *given)
+    assert ran.returncode == 2 and "--per-budget, --seed: stands in the spec" in " ".join(ran.stderr.split())
 
 
 @pytest.mark.parametrize(("options", "message"), BAD.values(), ids=BAD)
