@@ -53,9 +53,17 @@ CASES: dict[str, tuple[str, dict]] = {
         "sd1",
         {"training": {**ONE_STEP, "batch_size": 2, "processes": 2, "zero_stage": 3}},
     ),
+    "Stable Diffusion 1.4, cross-attention, bf16": (
+        "sd1",
+        {"training": {**ONE_STEP, "precision": "bf16", "frozen_precision": "bf16"}},
+    ),
     "Stable Diffusion 1.4, images, two at once": (
         "sd1",
         {"generation": {"steps": 1, "batch_size": 2, "seeds": [0, 1]}},
+    ),
+    "Stable Diffusion 1.4, images, two at once, bf16": (
+        "sd1",
+        {"generation": {"steps": 1, "batch_size": 2, "seeds": [0, 1], "precision": "bf16"}},
     ),
     "included model, images, 64 at once": ("emoji-world", {"generation": {"steps": 2, "seeds": list(range(64))}}),
 }
