@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 from diffusers import DiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
+from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 
-from ..files import new_folder
+from ..files import new_file, new_folder
 from ..spec import Generation
 from .origin import CARD, LICENCE_FILES, Origin, write_origin
 from .source import ModelError, ModelSource, check_folder, variant_of
@@ -130,4 +131,14 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path, origin: Origin) -> 
     """Save a stock diffusers folder with its origin, whole or not at all."""
     with new_folder(folder) as partial:
         pipeline.save_pretrained(partial, safe_serialization=True)
+        for weights in partial.glob("text_encoder*/model.safetensors"):
+            name_as_published(weights)
         write_origin(partial, origin)
+
+
+def name_as_published(weights: Path) -> None:
+    """Give a text encoder's weights the names that every version of transformers reads; version 5 saves them without their part."""
+    found = load_file(weights)
+    whole = {n if n.startswith(("text_model.", "text_projection.")) else f"text_model.{n}": v for n, v in found.items()}
+    with new_file(weights) as partial:
+        save_file(whole, partial, {"format": "pt"})

@@ -247,6 +247,18 @@ def converted(refused: pytest.ExceptionInfo) -> None:
     convert(*map(Path, command[2:]))
 
 
+def test_text_encoders_are_saved_under_their_published_names(folders, tmp_path) -> None:
+    for kind, parts in (("sd1", ["text_encoder"]), ("sdxl", ["text_encoder", "text_encoder_2"])):
+        export(find_model(str(folders[kind])), tmp_path / kind)
+        for part in parts:
+            names = set(load_file(tmp_path / kind / part / "model.safetensors"))
+            assert "text_model.embeddings.token_embedding.weight" in names
+            assert {name.split(".")[0] for name in names} <= {"text_model", "text_projection"}
+        assert ("text_projection.weight" in names) == (kind == "sdxl")
+        before, after = (load_pipeline(find_model(str(folder))) for folder in (folders[kind], tmp_path / kind))
+        assert same_weights(before, after)
+
+
 def test_conversion_of_a_pickle_works(files, tmp_path) -> None:
     callbacks = {Callback: Callback(), "trap": [1, {"a": Callback()}]}
     torch.save({"state_dict": load_file(files["sd1"]), "global_step": 7, "callbacks": callbacks}, tmp_path / "m.ckpt")
