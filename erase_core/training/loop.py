@@ -143,24 +143,22 @@ def train(
             on_record(record)
 
     weighting = getattr(settings, "weighting", "epsilon")
-
-    def limit_of(name: str, at: Step) -> float:
-        """What a loss must stay below: so many times ε's variance, which is 1, at the step's timesteps."""
-        if name == "preservation" and "weights" in losses.EDITED:
-            return math.inf
-        return training.divergence * weight_at(weighting, bars, at.timesteps)
+    unbounded = ("preservation",) if "weights" in losses.EDITED else ()
 
     def record(
         step: int, phase: str, concept: ErasedConcept, chooser, at: Step, began, drawing, **values: torch.Tensor
     ):
         choice = at.choice
         names = ("search", "erasing", "preservation")
-        found = average(torch.tensor([float(values[n].detach()) if n in values else math.nan for n in names]))
-        losses_now = {n: float(value) if n in values else None for n, value in zip(names, found)}
+        own = [float(values[n].detach()) if n in values else math.nan for n in names]
+        *found, weight = average(torch.tensor([*own, weight_at(weighting, bars, at.timesteps)])).tolist()
+        losses_now = {n: value if n in values else None for n, value in zip(names, found)}
         for name, value in losses_now.items():
             if value is None:
                 continue
-            if not math.isfinite(value) or abs(value) > limit_of(name, at):
+            # The variance of ε is 1, at the step's timesteps its weight.
+            limit = math.inf if name in unbounded else training.divergence * weight
+            if not math.isfinite(value) or abs(value) > limit:
                 kept = newest_step(checkpoints)
                 told = f" (the checkpoint of step {kept} is kept)" if kept else ""
                 raise Diverged(
