@@ -251,6 +251,7 @@ def training_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
     own = trained if stage < 3 else whole // ranks + gathered
     share = trained // ranks if stage >= 1 else trained
     adam = 2 * share if on_cpu or part.offload == "none" else 0
+    rounding = {**base, "trained weights": trained, "weights as they were read": bytes_of(networks["unet"])}
     base |= {"trained weights": own, "Adam's moments": adam}
     if stage >= 1:
         # Its own part of the weights and of the gradients, flat, and the gradients that are reduced together.
@@ -258,6 +259,9 @@ def training_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
     gradients = trained if stage < 2 else share
     step = {**base, "gradients": gradients, "activations": max(0, update - trained)}
     moments = [loading, Moment("sampling of latents", {**base, "activations": sampling}), Moment("a step", step)]
+    if on_cpu and part.frozen_precision == "bf16":
+        # A file's weights are given back together, when the last of them has been rounded.
+        moments.insert(1, Moment("the rounding of the weights", rounding))
     if on_cpu and part.steps * len(spec.concepts) > part.checkpoint_every:
         moments.append(Moment("a checkpoint", {**base, "what is saved": 3 * trained}))
     return Forecast("training", ranks, moments)

@@ -79,7 +79,9 @@ def train(
     if saved is not None:
         put_weights(edited_unet, saved["weights"])
     own = set(trained)
-    originals = [p.detach() for name, p in unet.named_parameters() if name in own]
+    # Copies: a weight of the model's file keeps the whole file in memory.
+    kept = own if "weights" in losses.FROZEN else set()
+    originals = [p.detach().clone() for name, p in unet.named_parameters() if name in kept]
     if training.frozen_precision == "bf16":
         hold_in_half(unet, edited_unet, trained)
     if training.gradient_checkpointing:
