@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import types
+import zipfile
 from pathlib import Path
 
 import torch
@@ -43,7 +44,8 @@ class Unpickler(pickle.Unpickler):
     """Makes tensors and plain containers; every other class becomes `Inert`, so that nothing of the file's choice is called."""
 
     def find_class(self, module: str, name: str) -> type:
-        storage = module in ("torch", "torch.storage") and name.endswith("Storage")
+        # A name with dots would be looked up through other modules.
+        storage = module in ("torch", "torch.storage") and name.isidentifier() and name.endswith("Storage")
         return super().find_class(module, name) if storage or (module, name) in REBUILT else Inert
 
 
@@ -52,12 +54,26 @@ def convert(source: Path, out: Path) -> int:
 
     Raises ModelError when the file cannot be read or holds no tensors.
     """
+    if zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as archive:
+            # torch would hand it to TorchScript, which has code of its own.
+            if any(name.endswith("constants.pkl") for name in archive.namelist()):
+                raise ModelError(f"pickle: {source} is a TorchScript program; give a checkpoint of weights")
     # torch asks for a module that unpickles.
     only_tensors = types.ModuleType("only_tensors")
     only_tensors.Unpickler, only_tensors.load = Unpickler, lambda file, **options: Unpickler(file, **options).load()
     try:
         state = torch.load(source, map_location="cpu", pickle_module=only_tensors, weights_only=False)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        EOFError,
+        pickle.UnpicklingError,
+    ) as error:
         raise ModelError(f"pickle: {source} cannot be read as a checkpoint ({error})") from None
     if isinstance(state, dict):
         state = state.get("state_dict", state)

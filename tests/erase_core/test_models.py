@@ -281,6 +281,9 @@ def test_conversion_runs_nothing(tmp_path, monkeypatch) -> None:
     (tmp_path / "no.ckpt").write_bytes(b"no checkpoint")
     with pytest.raises(ModelError, match="cannot be read as a checkpoint"):
         convert(tmp_path / "no.ckpt", tmp_path / "no.safetensors")
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "program.pt")
+    with pytest.raises(ModelError, match="is a TorchScript program"):
+        convert(tmp_path / "program.pt", tmp_path / "no.safetensors")
     torch.save([1, 2], tmp_path / "list.ckpt")
     with pytest.raises(ModelError, match="holds no tensors"):
         convert(tmp_path / "list.ckpt", tmp_path / "no.safetensors")
