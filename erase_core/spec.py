@@ -213,13 +213,16 @@ class Training(Part):
     """The optimisation of the edited UNet."""
 
     steps: int = Field(
-        150, gt=0, description="Update steps for each erased concept; about 1000 in all for Stable Diffusion."
+        100, gt=0, description="Update steps for each erased concept; about 1000 in all for Stable Diffusion."
     )
     batch_size: int = Field(
         4, gt=0, description="Samples of the erased and of the preserved concept in each step, over all ranks."
     )
     learning_rate: Finite = Field(
-        5e-4, gt=0, description="Adam's learning rate for the UNet; about 1e-5 for Stable Diffusion."
+        1e-3, gt=0, description="Adam's learning rate for the UNet; about 1e-5 for Stable Diffusion."
+    )
+    schedule: Literal["constant", "linear"] = Field(
+        "linear", description="The learning rate over the steps: falling in a line towards 0, or the same."
     )
     trainable: Literal["xattn", "xattn-strict", "noxattn", "selfattn", "full"] = Field(
         "xattn",

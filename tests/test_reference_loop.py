@@ -52,7 +52,7 @@ def test_gradients(pair, tiny_pipeline) -> None:
     rng = torch.Generator().manual_seed(2)
     z_e, z_a = torch.randn(2, 1, 4, 16, 16, generator=rng)
     t_e, t_a = torch.tensor(301), torch.tensor(701)
-    settings = adversarial.Settings()
+    settings = adversarial.Settings(preservation_weight=1.0, negative_guidance=1.0)
     times = {"erased": t_e[None], "preserved": t_a[None]}
     distance = distance_at("epsilon", alphas_cumprod(tiny_pipeline.scheduler), times)
     theirs, ours = (noise_predictor(model, tiny_pipeline.scheduler) for model in (unet, edited))

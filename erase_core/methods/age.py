@@ -18,7 +18,7 @@ EDITED = ("erased", "preserved")
 FROZEN = ("preserved@erased", "preserved")
 SEARCHED = (EDITED, FROZEN)
 # The target changes from step to step, and what they have in common is learnt slowly.
-TRAINING = {"learning_rate": 1e-3}
+TRAINING = {"learning_rate": 2e-3}
 
 
 def erasing_loss(edited, frozen, settings, distance):

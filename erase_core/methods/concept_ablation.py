@@ -17,7 +17,7 @@ CHOICE = "anchor"
 EDITED = ("erased@preserved", "preserved")
 FROZEN = ()
 # Its teacher moves with it: at a larger rate both drift away together.
-TRAINING = {"learning_rate": 2e-5}
+TRAINING = {"learning_rate": 5e-5}
 
 
 def erasing_loss(edited, frozen, settings, distance):

@@ -17,7 +17,7 @@ from .settings import Part
 CHOICE = None
 EDITED = ("attention@noised",)
 FROZEN = ()
-TRAINING = {"trainable": "xattn", "learning_rate": 5e-5}
+TRAINING = {"trainable": "xattn", "learning_rate": 1.5e-4}
 
 
 def erasing_loss(edited, frozen, settings, distance):

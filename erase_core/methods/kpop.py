@@ -18,7 +18,7 @@ CHOICE = "prompt"
 EDITED = ("erased", "prompted@erased", "neutral@erased")
 FROZEN = ("erased", "neutral@erased")
 SEARCHED = (("prompted@erased",), ("erased",))
-TRAINING = {"learning_rate": 2e-4}
+TRAINING = {"learning_rate": 3e-4}
 
 
 def erasing_loss(edited, frozen, settings, distance):

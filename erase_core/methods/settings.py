@@ -28,11 +28,11 @@ class ErasingSettings(Weighted):
 
     neutral: str = Field("", description="The neutral concept c_n.")
     negative_guidance: Finite = Field(
-        1.0, ge=0, description="η: how far past the neutral prediction, away from the concept."
+        2.0, ge=0, description="η: how far past the neutral prediction, away from the concept. Published: 1."
     )
 
 
 class PreservingSettings(ErasingSettings):
     """Parameters of every erasing method that also preserves something."""
 
-    preservation_weight: Finite = Field(1.0, ge=0, description="λ: weight of the preservation loss.")
+    preservation_weight: Finite = Field(2.0, ge=0, description="λ: weight of the preservation loss. Published: 1.")

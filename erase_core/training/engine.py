@@ -61,6 +61,13 @@ def start_engine(unet: nn.Module, trained: list[str], training: Training):
     return engine
 
 
+def set_learning_rate(engine, training: Training, done: float) -> None:
+    """Adam's learning rate after this share of the steps, in [0, 1)."""
+    rate = training.learning_rate * (1 - done if training.schedule == "linear" else 1)
+    for group in engine.optimizer.param_groups:
+        group["lr"] = rate
+
+
 def export(engine, trained: list[str]) -> dict[str, torch.Tensor]:
     """The trained weights, whole and in float32, on every rank and for every ZeRO stage."""
     import deepspeed

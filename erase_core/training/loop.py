@@ -22,7 +22,7 @@ from ..search.choosers import Chooser, chooser_of
 from ..spec import Method, Training
 from . import checkpoint
 from .closed_form import solve_layers
-from .engine import export, restore_moments, start_engine
+from .engine import export, restore_moments, set_learning_rate, start_engine
 from .latents import FreshLatents, Sampler, TrajectoryBank
 from .predictions import alphas_cumprod, distance_at, noise_predictor, weight_at
 from .result import put_weights
@@ -242,9 +242,10 @@ def train(
         if hasattr(losses, "preservation_loss"):
             both["preservation"] = losses.preservation_loss(made, known, settings, distance)
             loss = erasing + settings.preservation_weight * both["preservation"]
-        record(step, "update", concept, chooser, at, began, drawing, **both)
         engine.backward(loss)
+        set_learning_rate(engine, training, step / total)
         engine.step()
+        record(step, "update", concept, chooser, at, began, drawing, **both)
 
         if checkpoints and ((step + 1) % training.checkpoint_every == 0) and step + 1 < total:
             searches = [search.state_dict() for search in searches_of(choosers)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from pathlib import Path
 
 import numpy as np
@@ -278,6 +279,28 @@ def test_bounds_follow_the_weighting(tiny_pipeline) -> None:
         train(*inputs(tiny_pipeline), method, settings(steps=4, batch_size=1, divergence=20.0), seed)
 
 
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_linear_schedule(tiny_pipeline, monkeypatch, stage: int) -> None:
+    """What Adam's steps are made with: the learning rate less a step's share of it after each."""
+    rates = []
+    step = torch.optim.Adam.step
+    monkeypatch.setattr(
+        torch.optim.Adam,
+        "step",
+        lambda adam, *args, **named: (
+            [rates.append(group["lr"]) for group in adam.param_groups if not adam.defaults["maximize"]],
+            step(adam, *args, **named),
+        )[1],
+    )
+    falling = settings(zero_stage=stage, steps=4, learning_rate=1e-3, schedule="linear")
+    weights = train(*inputs(tiny_pipeline), Method(), falling, seed=2)
+    assert list(dict.fromkeys(rates)) == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4])
+    constant = train(
+        *inputs(tiny_pipeline), Method(), settings(steps=4, learning_rate=1e-3, schedule="constant"), seed=2
+    )
+    assert not same(weights, constant)
+
+
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_every_zero_stage_trains_the_same_weights(tiny_pipeline, stage: int) -> None:
     plain = train(*inputs(tiny_pipeline), Method(), settings(), seed=2)
@@ -295,3 +318,19 @@ def test_half_precision_trains_full_precision_weights(tiny_pipeline) -> None:
 @pytest.mark.parametrize("latents", ["fresh", "frozen-bank"])
 def test_latent_sources(tiny_pipeline, latents: str) -> None:
     train(*inputs(tiny_pipeline), Method(), settings(latents=latents, steps=2), seed=0)
+
+
+def test_a_step_is_timed_to_its_end(tiny_pipeline, monkeypatch) -> None:
+    """The seconds of an update hold its backward pass and Adam's step."""
+    step = torch.optim.Adam.step
+
+    def slow(adam, *args, **named):
+        if not adam.defaults["maximize"]:
+            time.sleep(0.2)
+        return step(adam, *args, **named)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", slow)
+    records: list[dict] = []
+    train(*inputs(tiny_pipeline), Method(), settings(steps=2), 2, on_record=records.append)
+    updates = [r["seconds"] for r in records if r["phase"] == "update"]
+    assert len(updates) == 2 and min(updates) > 0.2

@@ -72,7 +72,7 @@ def test_every_parameter_has_a_type_and_help() -> None:
             assert {"type", "$ref", "anyOf"} & set(parameter), f"{deployment.name}.{name}"
     training = build(ON_DEMAND)[0]._parameter_openapi_schema.model_dump()["definitions"]["Training"]["properties"]
     assert (
-        training["steps"]["default"] == 150
+        training["steps"]["default"] == 100
         and training["steps"]["type"] == "integer"
         and training["steps"]["description"]
     )

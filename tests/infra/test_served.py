@@ -57,7 +57,7 @@ def test_a_run_asked_for_with_json_is_served_and_its_gate_is_an_event(server, tm
 
             deployment = until(deployed)
             training = deployment["parameter_openapi_schema"]["definitions"]["Training"]["properties"]
-            assert training["steps"]["default"] == 150 and training["steps"]["description"]
+            assert training["steps"]["default"] == 100 and training["steps"]["description"]
             wrong = {"parameters": {"spec": {**SPEC, "training": {"steps": 0}, "output": "o"}}}
             with pytest.raises(httpx.HTTPStatusError, match="409|422"):
                 ask(server, "POST", f"/deployments/{deployment['id']}/create_flow_run", json=wrong)
