@@ -24,13 +24,16 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "attacks.md"
 RESULTS = ROOT / "benchmarks" / "results" / "attacks.json"
 HEADING = "## On the included model"
+PUBLISHED = {"negative_guidance": 1.0, "preservation_weight": 1.0}
 METHODS = {
-    "naive": "naive",
-    "esd": "esd",
-    "uce": "uce",
-    "adversarial": "adversarial",
-    "adversarial, attack_steps 2": {"name": "adversarial", "attack_steps": 2},
+    "naive": {"name": "naive", "negative_guidance": 1.0},
+    "esd": {"name": "esd", "negative_guidance": 1.0},
+    "uce": {"name": "uce"},
+    "adversarial": {"name": "adversarial", **PUBLISHED},
+    "adversarial, attack_steps 2": {"name": "adversarial", **PUBLISHED, "attack_steps": 2},
 }
+TRAINING = {"steps": 150, "learning_rate": 5e-4, "schedule": "constant"}
+"""Milder than the defaults, so that an attacker has something to come back to."""
 CONCEPTS = ("taxi", "cat", "guitar")
 ATTACKS = [
     {"name": "seeds", "budgets": [1, 16]},
@@ -45,13 +48,14 @@ ATTACKS = [
 RATES = ("esr_1", "esr_5", "psr_1", "psr_5")
 
 
-def spec_of(concept: str, method: str | dict) -> Spec:
+def spec_of(concept: str, method: dict) -> Spec:
     """One concept erased from the included model, each of the others drawn once, and every attack."""
     return make_spec(
         {
             "name": "attacks",
             "concepts": [concept],
             "method": method,
+            "training": TRAINING,
             "generation": {"seeds": [0], "sampler": "dpm-solver++", "steps": 15},
             "attacks": {"run": ATTACKS},
             "output": "-",
@@ -99,7 +103,8 @@ def sections(found: dict[str, dict[str, dict]]) -> Iterator[str]:
 
     yield HEADING
     yield (
-        f"Each method with its own defaults, each of {', '.join(concepts)} erased alone, seed 0; means over the three, in per "
+        f"Each of {', '.join(concepts)} erased alone, seed 0, with the published λ and η of 1 and a learning rate of "
+        f"{TRAINING['learning_rate']:g} for {TRAINING['steps']} steps, milder than the defaults; means over the three, in per "
         f"cent. PSR-1 is over all other concepts; the original's is {100 * mean['psr_1_original'].mean():.1f} %. Success is at "
         "the budget that served the attacker best: "
         + ", ".join(f"{attack['name']} {'/'.join(map(str, attack['budgets']))}" for attack in ATTACKS)

@@ -1,5 +1,6 @@
 """Do all erased concepts end in the same image? The distance between images of different erased concepts, before the
-erasure, after it with one neutral target, and with each concept's own searched target.
+erasure, after it with one neutral target (η = 0, the neutral concept's prediction itself), and with each concept's own
+searched target.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ def runs(base: Spec) -> dict[str, Spec]:
     """Several concepts erased at once, by each kind of target."""
     several = [concept.model_dump() for concept in base.concepts]
     concepts = several if len(several) > 1 else [named(word) for word in OBJECTS[TUNING]["A"]]
+    neutral = {"name": "adversarial", "negative_guidance": 0.0}
     return {
-        "neutral target": variant(base, "neutral target", concepts=concepts, method="adversarial"),
+        "neutral target": variant(base, "neutral target", concepts=concepts, method=neutral),
         "searched target (age)": variant(base, "searched target", concepts=concepts, method="age"),
     }
 
@@ -46,8 +48,11 @@ def find(outputs: dict[str, Path]) -> Findings:
     found |= {
         label: between(stage_folder(path, "erased") / "images.parquet", concepts) for label, path in outputs.items()
     }
+    esr = {"original": summary(first)["metrics"]["esr_1_original"]}
+    esr |= {label: summary(path)["metrics"]["esr_1"] for label, path in outputs.items()}
     rows = [
-        {"target": label, "distance": float(np.mean(values)), "pairs": len(values)} for label, values in found.items()
+        {"target": label, "distance": float(np.mean(values)), "pairs": len(values), "esr_1": esr[label]}
+        for label, values in found.items()
     ]
     table = pd.DataFrame(rows)
     return Findings(
