@@ -19,7 +19,9 @@ class Weighted(Part):
     """Parameters of every method that compares predictions."""
 
     weighting: Literal["epsilon", "clean"] = Field(
-        "epsilon", description="Compare noise predictions, or the clean latents z_0 that they imply."
+        "clean",
+        description="Compare the clean latents z_0 that the noise predictions imply, which weighs the early, noisy "
+        "timesteps, or the predictions themselves.",
     )
 
 
@@ -28,11 +30,11 @@ class ErasingSettings(Weighted):
 
     neutral: str = Field("", description="The neutral concept c_n.")
     negative_guidance: Finite = Field(
-        2.0, ge=0, description="η: how far past the neutral prediction, away from the concept. Published: 1."
+        1.0, ge=0, description="η: how far past the neutral prediction, away from the concept."
     )
 
 
 class PreservingSettings(ErasingSettings):
     """Parameters of every erasing method that also preserves something."""
 
-    preservation_weight: Finite = Field(2.0, ge=0, description="λ: weight of the preservation loss. Published: 1.")
+    preservation_weight: Finite = Field(1.0, ge=0, description="λ: weight of the preservation loss.")
