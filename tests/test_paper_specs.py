@@ -40,6 +40,7 @@ def test_settings_of_the_reference(path: Path, monkeypatch) -> None:
     assert spec.method.name == "adversarial" and settings.weighting == "clean" and settings.gumbel == "hard"
     assert (settings.temperature, settings.search_steps, settings.search_learning_rate) == (2.0, 1, 1e-2)
     assert (settings.preservation_weight, settings.negative_guidance, settings.neutral) == (1.0, 1.0, "")
+    assert settings.neutral_share == 0
     assert (generation.sampler, generation.steps, generation.guidance_scale) == ("ddim", 50, 7.5)
     reduced = (50, None) if path.stem == "nudity" else (1000, 100)
     assert (spec.vocabulary_source, spec.vocabulary.top_k, spec.vocabulary.clusters) == ("english-3000", *reduced)

@@ -19,7 +19,7 @@ from typing import Literal
 from pydantic import Field
 
 from .losses import EDITED, FROZEN, erasing_loss, preservation_loss
-from .settings import Finite, PreservingSettings
+from .settings import ConceptPreservingSettings, Finite
 
 __all__ = ["CHOICE", "EDITED", "FROZEN", "SEARCHED", "Settings", "erasing_loss", "preservation_loss", "search_loss"]
 
@@ -28,7 +28,7 @@ SEARCHED = (("preserved",), ("preserved",))
 search_loss = preservation_loss
 
 
-class Settings(PreservingSettings):
+class Settings(ConceptPreservingSettings):
     """Gumbel search over the vocabulary for the concept that the erasure hurts most."""
 
     temperature: Finite = Field(2.0, gt=0, description="τ of the Gumbel-softmax.")

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import Field
 
 from .losses import EDITED, FROZEN, erasing_loss, preservation_loss
-from .settings import Finite, PreservingSettings
+from .settings import ConceptPreservingSettings, Finite
 
 __all__ = ["CHOICE", "EDITED", "FROZEN", "SEARCHED", "Settings", "erasing_loss", "preservation_loss", "search_loss"]
 
@@ -23,7 +23,7 @@ SEARCHED = (("preserved",), ("preserved",))
 search_loss = preservation_loss
 
 
-class Settings(PreservingSettings):
+class Settings(ConceptPreservingSettings):
     """Projected gradient ascent in embedding space for the condition that the erasure hurts most."""
 
     norm: Literal["l2", "linf"] = Field("l2", description="The ball around c_e that the search stays in.")

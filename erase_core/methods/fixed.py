@@ -7,14 +7,14 @@ from typing import Annotated
 from pydantic import Field
 
 from .losses import EDITED, FROZEN, erasing_loss, preservation_loss
-from .settings import PreservingSettings
+from .settings import ConceptPreservingSettings
 
 __all__ = ["CHOICE", "EDITED", "FROZEN", "Settings", "erasing_loss", "preservation_loss"]
 
 CHOICE = "fixed"
 
 
-class Settings(PreservingSettings):
+class Settings(ConceptPreservingSettings):
     """The given words are preserved."""
 
     words: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(

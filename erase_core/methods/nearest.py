@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from .losses import EDITED, FROZEN, erasing_loss, preservation_loss
-from .settings import PreservingSettings
+from .settings import ConceptPreservingSettings
 
 __all__ = ["CHOICE", "EDITED", "FROZEN", "Settings", "erasing_loss", "preservation_loss"]
 
 CHOICE = "nearest"
 
 
-class Settings(PreservingSettings):
+class Settings(ConceptPreservingSettings):
     """The word nearest to the erased concept is preserved."""

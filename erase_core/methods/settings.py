@@ -38,3 +38,19 @@ class PreservingSettings(ErasingSettings):
     """Parameters of every erasing method that also preserves something."""
 
     preservation_weight: Finite = Field(1.0, ge=0, description="λ: weight of the preservation loss.")
+
+
+class ConceptPreservingSettings(PreservingSettings):
+    """Parameters of every erasing method that preserves a concept c_a.
+
+    Classifier-free guidance adds to every image a multiple of what it differs by from the neutral prediction, so damage to that
+    one is damage to all.
+    """
+
+    neutral_share: Finite = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="Share of the preserved samples that keep the neutral concept c_n, which guidance reads for every image, "
+        "at c_a's latents in place of c_a.",
+    )

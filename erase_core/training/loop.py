@@ -182,9 +182,11 @@ def train(
         records.append(row)
         on_record(row)
 
-    def drawn(names, concept: ErasedConcept, chooser: Chooser | None, streams: Streams) -> tuple[Step, float]:
+    def drawn(
+        names, concept: ErasedConcept, chooser: Chooser | None, streams: Streams, share=0.0
+    ) -> tuple[Step, float]:
         began = time.perf_counter()
-        at = draw(names, concept, chooser, source, conditions.neutral, streams)
+        at = draw(names, concept, chooser, source, conditions.neutral, streams, share)
         return at, time.perf_counter() - began
 
     def attacked(at: Step, streams: Streams) -> Step:
@@ -223,7 +225,8 @@ def train(
                 on_search(step, concept.name, chooser.searched())
 
         began = time.perf_counter()
-        at, drawing = drawn([*losses.EDITED, *losses.FROZEN], concept, chooser, streams)
+        share = getattr(settings, "neutral_share", 0.0)
+        at, drawing = drawn([*losses.EDITED, *losses.FROZEN], concept, chooser, streams, share)
         with torch.no_grad():
             known = frozen_predictions(frozen, [n for n in losses.FROZEN if n not in SPECIAL], at)
         known["weights"] = originals

@@ -95,8 +95,12 @@ def draw(
     source: FreshLatents | TrajectoryBank,
     neutral: torch.Tensor,
     streams: Streams,
+    neutral_share: float = 0.0,
 ) -> Step:
-    """Draw the prompts, the choice and the latents that the named predictions need, a sample for each stream."""
+    """Draw the prompts, the choice and the latents that the named predictions need, a sample for each stream.
+
+    neutral_share: the chance of a preserved sample to be of the neutral concept, at the chosen one's latents.
+    """
     pairs = [split(name) for name in names if name != "weights"]
     needed = {part for pair in pairs for part in pair}
     at = {latents for _, latents in pairs}
@@ -127,6 +131,14 @@ def draw(
             known[f"neutral@{name}"] = drawn.neutral
     if "subject" in known and concept.subject is None:
         known["erased@subject"] = known["subject"]
+    if neutral_share and "preserved" in latents:
+        kept = streams.uniform(1).to(neutral.device) < neutral_share
+        conditions["preserved"] = torch.where(kept[:, :, None], neutral, conditions["preserved"])
+        if known.keys() >= {"preserved", "neutral@preserved"}:
+            kept = kept[:, :, None, None].to(known["preserved"].device)
+            known["preserved"] = torch.where(kept, known["neutral@preserved"], known["preserved"])
+        else:
+            known.pop("preserved", None)
     return Step(latents, conditions, known, prompts, choice)
 
 

@@ -16,13 +16,14 @@ from erase_core.models.pipeline import twin
 from erase_core.models.prompts import encode
 from erase_core.models.trainable import CHOICES, trainable_names
 from erase_core.randomness import Streams, generator
+from erase_core.search.choosers import chooser_of
 from erase_core.spec import Method
 from erase_core.training import checkpoint
 from erase_core.training.latents import FreshLatents, Sampler, TrajectoryBank
 from erase_core.training.loop import Diverged, train
 from erase_core.training.predictions import noise_predictor, weight_at
 from erase_core.training.result import Snapshots
-from erase_core.training.step import ErasedConcept
+from erase_core.training.step import ErasedConcept, draw, frozen_predictions
 from tests.erase_core.tiny_training import WORDS, inputs, settings
 from tests.tiny import tiny_stable_diffusion
 
@@ -63,6 +64,28 @@ def test_bank_does_not_depend_on_the_order_of_visits(tiny_pipeline) -> None:
         second.fill([WORDS[i]], concept.candidates[i : i + 1])
     for word in WORDS[:3]:
         assert equal(first.known[word], second.known[word])
+
+
+@pytest.mark.parametrize("latents", ["frozen-bank", "fresh"])
+def test_some_preserved_samples_keep_the_neutral_concept(tiny_pipeline, latents: str) -> None:
+    """At the chosen word's latents, and with θ's prediction under the condition that the sample then has."""
+    unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
+    neutral, predict = conditions.neutral, noise_predictor(unet, scheduler)
+    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, neutral, steps=3, guidance=3.0)
+    chooser = chooser_of("random", "taxi", concept.embeddings[0], WORDS, concept.candidates, None, 100)
+    source = FreshLatents(sampler, predict) if latents == "fresh" else TrajectoryBank(sampler, predict, 2, seed=3)
+    names = ("erased", "preserved", "neutral@erased")
+    counts = []
+    for share in (0.0, 0.25, 1.0):
+        at = draw(names, concept, chooser, source, neutral, Streams(0, samples=range(60)), share)
+        kept = (at.conditions["preserved"] == neutral).all(dim=(1, 2))
+        counts.append(int(kept.sum()))
+        assert torch.equal(at.conditions["preserved"][~kept], at.choice.embeddings[~kept])
+        z = at.latents["preserved"]
+        expected = predict(z.latents, z.timesteps, at.conditions["preserved"])
+        found = frozen_predictions(predict, ["preserved"], at)["preserved"]
+        assert torch.allclose(found, expected, atol=1e-4)
+    assert counts[0] == 0 and 5 < counts[1] < 25 and counts[2] == 60
 
 
 def test_banks_share_a_folder(tiny_pipeline, tmp_path) -> None:
