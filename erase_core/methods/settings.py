@@ -37,7 +37,7 @@ class ErasingSettings(Weighted):
 class PreservingSettings(ErasingSettings):
     """Parameters of every erasing method that also preserves something."""
 
-    preservation_weight: Finite = Field(1.0, ge=0, description="λ: weight of the preservation loss.")
+    preservation_weight: Finite = Field(2.0, ge=0, description="λ: weight of the preservation loss; published: 1.")
 
 
 class ConceptPreservingSettings(PreservingSettings):
