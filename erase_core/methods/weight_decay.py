@@ -22,4 +22,4 @@ def preservation_loss(edited, frozen, settings, distance):
 class Settings(PreservingSettings):
     """The distance of the trained weights from the original ones is penalised."""
 
-    preservation_weight: Finite = Field(5e-3, ge=0, description="λ: weight of the squared distance of the weights.")
+    preservation_weight: Finite = Field(2e-3, ge=0, description="λ: weight of the squared distance of the weights.")
