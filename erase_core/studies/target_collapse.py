@@ -24,7 +24,8 @@ def runs(base: Spec) -> dict[str, Spec]:
     """Several concepts erased at once, by each kind of target."""
     several = [concept.model_dump() for concept in base.concepts]
     concepts = several if len(several) > 1 else [named(word) for word in OBJECTS[TUNING]["A"]]
-    neutral = {"name": "adversarial", "negative_guidance": 0.0}
+    # Nothing is preserved: with so weak a pull, what is kept would keep the concepts too.
+    neutral = {"name": "naive", "negative_guidance": 0.0}
     return {
         "neutral target": variant(base, "neutral target", concepts=concepts, method=neutral),
         "searched target (age)": variant(base, "searched target", concepts=concepts, method="age"),
