@@ -83,7 +83,9 @@ def test_preservation(name: str, weighting: str, predictions) -> None:
 def test_the_search_ascends_the_preservation_loss(name: str, predictions) -> None:
     edited, frozen = predictions
     expected = by_hand(edited["preserved"], frozen["preserved"], "epsilon", "preserved")
-    assert loss(name, "search_loss", predictions, settings_of(name)) == pytest.approx(expected, rel=1e-12)
+    assert loss(name, "search_loss", predictions, settings_of(name, weighting="epsilon")) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("weighting", ["epsilon", "clean"])
@@ -99,7 +101,7 @@ def test_age(weighting: str, predictions) -> None:
 @pytest.mark.parametrize("erase_from", [None, "vehicle"])
 def test_esd(erase_from: str | None, predictions) -> None:
     edited, frozen = predictions
-    settings = settings_of("esd", erase_from=erase_from, negative_guidance=1.5)
+    settings = settings_of("esd", erase_from=erase_from, weighting="epsilon", negative_guidance=1.5)
     base = frozen["subject"] if erase_from else frozen["neutral@subject"]
     target = base - 1.5 * (frozen["erased@subject"] - frozen["neutral@subject"])
     expected = by_hand(edited["subject"], target, "epsilon", "subject")
@@ -108,7 +110,7 @@ def test_esd(erase_from: str | None, predictions) -> None:
 
 def test_kpop(predictions) -> None:
     edited, frozen = predictions
-    settings = settings_of("kpop", negative_guidance=0.5)
+    settings = settings_of("kpop", weighting="epsilon", negative_guidance=0.5)
     target = frozen["neutral@erased"] - 0.5 * (frozen["erased"] - frozen["neutral@erased"])
     erasing = sum(by_hand(edited[n], target, "epsilon", "erased") for n in ("erased", "prompted@erased")) / 2
     kept = by_hand(edited["neutral@erased"], frozen["neutral@erased"], "epsilon", "erased")
@@ -120,7 +122,7 @@ def test_kpop(predictions) -> None:
 
 def test_concept_ablation_stops_the_anchor_s_gradient(predictions) -> None:
     edited, _ = predictions
-    settings = settings_of("concept-ablation")
+    settings = settings_of("concept-ablation", weighting="epsilon")
     expected = by_hand(edited["erased@preserved"], edited["preserved"], "epsilon", "preserved")
     assert loss("concept-ablation", "erasing_loss", predictions, settings) == pytest.approx(expected, rel=1e-12)
     tensors = {name: torch.from_numpy(value).requires_grad_(True) for name, value in edited.items()}
