@@ -24,13 +24,14 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "attacks.md"
 RESULTS = ROOT / "benchmarks" / "results" / "attacks.json"
 HEADING = "## On the included model"
-PUBLISHED = {"negative_guidance": 1.0, "preservation_weight": 1.0}
+ERASING = {"negative_guidance": 1.0, "weighting": "epsilon"}
+PRESERVING = {**ERASING, "preservation_weight": 1.0, "neutral_share": 0.0}
 METHODS = {
-    "naive": {"name": "naive", "negative_guidance": 1.0},
-    "esd": {"name": "esd", "negative_guidance": 1.0},
+    "naive": {"name": "naive", **ERASING},
+    "esd": {"name": "esd", **ERASING},
     "uce": {"name": "uce"},
-    "adversarial": {"name": "adversarial", **PUBLISHED},
-    "adversarial, attack_steps 2": {"name": "adversarial", **PUBLISHED, "attack_steps": 2},
+    "adversarial": {"name": "adversarial", **PRESERVING},
+    "adversarial, attack_steps 2": {"name": "adversarial", **PRESERVING, "attack_steps": 2},
 }
 TRAINING = {"steps": 150, "learning_rate": 5e-4, "schedule": "constant"}
 """Milder than the defaults, so that an attacker has something to come back to."""
@@ -103,9 +104,9 @@ def sections(found: dict[str, dict[str, dict]]) -> Iterator[str]:
 
     yield HEADING
     yield (
-        f"Each of {', '.join(concepts)} erased alone, seed 0, with the published λ and η of 1 and a learning rate of "
-        f"{TRAINING['learning_rate']:g} for {TRAINING['steps']} steps, milder than the defaults; means over the three, in per "
-        f"cent. PSR-1 is over all other concepts; the original's is {100 * mean['psr_1_original'].mean():.1f} %. Success is at "
+        f"Each of {', '.join(concepts)} erased alone, seed 0, with λ and η of 1, noise predictions compared, no share of "
+        f"the neutral concept, and a learning rate of {TRAINING['learning_rate']:g} for {TRAINING['steps']} steps, milder than the "
+        f"defaults; means over the three, in per cent. PSR-1 is over all other concepts; the original's is {100 * mean['psr_1_original'].mean():.1f} %. Success is at "
         "the budget that served the attacker best: "
         + ", ".join(f"{attack['name']} {'/'.join(map(str, attack['budgets']))}" for attack in ATTACKS)
         + ". A figure is of 24 images, eight a concept (16 for seeds and words, of which one has to succeed)."
