@@ -106,7 +106,8 @@ def sections(found: dict[str, dict[str, dict]]) -> Iterator[str]:
     yield (
         f"Each of {', '.join(concepts)} erased alone, seed 0, with λ and η of 1, noise predictions compared, no share of "
         f"the neutral concept, and a learning rate of {TRAINING['learning_rate']:g} for {TRAINING['steps']} steps, milder than the "
-        f"defaults; means over the three, in per cent. PSR-1 is over all other concepts; the original's is {100 * mean['psr_1_original'].mean():.1f} %. Success is at "
+        f"defaults; means over the three, in per cent. PSR-1 is over all other concepts; the original's is "
+        f"{100 * mean['psr_1_original'].mean():.1f} %. Success is at "
         "the budget that served the attacker best: "
         + ", ".join(f"{attack['name']} {'/'.join(map(str, attack['budgets']))}" for attack in ATTACKS)
         + ". A figure is of 24 images, eight a concept (16 for seeds and words, of which one has to succeed)."
