@@ -8,6 +8,8 @@
 Each step first ascends L2 in π with θ' fixed (search), then descends L1 + λ L2 in θ' with π fixed (update). G is the
 Gumbel-softmax; there is one π for each erased concept, over its own K nearest words.
 
+In the update a share of L2's samples, neutral_share, have c_n in place of G(π) ⊙ R, at the same latents.
+
 With attack_steps the search has a second adversary: L1 is taken at the prompt c_w near c_e that brings the concept back under
 θ' (`erase_core.search.attacker`), as the worst prompt for the erasure beside the worst concept for the preservation.
 """
