@@ -34,12 +34,18 @@ OTHERS = [
 PROMPTS = ["a photo of a taxi", "a drawing of a taxi", "a cab", "a taxi in noto style", "a taxi in fluent style"]
 
 
+METHOD = {"name": "adversarial", "preservation_weight": 1.0, "neutral_share": 0.0, "weighting": "epsilon"}
+TRAINING = {"steps": 150, "learning_rate": 5e-4, "schedule": "constant"}
+
+
 def spec_of() -> Spec:
-    """The taxi with the defaults; 18 images of it, 60 of others."""
+    """The taxi with the losses of the plain loop; 18 images of it, 60 of others."""
     return make_spec(
         {
             "name": "time to quality",
             "concepts": [{"concept": "taxi", "synonyms": ["cab"], "prompts": PROMPTS}],
+            "method": METHOD,
+            "training": TRAINING,
             "generation": {"seeds": [0, 1, 2], "sampler": "dpm-solver++", "steps": 15},
             "scoring": {"preserved": OTHERS, "metrics": ["erasure"]},
             "output": "-",
