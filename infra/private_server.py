@@ -5,6 +5,7 @@ Run as a module, it is the server itself.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import gc
 import os
@@ -16,6 +17,8 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+
+from erase_core.files import alone, home
 
 UNUSED = ("SCHEDULER", "LATE_RUNS", "TRIGGERS", "FOREMAN", "PAUSE_EXPIRATIONS", "CANCELLATION_CLEANUP", "DB_VACUUM")
 """Services of Prefect's that belong to deployments, which a command's own server has none of."""
@@ -67,13 +70,21 @@ def start() -> Callable[[], None]:
 def serve(port: int) -> None:
     """Serve until standard input ends, which it does when the process that started this ends."""
     os.environ.update({"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", "PREFECT_UI_ENABLED": "0"})
+    # The database is made here, under a lock, and nothing here needs Prefect's blocks for other services.
+    os.environ.update(
+        {"PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false", "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false"}
+    )
     os.environ.update({f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in UNUSED})
     os.environ.pop("PREFECT_API_URL", None)
     # Importing makes many objects and no garbage; looking for some takes a fifth of the time.
     gc.disable()
     import uvicorn
     from prefect.server.api.server import create_app
+    from prefect.server.database import provide_database_interface
 
+    # Two first servers at once cannot both make the database.
+    with alone(home() / "prefect"):
+        asyncio.run(provide_database_interface().create_db())
     app = create_app()
     gc.freeze()
     gc.enable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -20,7 +21,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from erase_core.artifacts import Artifact
-from erase_core.files import digest, home, read_json
+from erase_core.files import alone, digest, home, read_json
 from erase_core.spec import Spec
 from erase_core.unsafe import hides, write_blurred
 
@@ -34,7 +35,14 @@ SECONDS_BETWEEN_CALLS = 2.0
 
 
 def client() -> MlflowClient:
-    return MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    return client_of(os.environ["MLFLOW_TRACKING_URI"])
+
+
+@functools.cache
+def client_of(uri: str) -> MlflowClient:
+    """A client of the store, whose database it makes or brings to the installed version; two processes at once cannot do that."""
+    with alone(home() / "mlflow"):
+        return MlflowClient(uri)
 
 
 def experiment_id() -> str:
