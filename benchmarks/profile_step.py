@@ -57,10 +57,9 @@ def measure(pipeline: StableDiffusionPipeline, rounds: int) -> list[dict]:
             train(*arguments, trajectories=folder)
         patched = (
             (type(pipeline.unet), "forward", "UNet, forward"),
-            (torch.Tensor, "backward", "UNet, backward (update)"),
-            (torch.autograd, "grad", "UNet, backward (search)"),
+            (torch.Tensor, "backward", "UNet, backward"),
             (GumbelSearch, "choose", "search: draws"),
-            (GumbelSearch, "gradient", "search: gradient to π"),
+            (GumbelSearch, "score_gradient", "search: gradient to π"),
             (GumbelSearch, "ascend", "search: Adam"),
             (deepspeed.DeepSpeedEngine, "step", "optimiser"),
         )

@@ -34,7 +34,13 @@ OTHERS = [
 PROMPTS = ["a photo of a taxi", "a drawing of a taxi", "a cab", "a taxi in noto style", "a taxi in fluent style"]
 
 
-METHOD = {"name": "adversarial", "preservation_weight": 1.0, "neutral_share": 0.0, "weighting": "epsilon"}
+METHOD = {
+    "name": "adversarial",
+    "search": "gradient",
+    "preservation_weight": 1.0,
+    "neutral_share": 0.0,
+    "weighting": "epsilon",
+}
 TRAINING = {"steps": 150, "learning_rate": 5e-4, "schedule": "constant"}
 
 

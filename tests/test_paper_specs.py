@@ -38,6 +38,7 @@ def test_settings_of_the_reference(path: Path, monkeypatch) -> None:
     assert (training.latents, training.latent_steps, training.latent_guidance) == ("fresh", 50, 3.0)
     assert training.trainable == ("noxattn" if path.stem == "nudity" else "xattn")
     assert spec.method.name == "adversarial" and settings.weighting == "clean" and settings.gumbel == "hard"
+    assert settings.search == "gradient"
     assert (settings.temperature, settings.search_steps, settings.search_learning_rate) == (2.0, 1, 1e-2)
     assert (settings.preservation_weight, settings.negative_guidance, settings.neutral) == (1.0, 1.0, "")
     assert settings.neutral_share == 0

@@ -6,7 +6,14 @@
     L2 = ‖ε_θ'(z_t, t, G(π) ⊙ R) − ε_θ(z_t, t, G(π) ⊙ R)‖²
 
 Each step first ascends L2 in π with θ' fixed (search), then descends L1 + λ L2 in θ' with π fixed (update). G is the
-Gumbel-softmax; there is one π for each erased concept, over its own K nearest words.
+Gumbel-softmax; there is one π for each erased concept, over its own K nearest words. π ascends in one of two ways:
+
+    gradient    ∇_π L2 through the straight-through one-hot or the mixture, as published
+    measured    of several words drawn from softmax(π) for each sample, the one with the largest L2 is the update's c_a, and
+                ∇_π E_{c ~ softmax(π)} L2(c) = E[A(c) ∇ log softmax(π)_c],  A(c) = L2(c) / mean L2 − 1
+
+A sample's rivals are measured at the same timestep of their own trajectories, and the mean is over them: by how much L2 differs
+among timesteps says nothing of the words.
 
 In the update a share of L2's samples, neutral_share, have c_n in place of G(π) ⊙ R, at the same latents.
 
@@ -18,7 +25,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .losses import EDITED, FROZEN, erasing_loss, preservation_loss
 from .settings import ConceptPreservingSettings, Finite
@@ -37,6 +44,11 @@ class Settings(ConceptPreservingSettings):
     gumbel: Literal["hard", "soft"] = Field(
         "hard", description="Straight-through one-hot, or the mixture of the words' embeddings."
     )
+    search: Literal["measured", "gradient"] = Field(
+        "measured",
+        description="Preserve the one that is hurt most of several drawn words, or ascend the gradient to the words' weights.",
+    )
+    rivals: int = Field(4, gt=1, description="Words drawn for each sample in a measured search.")
     search_steps: int = Field(1, ge=0, description="Search steps before each update.")
     search_learning_rate: Finite = Field(1e-2, gt=0, description="Adam's learning rate for π.")
     attack_steps: int = Field(
@@ -47,3 +59,9 @@ class Settings(ConceptPreservingSettings):
     attack_radius: Finite = Field(
         0.5, gt=0, description="How far the attacker may move the prompt's embedding, as a share of its norm."
     )
+
+    @model_validator(mode="after")
+    def _words_are_measured(self) -> Settings:
+        if self.search == "measured" and self.gumbel == "soft":
+            raise ValueError("gumbel: soft has mixtures, which are not measured; use search: gradient")
+        return self

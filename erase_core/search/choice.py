@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+
+from ..randomness import Streams
 
 
 @dataclass(frozen=True)
@@ -32,3 +35,36 @@ class Choice:
     def exact(self) -> bool:
         """Whether the conditions are those that the latents were sampled under."""
         return self.embeddings is self.at[1]
+
+    @property
+    def measurable(self) -> Choice:
+        """The words whose trajectories give the latents, under their own embeddings: what the frozen model's predictions are of."""
+        words, under = self.at
+        return Choice(words, under, under)
+
+    def picked(self, rows: Sequence[int]) -> Choice:
+        """Some of the draws of words, without weights."""
+        words, embeddings = [self.words[row] for row in rows], self.embeddings[rows]
+        home = self.home and ([self.home[0][row] for row in rows], self.home[1][rows])
+        return Choice(words, embeddings, embeddings, home=home)
+
+
+def joined(choices: list[Choice]) -> Choice:
+    """Several draws of words as one, without weights."""
+    words = [word for choice in choices for word in choice.words]
+    embeddings = torch.cat([choice.embeddings for choice in choices])
+    if all(choice.home is None for choice in choices):
+        return Choice(words, embeddings, embeddings)
+    at = [choice.at for choice in choices]
+    home = [word for names, _ in at for word in names], torch.cat([under for _, under in at])
+    return Choice(words, embeddings, embeddings, home=home)
+
+
+@dataclass(frozen=True)
+class Given:
+    """In a chooser's place where the choice is made already."""
+
+    choice: Choice
+
+    def choose(self, streams: Streams) -> Choice:
+        return self.choice

@@ -62,6 +62,17 @@ class GumbelSearch:
         centred = to_weights - (to_weights * choice.weights).sum(1, keepdim=True)
         return (choice.weights * centred).sum(0) / self.temperature
 
+    def score_gradient(self, rows: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+        """The gradient to π [K] of a draw's expected loss, from n draws, their rows [n], and by how much their losses were above
+        what is expected where they were measured [n], in sum 0.
+
+        It is the mean of A(c) ∇ log softmax(π)_c, and ∇ log softmax(π)_c is 1_c − softmax(π), whose second part the sum cancels.
+        Words that use the same trajectories are measured as one, and so rise and fall together.
+        """
+        homes = self.homes.to(advantages.device)
+        total = torch.zeros(len(homes), device=advantages.device).index_add(0, homes[rows], advantages)
+        return (total / len(rows))[homes].to(self.logits.device)
+
     def ascend(self, gradient: torch.Tensor) -> None:
         """One Adam step up the gradient [K]."""
         self.logits.grad = gradient

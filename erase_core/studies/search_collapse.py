@@ -28,7 +28,7 @@ def runs(base: Spec) -> dict[str, Spec]:
     """One run a search."""
     return {
         "gradient ascent": variant(base, "gradient ascent", method={"name": "adversarial-pgd", "radius": 100.0}),
-        "gumbel": variant(base, "gumbel", method="adversarial"),
+        "gumbel": variant(base, "gumbel", method={"name": "adversarial", "search": "gradient"}),
     }
 
 

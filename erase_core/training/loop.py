@@ -18,6 +18,7 @@ from ..models.pipeline import hold_in_half, twin
 from ..models.trainable import trainable_names
 from ..randomness import Streams
 from ..search.attacker import worst_prompts
+from ..search.choice import Given, joined
 from ..search.choosers import Chooser, chooser_of
 from ..spec import Method, Training
 from . import checkpoint
@@ -189,6 +190,43 @@ def train(
         at = draw(names, concept, chooser, source, conditions.neutral, streams, share)
         return at, time.perf_counter() - began
 
+    def by_gradient(concept: ErasedConcept, chooser: Chooser, streams: Streams) -> tuple:
+        """The step that was drawn, the seconds of its latents, the search loss, and its gradient to the chooser's own."""
+        of_edited, of_frozen = losses.SEARCHED
+        at, drawing = drawn([*of_edited, *of_frozen], concept, chooser, streams)
+        chosen = at.choice.embeddings.clone().requires_grad_(True)
+        searched = at.under(**chosen_conditions(at.conditions.get("erased"), chosen))
+        gain = losses.search_loss(
+            predict(edited_for_search, of_edited, searched),
+            frozen_predictions(frozen, of_frozen, searched),
+            settings,
+            distance_at(weighting, bars, at.timesteps),
+        )
+        (gradient,) = torch.autograd.grad(gain, chosen)
+        return at, drawing, gain, chooser.gradient(at.choice, gradient)
+
+    def by_measuring(concept: ErasedConcept, chooser: Chooser, streams: Streams, step: int, number: int) -> tuple:
+        """The same, and for each sample the word of the largest loss."""
+        rivals = [chooser.choose(streams) for _ in range(settings.rivals)]
+        rows, every = torch.cat([rival.weights.argmax(1) for rival in rivals]), joined(rivals)
+        # One stream, as often as there are rivals: all of a sample's are measured at the same timestep.
+        same = Streams(seed, "rivals", step, number, samples=[*samples] * len(rivals))
+        at, drawing = drawn(losses.SEARCHED[0], concept, Given(every.measurable), same)
+        with torch.no_grad():
+            made = predict(edited_for_search, losses.SEARCHED[0], at)
+            known = frozen_predictions(frozen, losses.SEARCHED[1], at)
+        hurt = (made["preserved"] - known["preserved"]).square().flatten(1).mean(1).unflatten(0, (len(rivals), -1))
+        most = (hurt.argmax(0) * hurt.shape[1] + torch.arange(hurt.shape[1], device=hurt.device)).tolist()
+        above = hurt / hurt.mean(0).clamp(min=1e-12) - 1
+        timesteps = {"preserved": at.timesteps["preserved"][most]}
+        gain = losses.search_loss(
+            {name: value[most] for name, value in made.items()},
+            {name: value[most] for name, value in known.items()},
+            settings,
+            distance_at(weighting, bars, timesteps),
+        )
+        return at, drawing, gain, chooser.score_gradient(rows, above.flatten()), every.picked(most)
+
     def attacked(at: Step, streams: Streams) -> Step:
         """The same step, with the prompts that bring the concept back in place of its own."""
         goal = frozen_predictions(frozen, ["erased"], at)["erased"]
@@ -206,27 +244,22 @@ def train(
         index = step % len(concepts)
         concept, chooser = concepts[index], choosers[index]
 
-        for _ in range(settings.search_steps if chooser is not None and chooser.searches else 0):
+        found = chooser
+        for number in range(settings.search_steps if chooser is not None and chooser.searches else 0):
             began = time.perf_counter()
-            of_edited, of_frozen = losses.SEARCHED
-            at, drawing = drawn([*of_edited, *of_frozen], concept, chooser, streams)
-            chosen = at.choice.embeddings.clone().requires_grad_(True)
-            searched = at.under(**chosen_conditions(at.conditions.get("erased"), chosen))
-            gain = losses.search_loss(
-                predict(edited_for_search, of_edited, searched),
-                frozen_predictions(frozen, of_frozen, searched),
-                settings,
-                distance_at(weighting, bars, at.timesteps),
-            )
-            (gradient,) = torch.autograd.grad(gain, chosen)
-            chooser.ascend(average(chooser.gradient(at.choice, gradient)))
+            if getattr(settings, "search", "gradient") == "measured":
+                at, drawing, gain, gradient, worst = by_measuring(concept, chooser, streams, step, number)
+                found = Given(worst)
+            else:
+                at, drawing, gain, gradient = by_gradient(concept, chooser, streams)
+            chooser.ascend(average(gradient))
             record(step, "search", concept, chooser, at, began, drawing, search=gain)
             if on_search is not None:
                 on_search(step, concept.name, chooser.searched())
 
         began = time.perf_counter()
         share = getattr(settings, "neutral_share", 0.0)
-        at, drawing = drawn([*losses.EDITED, *losses.FROZEN], concept, chooser, streams, share)
+        at, drawing = drawn([*losses.EDITED, *losses.FROZEN], concept, found, streams, share)
         with torch.no_grad():
             known = frozen_predictions(frozen, [n for n in losses.FROZEN if n not in SPECIAL], at)
         known["weights"] = originals

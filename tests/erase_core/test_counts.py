@@ -17,6 +17,7 @@ from erase_core.training.loop import train
 from tests.erase_core.tiny_training import WORDS, inputs, settings
 
 STEPS, BATCH, LATENT_STEPS, TRAJECTORIES = 4, 2, 4, 2
+GRADIENT = {"name": "adversarial", "search": "gradient"}
 
 
 @pytest.fixture
@@ -39,17 +40,25 @@ def trained(tiny_pipeline, method: str | dict, folder, **changes) -> None:
 
 
 def test_calls_of_a_step(tiny_pipeline, tmp_path, calls) -> None:
-    """A search step asks θ' and θ for the searched word; an update asks θ' once, for both halves, and θ not at all."""
-    trained(tiny_pipeline, "adversarial", tmp_path)
-    filling = [rows for rows, graded in calls if not graded]
+    """A search asks θ' once, for all rivals, without gradients; an update asks θ' once, for both halves; neither asks θ."""
+    trained(tiny_pipeline, {"name": "adversarial", "rivals": 5}, tmp_path)
+    assert Counter(rows for rows, graded in calls if graded) == {2 * BATCH: STEPS}
+    visited = len(list(tmp_path.iterdir()))
+    asked = Counter(rows for rows, graded in calls if not graded)
+    assert asked == {5 * BATCH: STEPS, 2 * TRAJECTORIES: LATENT_STEPS * visited}
+
+
+def test_calls_of_a_step_by_gradient(tiny_pipeline, tmp_path, calls) -> None:
+    """A search step asks θ' and θ for the searched word, both to be differentiated."""
+    trained(tiny_pipeline, GRADIENT, tmp_path)
     assert Counter(rows for rows, graded in calls if graded) == {BATCH: 2 * STEPS, 2 * BATCH: STEPS}
     visited = len(list(tmp_path.iterdir()))
-    assert filling == [2 * TRAJECTORIES] * (LATENT_STEPS * visited)
+    assert [rows for rows, graded in calls if not graded] == [2 * TRAJECTORIES] * (LATENT_STEPS * visited)
 
 
 def test_an_attacker_costs_one_call_for_each_of_its_steps(tiny_pipeline, tmp_path, calls) -> None:
     trained(tiny_pipeline, {"name": "adversarial", "attack_steps": 3}, tmp_path)
-    assert Counter(rows for rows, graded in calls if graded) == {BATCH: (2 + 3) * STEPS, 2 * BATCH: STEPS}
+    assert Counter(rows for rows, graded in calls if graded) == {BATCH: 3 * STEPS, 2 * BATCH: STEPS}
 
 
 def test_nothing_frozen_is_computed_twice(tiny_pipeline, tmp_path, calls) -> None:
@@ -57,7 +66,7 @@ def test_nothing_frozen_is_computed_twice(tiny_pipeline, tmp_path, calls) -> Non
     trained(tiny_pipeline, "adversarial", tmp_path)
     calls.clear()
     trained(tiny_pipeline, "adversarial", tmp_path)
-    assert [rows for rows, graded in calls if not graded] == []
+    assert Counter(calls) == {(4 * BATCH, False): STEPS, (2 * BATCH, True): STEPS}
 
 
 def test_a_concept_without_search_costs_one_call_a_step(tiny_pipeline, tmp_path, calls) -> None:
@@ -70,9 +79,9 @@ def test_calls_do_not_grow_with_the_vocabulary(tiny_pipeline, tmp_path, calls) -
     trained(tiny_pipeline, "adversarial", tmp_path, trajectory_words=2, batch_size=3)
     visited = len(list(tmp_path.iterdir()))
     assert visited <= len(["taxi", "a taxi"]) + 2 < len(WORDS)
-    frozen = Counter(rows for rows, graded in calls if not graded)
-    assert frozen.pop(2 * TRAJECTORIES) == LATENT_STEPS * visited
-    assert set(frozen) == {3} and frozen[3] <= STEPS
+    asked = Counter(rows for rows, graded in calls if not graded)
+    assert asked.pop(2 * TRAJECTORIES) == LATENT_STEPS * visited and asked.pop(4 * 3) == STEPS
+    assert set(asked) == {3} and asked[3] <= STEPS
 
 
 def test_calls_of_an_image(tiny_pipeline, calls) -> None:

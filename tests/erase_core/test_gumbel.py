@@ -75,6 +75,31 @@ def test_draws_follow_the_logits() -> None:
     assert torch.allclose(seen.double(), torch.softmax(search.logits, 0), atol=0.02)
 
 
+def test_score_gradient_is_that_of_the_expected_loss() -> None:
+    """Over many draws the mean is the derivative of Σ softmax(π)_i L_i, which autograd has."""
+    search = make(hard=True)
+    losses = torch.rand(K, generator=generator(9), dtype=torch.float64)
+    logits = search.logits.clone().requires_grad_(True)
+    (wanted,) = torch.autograd.grad((torch.softmax(logits, 0) * losses).sum(), logits)
+    rows = search.choose(Streams(10, samples=range(40_000))).weights.argmax(1)
+    found = search.score_gradient(rows, (losses[rows] - losses[rows].mean()).float())
+    assert wanted.abs().max() > 0.02
+    assert torch.allclose(found.double(), wanted, atol=0.005)
+
+
+def test_measured_rivals_lead_to_the_word_that_is_hurt_most() -> None:
+    """Whatever the scale of a timestep, by which all of a sample's losses are multiplied."""
+    embeddings = torch.randn(K, L, D, generator=generator(5))
+    search = GumbelSearch([str(i) for i in range(K)], embeddings, temperature=2.0, learning_rate=0.05)
+    hurt = torch.tensor([1.0, 1.1, 0.9, 1.2, 2.0, 0.8, 1.0])
+    for step in range(300):
+        streams = Streams(6, step, samples=range(4))
+        rows = torch.stack([search.choose(streams).weights.argmax(1) for _ in range(3)])
+        measured = hurt[rows] * 1000 ** streams.uniform(1)[:, 0]
+        search.ascend(search.score_gradient(rows.flatten(), (measured / measured.mean(0) - 1).flatten()))
+    assert int(search.logits.argmax()) == 4
+
+
 def test_ascends_to_the_word_that_is_hurt_most() -> None:
     embeddings = torch.randn(K, L, D, generator=generator(5))
     search = GumbelSearch([str(i) for i in range(K)], embeddings, temperature=2.0, learning_rate=0.05)

@@ -23,6 +23,7 @@ BAD = {
     ),
     "bad method key": (SMALLEST + "method: {temperature: -1}", "method.temperature: -1 should be greater than 0"),
     "missing method key": (SMALLEST + "method: fixed", "method.words: is missing"),
+    "mixtures measured": (SMALLEST + "method: {gumbel: soft}", "use search: gradient"),
     "no concepts": ("name: x\nconcepts: []\noutput: o", "concepts: is empty"),
     "concepts missing": ("name: x\noutput: o", "concepts: is missing"),
     "not a list": ("name: x\nconcepts: taxi\noutput: o", "concepts: 'taxi' should be a list"),

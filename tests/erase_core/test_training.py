@@ -182,7 +182,9 @@ def test_twin_shares_what_is_not_trained(tiny_pipeline) -> None:
     "method",
     [
         {"name": "adversarial"},
-        {"name": "adversarial", "gumbel": "soft", "weighting": "clean", "neutral": "a photo"},
+        {"name": "adversarial", "search_steps": 2, "rivals": 2},
+        {"name": "adversarial", "search": "gradient"},
+        {"name": "adversarial", "search": "gradient", "gumbel": "soft", "weighting": "clean", "neutral": "a photo"},
         {"name": "adversarial", "attack_steps": 2},
         {"name": "adversarial-pgd", "norm": "linf"},
         {"name": "weight-decay"},
@@ -205,7 +207,41 @@ def test_same_seed_same_weights_and_the_original_stays(tiny_pipeline, method: di
     updates = [r for r in records if r["phase"] == "update"]
     assert [r["step"] for r in updates] == [0, 1, 2, 3]
     searches = [r for r in records if r["phase"] == "search"]
-    assert len(searches) == (4 if hasattr(methods.load(method["name"]), "search_loss") else 0)
+    rounds = method.get("search_steps", 1) if hasattr(methods.load(method["name"]), "search_loss") else 0
+    assert len(searches) == 4 * rounds
+
+
+def test_of_the_rivals_the_one_that_is_hurt_most_is_preserved(tiny_pipeline) -> None:
+    """Its L2, and every other's, by a plain computation with the weights that the step before left."""
+    unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
+    method = Method(name="adversarial", rivals=5, weighting="clean")
+    records: list[dict] = []
+    for steps in (2, 3):
+        records.clear()
+        arguments = (*inputs(tiny_pipeline), method, settings(steps=steps, schedule="constant"))
+        weights = train(*arguments, seed=3, on_record=records.append)
+        if steps == 2:
+            edited = twin(unet, list(weights))
+            edited.load_state_dict(weights, strict=False)
+    search, update = ([r for r in records if r["phase"] == phase][-1] for phase in ("search", "update"))
+
+    frozen, now = noise_predictor(unet, scheduler), noise_predictor(edited, scheduler)
+    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=4, guidance=3.0)
+    bank, most = TrajectoryBank(sampler, frozen, trajectories=2, seed=3), []
+    for sample, preserved in enumerate(update["drawn"]):
+        rivals = search["drawn"][sample :: settings().batch_size]
+        assert len(rivals) == 5 and len(set(rivals)) > 1
+        losses = {}
+        for word in rivals:
+            under = concept.candidates[[WORDS.index(word)]]
+            at = bank.draw([word], under, under, Streams(3, "rivals", 2, 0, samples=[sample]))
+            with torch.no_grad():
+                squared = now(at.latents, at.timesteps, under) - frozen(at.latents, at.timesteps, under)
+            bar = scheduler.alphas_cumprod[at.timesteps]
+            losses[word] = float(((1 - bar) / bar) * squared.square().mean())
+        assert preserved == max(losses, key=losses.get)
+        most.append(losses[preserved])
+    assert search["search_loss"] == pytest.approx(np.mean(most), rel=1e-3)
 
 
 def test_a_mixture_borrows_its_heaviest_word_s_trajectory(tiny_pipeline) -> None:
