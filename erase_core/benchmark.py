@@ -102,7 +102,10 @@ def key_of(cell: Cell, base: Spec) -> str:
     """The hash of all that a run's figures depend on, but for the machine: its spec, its model, and the versions of the stages."""
     spec = spec_of(cell, base)
     told = spec.model_dump(mode="json", exclude={"name", "output", "report", "gate"})
-    return digest("benchmark", VERSIONS, local_model(spec.model)[1], told)
+    # A spec tells of a method and an attack only what it was given.
+    attacks = [attack.settings.model_dump(mode="json") for attack in spec.attacks.run] if spec.attacks else []
+    settings = spec.method.settings.model_dump(mode="json")
+    return digest("benchmark", VERSIONS, local_model(spec.model)[1], told, settings, attacks)
 
 
 def known_rows(path: Path, base: Spec) -> dict[str, dict]:

@@ -236,6 +236,8 @@ def training_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
         sampling = forward_bytes(frozen, length, 3 * together, half)
         iterative = not hasattr(losses, "solve")
         update = update_bytes(unet, length, spec) if iterative else 0
+        rivals = spec.method.settings.rivals if getattr(spec.method.settings, "search", None) == "measured" else 0
+        measuring = forward_bytes(unet, length, rivals * part.batch_size // ranks, half) if rivals else 0
         # Where forward turns to backward, what follows a weight is met twice before it is used again.
         kept = min(1.0, REUSED / 2 / sum(parameter.numel() for parameter in unet.parameters()))
         gathered = int(kept * sum(held_bytes(parameter.nbytes, GATHERED_PIECES) for parameter in unet.parameters()))
@@ -259,6 +261,8 @@ def training_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
     gradients = trained if stage < 2 else share
     step = {**base, "gradients": gradients, "activations": max(0, update - trained)}
     moments = [loading, Moment("sampling of latents", {**base, "activations": sampling}), Moment("a step", step)]
+    if rivals:
+        moments.append(Moment("the measuring of rivals", {**base, "activations": measuring}))
     if on_cpu and part.frozen_precision == "bf16":
         # A file's weights are given back together, when the last of them has been rounded.
         moments.insert(1, Moment("the rounding of the weights", rounding))

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import create_model
 
 from erase_core import benchmark, methods
 from erase_core.emoji_world.catalogue import concepts
+from erase_core.methods import naive
 from erase_core.metrics.kernel_distance import kernel_distance
 from erase_core.preflight import check
 from erase_core.spec import parse_spec
@@ -88,6 +90,10 @@ def test_rows_are_taken_up_while_they_would_come_out_the_same(tmp_path: Path, mo
     assert benchmark.key_of(cell, elsewhere) == key
     shorter = parse_spec(f"name: b\nconcepts: [taxi]\noutput: {tmp_path / 'out'}\ntraining: {{steps: 7}}")
     assert benchmark.known_rows(tmp_path / "runs.parquet", shorter) == {}
+    gentler = create_model("Gentler", __base__=naive.Settings, negative_guidance=(float, 0.5))
+    with monkeypatch.context() as patched:
+        patched.setattr(methods, "settings_of", lambda name: gentler)
+        assert benchmark.known_rows(tmp_path / "runs.parquet", base) == {}
     monkeypatch.setitem(benchmark.VERSIONS, "training", -1)
     assert benchmark.known_rows(tmp_path / "runs.parquet", base) == {}
 

@@ -35,7 +35,7 @@ def sd1(tmp_path_factory) -> Path:
     return folder
 
 
-def spec_of(method: str = "adversarial", **training) -> Spec:
+def spec_of(method: str | dict = "adversarial", **training) -> Spec:
     return make_spec(
         {"name": "m", "concepts": ["taxi"], "output": "-", "method": method, "training": {"batch_size": 4, **training}}
     )
@@ -114,6 +114,20 @@ def test_closed_forms_keep_no_activations(sd1: Path) -> None:
     forecast = training_forecast(spec_of("uce"), sd1, libraries=GIB)
     assert [moment.name for moment in forecast.moments] == ["loading", "solving"]
     assert forecast.peak.name == "loading" and forecast.peak.parts["libraries"] == GIB
+
+
+def test_rivals_are_measured_together_and_share_the_ranks(sd1: Path, monkeypatch) -> None:
+    monkeypatch.setattr("erase_core.memory.SMALL", 0)
+
+    def measuring(method: dict, **training) -> list[int]:
+        moments = training_forecast(spec_of(method, **training), sd1, libraries=0).moments
+        return [moment.parts["activations"] for moment in moments if moment.name == "the measuring of rivals"]
+
+    (few,) = measuring({"name": "adversarial", "rivals": 2})
+    (many,) = measuring({"name": "adversarial", "rivals": 8})
+    (shared,) = measuring({"name": "adversarial", "rivals": 8}, processes=4)
+    assert many == pytest.approx(4 * few, rel=0.05) and shared == few
+    assert measuring({"name": "adversarial", "search": "gradient"}) == []
 
 
 def test_images_grow_with_the_batch(sd1: Path, monkeypatch) -> None:
