@@ -40,7 +40,6 @@ search_loss = preservation_loss
 class Settings(ConceptPreservingSettings):
     """Gumbel search over the vocabulary for the concept that the erasure hurts most."""
 
-    preservation_weight: Finite = Field(1.5, ge=0, description="λ: weight of the preservation loss; published: 1.")
     temperature: Finite = Field(2.0, gt=0, description="τ of the Gumbel-softmax.")
     gumbel: Literal["hard", "soft"] = Field(
         "hard", description="Straight-through one-hot, or the mixture of the words' embeddings."
