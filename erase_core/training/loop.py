@@ -45,6 +45,8 @@ class Diverged(RuntimeError):
 
 
 Record = dict[str, object]
+ROUNDING = 1e-9
+"""Predictions of variance 1 that differ by no more are the same: before the first update no word is hurt, whatever is rounded."""
 
 
 def train(
@@ -208,16 +210,20 @@ def train(
     def by_measuring(concept: ErasedConcept, chooser: Chooser, streams: Streams, step: int, number: int) -> tuple:
         """The same, and for each sample the word of the largest loss."""
         rivals = [chooser.choose(streams) for _ in range(settings.rivals)]
-        rows, every = torch.cat([rival.weights.argmax(1) for rival in rivals]), joined(rivals)
+        rows = torch.stack([rival.weights.argmax(1) for rival in rivals], 1).flatten()
+        # A sample's rivals one after the other, in an order that no number of ranks changes.
+        every = joined(rivals).picked(torch.arange(len(rows)).reshape(len(rivals), -1).T.flatten().tolist())
         # One stream, as often as there are rivals: all of a sample's are measured at the same timestep.
-        same = Streams(seed, "rivals", step, number, samples=[*samples] * len(rivals))
+        same = Streams(seed, "rivals", step, number, samples=[sample for sample in samples for _ in rivals])
         at, drawing = drawn(losses.SEARCHED[0], concept, Given(every.measurable), same)
         with torch.no_grad():
             made = predict(edited_for_search, losses.SEARCHED[0], at)
             known = frozen_predictions(frozen, losses.SEARCHED[1], at)
-        hurt = (made["preserved"] - known["preserved"]).square().flatten(1).mean(1).unflatten(0, (len(rivals), -1))
-        most = (hurt.argmax(0) * hurt.shape[1] + torch.arange(hurt.shape[1], device=hurt.device)).tolist()
-        above = hurt / hurt.mean(0).clamp(min=1e-12) - 1
+        hurt = (made["preserved"] - known["preserved"]).square().flatten(1).mean(1).unflatten(0, (-1, len(rivals)))
+        hurt = torch.where(hurt > ROUNDING, hurt, 0.0)
+        most = [len(rivals) * sample + worst for sample, worst in enumerate(hurt.argmax(1).tolist())]
+        mean = hurt.mean(1, keepdim=True)
+        above = (hurt - mean) / mean.clamp(min=ROUNDING)
         timesteps = {"preserved": at.timesteps["preserved"][most]}
         gain = losses.search_loss(
             {name: value[most] for name, value in made.items()},
