@@ -25,7 +25,7 @@ PAGE = ROOT / "docs" / "attacks.md"
 RESULTS = ROOT / "benchmarks" / "results" / "attacks.json"
 HEADING = "## On the included model"
 ERASING = {"negative_guidance": 1.0, "weighting": "epsilon"}
-PRESERVING = {**ERASING, "preservation_weight": 1.0, "neutral_share": 0.0}
+PRESERVING = {**ERASING, "preservation_weight": 1.0, "neutral_share": 0.0, "search": "gradient"}
 METHODS = {
     "naive": {"name": "naive", **ERASING},
     "esd": {"name": "esd", **ERASING},
