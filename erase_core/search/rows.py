@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -17,18 +18,26 @@ CHUNK, SAMPLE, RANK = 1024, 1024, 256
 class MappedRows:
     """Rows on disk, read as a tensor's are: by index, or in parts by `split`.
 
-    In memory are only their coordinates on the principal directions of an even sample. A product with every row reads those,
+    A product with every row reads their coordinates on the principal directions of an even sample, which alone are held in memory:
     K · RANK numbers and not K · R · d.
     """
 
     def __init__(self, table: EmbeddingTable, indices: Sequence[int], layout: Layout, device: torch.device):
         """indices: which rows of the table, in the order of the words."""
         self.table, self.indices, self.layout, self.device = table, torch.as_tensor(indices), layout, device
+
+    @functools.cached_property
+    def axes(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean of an even sample of the rows [R · d], and its principal directions [R · d, RANK]."""
         sample = self[torch.linspace(0, len(self) - 1, min(SAMPLE, len(self))).long()].flatten(1)
-        self.mean = sample.mean(0)
-        self.directions = principal_directions(sample - self.mean, RANK)
-        parts = [(chunk.flatten(1) - self.mean) @ self.directions for chunk in self.split(CHUNK)]
-        self.coordinates = torch.cat(parts)
+        mean = sample.mean(0)
+        return mean, principal_directions(sample - mean, RANK)
+
+    @functools.cached_property
+    def coordinates(self) -> torch.Tensor:
+        """The rows on the principal directions [K, RANK]; read from disk when a search by gradient first asks."""
+        mean, directions = self.axes
+        return torch.cat([(chunk.flatten(1) - mean) @ directions for chunk in self.split(CHUNK)])
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -44,7 +53,8 @@ class MappedRows:
     def products(self, gradient: torch.Tensor) -> torch.Tensor:
         """As `products`, but for what lies off the principal directions, and for a number that is the same for every row."""
         # This way round the product reads the coordinates once, several times faster than the other.
-        return (self.coordinates @ (gradient.flatten(1) @ self.directions).T).T
+        _, directions = self.axes
+        return (self.coordinates @ (gradient.flatten(1) @ directions).T).T
 
 
 Rows = torch.Tensor | MappedRows

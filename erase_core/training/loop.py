@@ -208,7 +208,7 @@ def train(
         return at, drawing, gain, chooser.gradient(at.choice, gradient)
 
     def by_measuring(concept: ErasedConcept, chooser: Chooser, streams: Streams, step: int, number: int) -> tuple:
-        """The same, and for each sample the word of the largest loss."""
+        """The same, and what the update preserves: for each sample the word of the largest loss."""
         rivals = [chooser.choose(streams) for _ in range(settings.rivals)]
         rows = torch.stack([rival.weights.argmax(1) for rival in rivals], 1).flatten()
         # A sample's rivals one after the other, in an order that no number of ranks changes.
@@ -231,7 +231,7 @@ def train(
             settings,
             distance_at(weighting, bars, timesteps),
         )
-        return at, drawing, gain, chooser.score_gradient(rows, above.flatten()), every.picked(most)
+        return at, drawing, gain, chooser.score_gradient(rows, above.flatten()), Given(every.picked(most))
 
     def attacked(at: Step, streams: Streams) -> Step:
         """The same step, with the prompts that bring the concept back in place of its own."""
@@ -254,8 +254,7 @@ def train(
         for number in range(settings.search_steps if chooser is not None and chooser.searches else 0):
             began = time.perf_counter()
             if getattr(settings, "search", "gradient") == "measured":
-                at, drawing, gain, gradient, worst = by_measuring(concept, chooser, streams, step, number)
-                found = Given(worst)
+                at, drawing, gain, gradient, found = by_measuring(concept, chooser, streams, step, number)
             else:
                 at, drawing, gain, gradient = by_gradient(concept, chooser, streams)
             chooser.ascend(average(gradient))
