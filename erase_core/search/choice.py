@@ -46,18 +46,9 @@ class Choice:
         """Some of the draws of words, without weights."""
         words, embeddings = [self.words[row] for row in rows], self.embeddings[rows]
         home = self.home and ([self.home[0][row] for row in rows], self.home[1][rows])
+        if home and home[0] == words:
+            home = None
         return Choice(words, embeddings, embeddings, home=home)
-
-
-def joined(choices: list[Choice]) -> Choice:
-    """Several draws of words as one, without weights."""
-    words = [word for choice in choices for word in choice.words]
-    embeddings = torch.cat([choice.embeddings for choice in choices])
-    if all(choice.home is None for choice in choices):
-        return Choice(words, embeddings, embeddings)
-    at = [choice.at for choice in choices]
-    home = [word for names, _ in at for word in names], torch.cat([under for _, under in at])
-    return Choice(words, embeddings, embeddings, home=home)
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,18 @@ class GumbelSearch:
                 weights = weights * kept / (weights * kept).sum(1, keepdim=True)
             return Choice(words, mixture(self.embeddings, weights), nearest, weights, home)
 
+    def rivals(self, streams: Streams, count: int) -> tuple[torch.Tensor, Choice]:
+        """`count` words for each stream, drawn from softmax(π): rows [B, count], and the draws, a stream's one after the other.
+
+        A draw is what `choose` finds by its Gumbel noise, for one uniform number in place of K.
+        """
+        with torch.no_grad():
+            below = torch.softmax(self.logits.double(), 0).cumsum(0)
+            places = streams.uniform(count).to(below) * below[-1]
+            rows = torch.searchsorted(below, places, right=True).clamp(max=len(self.words) - 1)
+            words, embeddings, home = drawn(self.words, self.embeddings, rows.flatten(), self.homes)
+        return rows, Choice(words, embeddings, embeddings, home=home)
+
     def gradient(self, choice: Choice, gradient: torch.Tensor) -> torch.Tensor:
         """The search loss's gradient to π [K] from its gradient to the conditions G(π) ⊙ R [B, L, d].
 
@@ -63,15 +75,16 @@ class GumbelSearch:
         return (choice.weights * centred).sum(0) / self.temperature
 
     def score_gradient(self, rows: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
-        """The gradient to π [K] of a draw's expected loss, from n draws, their rows [n], and by how much their losses were above
-        what is expected where they were measured [n], in sum 0.
+        """The gradient to π [K] of a draw's expected loss, from the rows [B, n] of n draws for each of B samples, and by how much
+        their losses were above what is expected of the sample [B, n], in sum 0.
 
         It is the mean of A(c) ∇ log softmax(π)_c, and ∇ log softmax(π)_c is 1_c − softmax(π), whose second part the sum cancels.
         Words that use the same trajectories are measured as one, and so rise and fall together.
         """
         homes = self.homes.to(advantages.device)
-        total = torch.zeros(len(homes), device=advantages.device).index_add(0, homes[rows], advantages)
-        return (total / len(rows))[homes].to(self.logits.device)
+        total = torch.zeros(len(homes), device=advantages.device)
+        total = total.index_add(0, homes[rows.flatten().to(homes.device)], advantages.flatten())
+        return (total / rows.numel())[homes].to(self.logits.device)
 
     def ascend(self, gradient: torch.Tensor) -> None:
         """One Adam step up the gradient [K]."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +19,6 @@ from ..models.pipeline import hold_in_half, twin
 from ..models.trainable import trainable_names
 from ..randomness import Streams
 from ..search.attacker import worst_prompts
-from ..search.choice import Given, joined
 from ..search.choosers import Chooser, chooser_of
 from ..spec import Method, Training
 from . import checkpoint
@@ -27,12 +27,12 @@ from .engine import export, restore_moments, set_learning_rate, start_engine
 from .latents import FreshLatents, Sampler, TrajectoryBank
 from .predictions import alphas_cumprod, distance_at, noise_predictor, weight_at
 from .result import put_weights
+from .searching import Searching, by_gradient, by_measuring
 from .step import (
     SPECIAL,
     Conditions,
     ErasedConcept,
     Step,
-    chosen_conditions,
     concept_attention,
     draw,
     frozen_predictions,
@@ -45,8 +45,6 @@ class Diverged(RuntimeError):
 
 
 Record = dict[str, object]
-ROUNDING = 1e-9
-"""Predictions of variance 1 that differ by no more are the same: before the first update no word is hurt, whatever is rounded."""
 
 
 def train(
@@ -148,11 +146,12 @@ def train(
             on_record(record)
 
     weighting = getattr(settings, "weighting", "epsilon")
+    distances = partial(distance_at, weighting, bars)
+    searching = Searching(losses, settings, edited_for_search, frozen, source, conditions.neutral, distances)
+    rivals = settings.rivals if getattr(settings, "search", None) == "measured" else 0
     unbounded = ("preservation",) if "weights" in losses.EDITED else ()
 
-    def record(
-        step: int, phase: str, concept: ErasedConcept, chooser, at: Step, began, drawing, **values: torch.Tensor
-    ):
+    def record(step: int, phase: str, concept: ErasedConcept, chooser, at: Step, began, **values: torch.Tensor):
         choice = at.choice
         names = ("search", "erasing", "preservation")
         own = [float(values[n].detach()) if n in values else math.nan for n in names]
@@ -180,58 +179,10 @@ def train(
             "drawn": gather(choice.words) if choice is not None and word is not None else [],
             **{f"{name}_loss": value for name, value in losses_now.items()},
             "seconds": time.perf_counter() - began,
-            "latent_seconds": drawing,
+            "latent_seconds": at.seconds,
         }
         records.append(row)
         on_record(row)
-
-    def drawn(
-        names, concept: ErasedConcept, chooser: Chooser | None, streams: Streams, share=0.0
-    ) -> tuple[Step, float]:
-        began = time.perf_counter()
-        at = draw(names, concept, chooser, source, conditions.neutral, streams, share)
-        return at, time.perf_counter() - began
-
-    def by_gradient(concept: ErasedConcept, chooser: Chooser, streams: Streams) -> tuple:
-        """The step that was drawn, the seconds of its latents, the search loss, and its gradient to the chooser's own."""
-        of_edited, of_frozen = losses.SEARCHED
-        at, drawing = drawn([*of_edited, *of_frozen], concept, chooser, streams)
-        chosen = at.choice.embeddings.clone().requires_grad_(True)
-        searched = at.under(**chosen_conditions(at.conditions.get("erased"), chosen))
-        gain = losses.search_loss(
-            predict(edited_for_search, of_edited, searched),
-            frozen_predictions(frozen, of_frozen, searched),
-            settings,
-            distance_at(weighting, bars, at.timesteps),
-        )
-        (gradient,) = torch.autograd.grad(gain, chosen)
-        return at, drawing, gain, chooser.gradient(at.choice, gradient)
-
-    def by_measuring(concept: ErasedConcept, chooser: Chooser, streams: Streams, step: int, number: int) -> tuple:
-        """The same, and what the update preserves: for each sample the word of the largest loss."""
-        rivals = [chooser.choose(streams) for _ in range(settings.rivals)]
-        rows = torch.stack([rival.weights.argmax(1) for rival in rivals], 1).flatten()
-        # A sample's rivals one after the other, in an order that no number of ranks changes.
-        every = joined(rivals).picked(torch.arange(len(rows)).reshape(len(rivals), -1).T.flatten().tolist())
-        # One stream, as often as there are rivals: all of a sample's are measured at the same timestep.
-        same = Streams(seed, "rivals", step, number, samples=[sample for sample in samples for _ in rivals])
-        at, drawing = drawn(losses.SEARCHED[0], concept, Given(every.measurable), same)
-        with torch.no_grad():
-            made = predict(edited_for_search, losses.SEARCHED[0], at)
-            known = frozen_predictions(frozen, losses.SEARCHED[1], at)
-        hurt = (made["preserved"] - known["preserved"]).square().flatten(1).mean(1).unflatten(0, (-1, len(rivals)))
-        hurt = torch.where(hurt > ROUNDING, hurt, 0.0)
-        most = [len(rivals) * sample + worst for sample, worst in enumerate(hurt.argmax(1).tolist())]
-        mean = hurt.mean(1, keepdim=True)
-        above = (hurt - mean) / mean.clamp(min=ROUNDING)
-        timesteps = {"preserved": at.timesteps["preserved"][most]}
-        gain = losses.search_loss(
-            {name: value[most] for name, value in made.items()},
-            {name: value[most] for name, value in known.items()},
-            settings,
-            distance_at(weighting, bars, timesteps),
-        )
-        return at, drawing, gain, chooser.score_gradient(rows, above.flatten()), Given(every.picked(most))
 
     def attacked(at: Step, streams: Streams) -> Step:
         """The same step, with the prompts that bring the concept back in place of its own."""
@@ -253,18 +204,21 @@ def train(
         found = chooser
         for number in range(settings.search_steps if chooser is not None and chooser.searches else 0):
             began = time.perf_counter()
-            if getattr(settings, "search", "gradient") == "measured":
-                at, drawing, gain, gradient, found = by_measuring(concept, chooser, streams, step, number)
+            if rivals:
+                same = Streams(
+                    seed, "rivals", step, number, samples=[sample for sample in samples for _ in range(rivals)]
+                )
+                at, gain, found = by_measuring(searching, concept, chooser, streams, same)
             else:
-                at, drawing, gain, gradient = by_gradient(concept, chooser, streams)
-            chooser.ascend(average(gradient))
-            record(step, "search", concept, chooser, at, began, drawing, search=gain)
+                at, gain, found = by_gradient(searching, concept, chooser, streams)
+            record(step, "search", concept, chooser, at, began, search=gain)
             if on_search is not None:
                 on_search(step, concept.name, chooser.searched())
 
         began = time.perf_counter()
         share = getattr(settings, "neutral_share", 0.0)
-        at, drawing = drawn([*losses.EDITED, *losses.FROZEN], concept, found, streams, share)
+        names = [*losses.EDITED, *losses.FROZEN]
+        at = draw(names, concept, found, source, conditions.neutral, streams, share)
         with torch.no_grad():
             known = frozen_predictions(frozen, [n for n in losses.FROZEN if n not in SPECIAL], at)
         known["weights"] = originals
@@ -277,7 +231,7 @@ def train(
             under = attacked(at, streams) if getattr(settings, "attack_steps", 0) else at
             made = predict(edited, [n for n in losses.EDITED if n not in SPECIAL], under)
         made["weights"] = weights
-        distance = distance_at(weighting, bars, at.timesteps)
+        distance = distances(at.timesteps)
         loss = erasing = losses.erasing_loss(made, known, settings, distance)
         both = {"erasing": erasing}
         if hasattr(losses, "preservation_loss"):
@@ -286,7 +240,7 @@ def train(
         engine.backward(loss)
         set_learning_rate(engine, training, step / total)
         engine.step()
-        record(step, "update", concept, chooser, at, began, drawing, **both)
+        record(step, "update", concept, chooser, at, began, **both)
 
         if checkpoints and ((step + 1) % training.checkpoint_every == 0) and step + 1 < total:
             searches = [search.state_dict() for search in searches_of(choosers)]

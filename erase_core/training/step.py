@@ -16,14 +16,15 @@ c_e, a layer each; and weights, the trained weights.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from ..models.conditions import Layout
 from ..randomness import Streams
-from ..search.choice import Choice
+from ..search.choice import Choice, Given
 from ..search.choosers import Chooser
 from ..search.rows import Rows
 from .latents import FreshLatents, Latents, TrajectoryBank
@@ -59,13 +60,16 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Step:
-    """What a step drew. prompts holds the index of each row's prompt; known, the frozen predictions that came with latents."""
+    """What a step drew. prompts holds the index of each row's prompt; known, the frozen predictions that came with latents;
+    seconds, how long the drawing took.
+    """
 
     latents: dict[str, Latents]
     conditions: dict[str, torch.Tensor]
     known: dict[str, torch.Tensor]
     prompts: list[int]
     choice: Choice | None
+    seconds: float
 
     @property
     def timesteps(self) -> dict[str, torch.Tensor]:
@@ -74,7 +78,7 @@ class Step:
     def under(self, **conditions: torch.Tensor) -> Step:
         """The same step with other embeddings [B, L, d] for some conditions."""
         known = {name: value for name, value in self.known.items() if split(name)[0] not in conditions}
-        return Step(self.latents, {**self.conditions, **conditions}, known, self.prompts, self.choice)
+        return replace(self, conditions={**self.conditions, **conditions}, known=known)
 
 
 def split(name: str) -> tuple[str, str]:
@@ -91,7 +95,7 @@ def chosen_conditions(erased: torch.Tensor | None, chosen: torch.Tensor) -> dict
 def draw(
     names: Iterable[str],
     concept: ErasedConcept,
-    chooser: Chooser | None,
+    chooser: Chooser | Given | None,
     source: FreshLatents | TrajectoryBank,
     neutral: torch.Tensor,
     streams: Streams,
@@ -101,6 +105,7 @@ def draw(
 
     neutral_share: the chance of a preserved sample to be of the neutral concept, at the chosen one's latents.
     """
+    began = time.perf_counter()
     pairs = [split(name) for name in names if name != "weights"]
     needed = {part for pair in pairs for part in pair}
     at = {latents for _, latents in pairs}
@@ -139,7 +144,7 @@ def draw(
             known["preserved"] = torch.where(kept, known["neutral@preserved"], known["preserved"])
         else:
             known.pop("preserved", None)
-    return Step(latents, conditions, known, prompts, choice)
+    return Step(latents, conditions, known, prompts, choice, time.perf_counter() - began)
 
 
 def predict(model: Predict, names: Iterable[str], step: Step) -> dict[str, torch.Tensor]:

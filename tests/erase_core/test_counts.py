@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from erase_core import api
+from erase_core import api, cores
 from erase_core.concepts.vocabulary import candidates, curate, embedded_words
 from erase_core.generation.sampler import sample
 from erase_core.spec import Generation, Method
@@ -84,8 +84,9 @@ def test_calls_do_not_grow_with_the_vocabulary(tiny_pipeline, tmp_path, calls) -
     assert set(asked) == {3} and asked[3] <= STEPS
 
 
-def test_calls_of_an_image(tiny_pipeline, calls) -> None:
-    """Both halves of the guidance in one call, one call a step for a whole batch."""
+def test_calls_of_an_image(tiny_pipeline, calls, monkeypatch) -> None:
+    """Both halves of the guidance in one call, one call a step for a whole batch, which cores would share."""
+    monkeypatch.setattr(cores, "FEWEST_ROWS", 100)
     settings = Generation(steps=3, batch_size=4)
     images = np.concatenate(list(sample(tiny_pipeline, ["a taxi"] * 5, list(range(5)), settings)))
     assert len(images) == 5

@@ -68,11 +68,34 @@ def test_hard_draw_is_one_word() -> None:
 
 
 def test_draws_follow_the_logits() -> None:
-    """The argmax of logits plus Gumbel noise is a draw from softmax(logits)."""
+    """The argmax of logits plus Gumbel noise is a draw from softmax(logits), and so is a rival."""
     search = make(hard=True)
-    rows = search.choose(Streams(4, samples=range(10_000))).weights.argmax(1)
-    seen = torch.bincount(rows, minlength=K) / len(rows)
-    assert torch.allclose(seen.double(), torch.softmax(search.logits, 0), atol=0.02)
+    chosen = search.choose(Streams(4, samples=range(10_000))).weights.argmax(1)
+    rivals, _ = search.rivals(Streams(4, samples=range(2000)), 5)
+    assert rivals.shape == (2000, 5)
+    for rows in (chosen, rivals.flatten()):
+        seen = torch.bincount(rows, minlength=K) / len(rows)
+        assert torch.allclose(seen.double(), torch.softmax(search.logits, 0), atol=0.02)
+
+
+def test_rivals_of_a_sample_stand_together() -> None:
+    """And are the same whichever other samples are drawn beside it."""
+    search = make(hard=True)
+    rows, choice = search.rivals(Streams(3, samples=range(B)), 4)
+    assert choice.words == [f"w{i}" for i in rows.flatten().tolist()]
+    assert choice.exact and torch.equal(choice.embeddings, search.embeddings[rows.flatten()])
+    for sample in range(B):
+        alone, _ = search.rivals(Streams(3, samples=[sample]), 4)
+        assert torch.equal(alone[0], rows[sample])
+
+
+def test_rivals_never_fall_off_the_end() -> None:
+    """Nor on a word whose probability is 0."""
+    search = make(hard=True)
+    with torch.no_grad():
+        search.logits[:] = torch.tensor([0.0, *[-1000.0] * (K - 2), 0.0])
+    rows, _ = search.rivals(Streams(3, samples=range(500)), 4)
+    assert set(rows.flatten().tolist()) == {0, K - 1}
 
 
 def test_score_gradient_is_that_of_the_expected_loss() -> None:
@@ -81,7 +104,7 @@ def test_score_gradient_is_that_of_the_expected_loss() -> None:
     losses = torch.rand(K, generator=generator(9), dtype=torch.float64)
     logits = search.logits.clone().requires_grad_(True)
     (wanted,) = torch.autograd.grad((torch.softmax(logits, 0) * losses).sum(), logits)
-    rows = search.choose(Streams(10, samples=range(40_000))).weights.argmax(1)
+    rows, _ = search.rivals(Streams(10, samples=range(8000)), 5)
     found = search.score_gradient(rows, (losses[rows] - losses[rows].mean()).float())
     assert wanted.abs().max() > 0.02
     assert torch.allclose(found.double(), wanted, atol=0.005)
@@ -94,9 +117,9 @@ def test_measured_rivals_lead_to_the_word_that_is_hurt_most() -> None:
     hurt = torch.tensor([1.0, 1.1, 0.9, 1.2, 2.0, 0.8, 1.0])
     for step in range(300):
         streams = Streams(6, step, samples=range(4))
-        rows = torch.stack([search.choose(streams).weights.argmax(1) for _ in range(3)])
-        measured = hurt[rows] * 1000 ** streams.uniform(1)[:, 0]
-        search.ascend(search.score_gradient(rows.flatten(), (measured / measured.mean(0) - 1).flatten()))
+        rows, _ = search.rivals(streams, 3)
+        measured = hurt[rows] * 1000 ** streams.uniform(1)
+        search.ascend(search.score_gradient(rows, measured / measured.mean(1, keepdim=True) - 1))
     assert int(search.logits.argmax()) == 4
 
 
