@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
     ValidationError,
     field_validator,
     model_validator,
@@ -213,7 +214,9 @@ class Training(Part):
     """The optimisation of the edited UNet."""
 
     steps: int = Field(
-        100, gt=0, description="Update steps for each erased concept; about 1000 in all for Stable Diffusion."
+        100,
+        gt=0,
+        description="Update steps for each erased concept (adversarial, random: 200); about 1000 in all for Stable Diffusion.",
     )
     batch_size: int = Field(
         4, gt=0, description="Samples of the erased and of the preserved concept in each step, over all ranks."
@@ -418,17 +421,20 @@ class Spec(Part):
     report: Report = Field(Report(), description="What reports and MLflow show.")
     output: str = Field(min_length=1, description="The folder of the results.")
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def method_defaults(cls, value: Any) -> Any:
-        """A method's own defaults for the training part, under whatever the spec says."""
+    def method_defaults(cls, value: Any, handler: ModelWrapValidatorHandler[Spec]) -> Spec:
+        """A method's own defaults for the training part, under whatever the spec says; as unset as any other default."""
         if not isinstance(value, dict) or not isinstance(value.get("training", {}), dict):
-            return value
+            return handler(value)
         method = value.get("method", "adversarial")
         name = method.get("name", "adversarial") if isinstance(method, dict) else method
         known = isinstance(name, str) and name in methods.names()
         own = getattr(methods.load(name), "TRAINING", {}) if known else {}
-        return {**value, "training": {**own, **value.get("training", {})}}
+        given = value.get("training", {})
+        spec = handler({**value, "training": {**own, **given}})
+        spec.training.model_fields_set.difference_update(own.keys() - given.keys())
+        return spec
 
     @field_validator("concepts", mode="before")
     @classmethod

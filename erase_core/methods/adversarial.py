@@ -33,6 +33,8 @@ from .settings import ConceptPreservingSettings, Finite
 __all__ = ["CHOICE", "EDITED", "FROZEN", "SEARCHED", "Settings", "erasing_loss", "preservation_loss", "search_loss"]
 
 CHOICE = "gumbel"
+# To keep many words takes longer than to keep one.
+TRAINING = {"steps": 200}
 SEARCHED = (("preserved",), ("preserved",))
 search_loss = preservation_loss
 
@@ -40,6 +42,9 @@ search_loss = preservation_loss
 class Settings(ConceptPreservingSettings):
     """Gumbel search over the vocabulary for the concept that the erasure hurts most."""
 
+    preservation_weight: Finite = Field(
+        1.0, ge=0, description="λ: weight of the preservation loss. What is hurt most needs less than any word."
+    )
     temperature: Finite = Field(2.0, gt=0, description="τ of the Gumbel-softmax.")
     gumbel: Literal["hard", "soft"] = Field(
         "hard", description="Straight-through one-hot, or the mixture of the words' embeddings."

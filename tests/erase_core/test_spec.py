@@ -185,6 +185,24 @@ def test_defaults_and_numbers() -> None:
     assert parse_spec(SMALLEST + "model: ./else").vocabulary_source == "english-3000"
 
 
+@pytest.mark.parametrize(
+    ("given", "steps", "learning_rate"),
+    [
+        ("", 200, 1e-3),
+        ("method: random", 200, 1e-3),
+        ("method: naive", 100, 1e-3),
+        ("method: age", 100, 2e-3),
+        ("method: age\ntraining: {steps: 3}", 3, 2e-3),
+        ("training: {steps: 100}", 100, 1e-3),
+    ],
+)
+def test_a_method_s_own_defaults_give_way(given: str, steps: int, learning_rate: float) -> None:
+    spec = parse_spec(SMALLEST + given)
+    assert (spec.training.steps, spec.training.learning_rate) == (steps, learning_rate)
+    again = parse_spec(json.dumps(spec.model_dump(mode="json", exclude_unset=True)))
+    assert again == spec
+
+
 def test_shipped_schema_is_current() -> None:
     shipped = Path(__file__).parents[2] / "docs" / "spec.schema.json"
     assert json.loads(shipped.read_text()) == json.loads(json.dumps(json_schema()))

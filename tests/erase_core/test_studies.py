@@ -47,6 +47,16 @@ def test_every_run_of_a_study_can_be_run(name: str, tmp_path: Path) -> None:
         assert spec.training.steps == 7 and Path(spec.output).is_relative_to(tmp_path / "runs")
 
 
+def test_a_variant_of_another_method_leaves_the_base_s_own_defaults(tmp_path: Path) -> None:
+    """What the spec says itself it keeps."""
+    for method in ("adversarial", "age"):
+        found = variant(base(tmp_path, f"method: {method}\ntraining: {{batch_size: 8}}"), "plain", method="naive")
+        assert found.training == variant(base(tmp_path, "training: {batch_size: 8}"), "plain", method="naive").training
+        assert (found.training.steps, found.training.learning_rate, found.training.batch_size) == (100, 1e-3, 8)
+    found = variant(base(tmp_path, "method: age\ntraining: {learning_rate: 2e-3}"), "plain", method="naive")
+    assert found.training.learning_rate == 2e-3
+
+
 def test_a_variant_keeps_the_base_and_takes_the_method_s_own_defaults(tmp_path: Path) -> None:
     spec = base(tmp_path, "seed: 9\nmethod: {name: adversarial, temperature: 1.0}\ntraining: {steps: 11}")
     changed = variant(spec, "closed form", method="uce", generation={"seeds": [5]})
