@@ -19,17 +19,18 @@ from ..spec import Spec, make_spec
 from ..unsafe import blurred, hides
 from .findings import Findings, summary
 from .places import embedding_table, stage_folder
-from .variants import variant
+from .variants import equal_steps, variant
 
 SHOWN = 10
 
 
 def runs(base: Spec) -> dict[str, Spec]:
     """One run a search."""
-    return {
-        "gradient ascent": variant(base, "gradient ascent", method={"name": "adversarial-pgd", "radius": 100.0}),
-        "gumbel": variant(base, "gumbel", method={"name": "adversarial", "search": "gradient"}),
+    methods = {
+        "gradient ascent": {"name": "adversarial-pgd", "radius": 100.0},
+        "gumbel": {"name": "adversarial", "search": "gradient"},
     }
+    return {label: variant(base, label, method=method, training=equal_steps(base)) for label, method in methods.items()}
 
 
 def find(outputs: dict[str, Path]) -> Findings:

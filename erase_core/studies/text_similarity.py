@@ -1,23 +1,33 @@
-"""Does text similarity predict what an erasure hurts? Cosine similarity to the target against the drop of the CLIP score."""
+"""What predicts an erasure's damage? The drop of each concept's CLIP score against two orders of the concepts: by cosine similarity
+to the target's text, and by L2, how far the edited model's predictions for the concept have moved, which a search ascends.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import torch
 from scipy.stats import spearmanr
 
 from ..concepts.nearest import similarities
-from ..models.pipeline import load_pipeline
-from ..models.prompts import embed
+from ..models.conditions import latent_shape, layout_of
+from ..models.delta import apply_delta
+from ..models.pipeline import load_pipeline, twin
+from ..models.prompts import embed, encode
 from ..models.source import local_model
+from ..models.trainable import trainable_names
 from ..report.charts import scatter
 from ..spec import Spec, make_spec
+from ..training.latents import Sampler, TrajectoryBank
+from ..training.predictions import noise_predictor
 from .findings import Findings, clip_drop, summary
-from .places import embedding_table
+from .places import embedding_table, stage_folder
 from .variants import variant
 
 RESAMPLES = 2000
+ORDERS = {"similarity": "text similarity", "preservation_loss": "L2"}
 
 
 def runs(base: Spec) -> dict[str, Spec]:
@@ -30,18 +40,58 @@ def find(outputs: dict[str, Path]) -> Findings:
     spec = make_spec(summary(path)["spec"])
     table, target = embedding_table(path), spec.concepts[0].concept
     row = {word: i for i, word in enumerate(table.words)}
-    embedding, _ = embed(load_pipeline(local_model(spec.model)[0]), [target])
+    pipeline = load_pipeline(local_model(spec.model)[0])
+    embedding, _ = embed(pipeline, [target])
     near = similarities(table, embedding[0], "cosine")
     frame = clip_drop(path)
     frame = frame[frame["concept"].isin(row)].reset_index(drop=True)
     frame["similarity"] = [float(near[row[concept]]) for concept in frame["concept"]]
-    value, low, high = rank_correlation(frame["similarity"].to_numpy(), frame["drop"].to_numpy(), spec.seed)
+    delta = stage_folder(path, "training") / "delta.safetensors"
+    frame["preservation_loss"] = preservation_losses(spec, pipeline, delta, list(frame["concept"]))
+    figures, said = {}, []
+    for column, name in ORDERS.items():
+        value, low, high = rank_correlation(frame[column].to_numpy(), frame["drop"].to_numpy(), spec.seed)
+        figures |= {f"{column}/rank_correlation": value, f"{column}/low": low, f"{column}/high": high}
+        said.append(f"{name} {value:.2f} (95 % {low:.2f} to {high:.2f})")
+    shown = [
+        frame[["concept", "drop"]].assign(percentile=100 * frame[column].rank(pct=True), order=name)
+        for column, name in ORDERS.items()
+    ]
     return Findings(
         frame,
-        scatter(frame, "similarity", "drop", "concept"),
-        {"rank_correlation": value, "rank_correlation_low": low, "rank_correlation_high": high},
-        f"Rank correlation of cosine similarity to {target} and the CLIP drop: {value:.2f} (95 % {low:.2f} to {high:.2f}).",
+        scatter(pd.concat(shown, ignore_index=True), "percentile", "drop", "concept", group="order"),
+        figures,
+        f"Rank correlation with the CLIP drop after {target} was erased: {', '.join(said)}.",
     )
+
+
+def preservation_losses(spec: Spec, pipeline, delta: Path, words: list[str]) -> list[float]:
+    """The mean of ‖ε_θ'(z_t, t, c) − ε_θ(z_t, t, c)‖² over the trajectories of each word c that a training would read."""
+    part, layout = spec.training, layout_of(pipeline)
+    edited_unet = twin(pipeline.unet, trainable_names(pipeline.unet, part.trainable))
+    apply_delta(edited_unet, delta)
+    frozen, edited = (noise_predictor(u, pipeline.scheduler, layout=layout) for u in (pipeline.unet, edited_unet))
+    unconditional = encode(pipeline, [""])[0]
+    sampler = Sampler(
+        pipeline.scheduler,
+        latent_shape(pipeline.unet),
+        unconditional,
+        unconditional,
+        part.latent_steps,
+        part.latent_guidance,
+    )
+    found = []
+    for word, embedding in zip(words, encode(pipeline, words)):
+        bank = TrajectoryBank(sampler, frozen, part.trajectories, spec.seed)
+        bank.fill([word], embedding[None])
+        under, timesteps = embedding.expand(part.latent_steps, -1, -1), sampler.timesteps.to(embedding.device)
+        squared = []
+        for latents, known in zip(*(torch.from_numpy(bank.known[word][name]) for name in ("z", "conditional"))):
+            with torch.inference_mode():
+                made = edited(latents[:-1].to(embedding.device), timesteps, under)
+            squared.append(float((made - known.to(embedding.device)).square().mean()))
+        found.append(float(np.mean(squared)))
+    return found
 
 
 def rank_correlation(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[float, float, float]:

@@ -7,14 +7,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from erase_core import methods, studies
 from erase_core.files import write_json
 from erase_core.metrics.scores import write_scores
+from erase_core.models.conditions import latent_shape
+from erase_core.models.delta import save_delta
+from erase_core.models.pipeline import twin
+from erase_core.models.prompts import encode
+from erase_core.models.trainable import trainable_names
 from erase_core.preflight import check
+from erase_core.randomness import generator
 from erase_core.spec import Spec, parse_spec
 from erase_core.studies import preserve_what, sensitivity, spectrum, text_similarity, trade_off
 from erase_core.studies.variants import variant
+from erase_core.training.latents import Sampler
+from erase_core.training.predictions import noise_predictor
 
 
 def base(folder: Path, extra: str = "") -> Spec:
@@ -91,6 +100,33 @@ def test_preserve_what_compares_the_choices(tmp_path: Path) -> None:
     found = preserve_what.find(outputs)
     assert list(found.table["preserved"]) == list(outputs) and list(found.table["psr_1"]) == [i / 10 for i in range(7)]
     assert "Preserving adversarial keeps most" in found.said
+
+
+def test_preservation_losses_are_those_of_the_edited_model(tiny_pipeline, tmp_path: Path) -> None:
+    """None where no weight has changed; else what plain calls of both models give at a training's own latents."""
+    spec = base(tmp_path, "method: naive\ntraining: {latent_steps: 3, trajectories: 2}")
+    names = trainable_names(tiny_pipeline.unet, "xattn")
+    weights = {name: value for name, value in tiny_pipeline.unet.state_dict().items() if name in names}
+    save_delta(tmp_path / "same.safetensors", tiny_pipeline.unet, weights, {})
+    words = ["bus", "rose"]
+    assert max(text_similarity.preservation_losses(spec, tiny_pipeline, tmp_path / "same.safetensors", words)) < 1e-10
+
+    moved = {name: 1.5 * value for name, value in weights.items()}
+    save_delta(tmp_path / "moved.safetensors", tiny_pipeline.unet, moved, {})
+    found = text_similarity.preservation_losses(spec, tiny_pipeline, tmp_path / "moved.safetensors", words)
+    edited = twin(tiny_pipeline.unet, names)
+    edited.load_state_dict(moved, strict=False)
+    scheduler, unconditional = tiny_pipeline.scheduler, encode(tiny_pipeline, [""])[0]
+    frozen, now = noise_predictor(tiny_pipeline.unet, scheduler), noise_predictor(edited, scheduler)
+    sampler = Sampler(scheduler, latent_shape(tiny_pipeline.unet), unconditional, unconditional, 3, 3.0)
+    for word, loss in zip(words, found):
+        under, squared = encode(tiny_pipeline, [word]).expand(2, -1, -1), []
+        noise = torch.randn(2, *sampler.shape, generator=generator(0, "trajectory", word, 0))
+        with torch.no_grad():
+            for z, t, known, _ in sampler.run(frozen, under, noise):
+                if known is not None:
+                    squared.append(float((now(z, t.expand(2), under) - known).square().mean()))
+        assert len(squared) == 3 and loss == pytest.approx(np.mean(squared), rel=1e-4) and loss > 1e-6
 
 
 def test_rank_correlation_and_its_interval() -> None:
