@@ -43,7 +43,9 @@ class Settings(ConceptPreservingSettings):
     """Gumbel search over the vocabulary for the concept that the erasure hurts most."""
 
     preservation_weight: Finite = Field(
-        1.0, ge=0, description="λ: weight of the preservation loss. What is hurt most needs less than any word."
+        1.5,
+        ge=0,
+        description="λ: weight of the preservation loss; published: 1. What is hurt most needs less than any word.",
     )
     temperature: Finite = Field(2.0, gt=0, description="τ of the Gumbel-softmax.")
     gumbel: Literal["hard", "soft"] = Field(
