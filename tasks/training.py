@@ -39,6 +39,6 @@ def erase_concepts(
                 shown = "  ".join(
                     f"L{i} {x:.4f}" for i, x in enumerate(losses, 1) if x is not None and not math.isnan(x)
                 )
-                report(record["step"] + 1, spec.training.steps * len(spec.concepts), f"{shown}  {record['word'] or ''}")
+                report(record["step"] + 1, record["steps"], f"{shown}  {record['word'] or ''}")
 
         return stages.training(spec, nearest, embeddings, on_record, slot("training", slots))

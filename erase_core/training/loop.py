@@ -171,6 +171,7 @@ def train(
         word, probability, apart = chooser.favourite(choice) if chooser is not None else (None, None, None)
         row = {
             "step": step,
+            "steps": total,
             "phase": phase,
             "concept": concept.name,
             "word": word,
@@ -262,6 +263,7 @@ def solve(unet, trained, concepts, conditions: Conditions, method, settings, on_
         on_record(
             {
                 "step": step,
+                "steps": len(trained),
                 "phase": "update",
                 "concept": concepts[0].name if len(concepts) == 1 else None,
                 "word": None,

@@ -42,6 +42,15 @@ def test_other_methods(tiny_pipeline, method) -> None:
     assert name != "nearest" or len(drawn) == 1
 
 
+@pytest.mark.parametrize("method", ["naive", "uce"])
+def test_records_say_how_far_it_is(tiny_pipeline, method: str) -> None:
+    """A closed form's steps are its layers."""
+    records: list[dict] = []
+    erase(tiny_pipeline, ["taxi", "bus"], method=method, top_k_words=6, training=SMALL, on_record=records.append)
+    assert [record["step"] for record in records] == list(range(records[0]["steps"]))
+    assert (len(records) == 2 * SMALL["steps"]) == (method == "naive")
+
+
 def test_bad_input(tiny_pipeline) -> None:
     with pytest.raises(SpecError, match="concepts: is empty"):
         erase(tiny_pipeline, [])
