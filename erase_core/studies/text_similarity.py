@@ -12,7 +12,6 @@ import torch
 from scipy.stats import spearmanr
 
 from ..concepts.nearest import similarities
-from ..models.conditions import latent_shape, layout_of
 from ..models.delta import apply_delta
 from ..models.pipeline import load_pipeline, twin
 from ..models.prompts import embed, encode
@@ -20,8 +19,10 @@ from ..models.source import local_model
 from ..models.trainable import trainable_names
 from ..report.charts import scatter
 from ..spec import Spec, make_spec
-from ..training.latents import Sampler, TrajectoryBank
+from ..training.candidates import conditions_of
+from ..training.latents import TrajectoryBank
 from ..training.predictions import noise_predictor
+from ..training.step import sampler_of
 from .findings import Findings, clip_drop, summary
 from .places import embedding_table, stage_folder
 from .variants import variant
@@ -67,26 +68,19 @@ def find(outputs: dict[str, Path]) -> Findings:
 
 def preservation_losses(spec: Spec, pipeline, delta: Path, words: list[str]) -> list[float]:
     """The mean of ‖ε_θ'(z_t, t, c) − ε_θ(z_t, t, c)‖² over the trajectories of each word c that a training would read."""
-    part, layout = spec.training, layout_of(pipeline)
-    edited_unet = twin(pipeline.unet, trainable_names(pipeline.unet, part.trainable))
+    unet, scheduler, part = pipeline.unet, pipeline.scheduler, spec.training
+    edited_unet = twin(unet, trainable_names(unet, part.trainable))
     apply_delta(edited_unet, delta)
-    frozen, edited = (noise_predictor(u, pipeline.scheduler, layout=layout) for u in (pipeline.unet, edited_unet))
-    unconditional = encode(pipeline, [""])[0]
-    sampler = Sampler(
-        pipeline.scheduler,
-        latent_shape(pipeline.unet),
-        unconditional,
-        unconditional,
-        part.latent_steps,
-        part.latent_guidance,
-    )
+    conditions = conditions_of(spec, pipeline)
+    frozen, edited = (noise_predictor(each, scheduler, layout=conditions.layout) for each in (unet, edited_unet))
+    sampler = sampler_of(unet, scheduler, conditions, part)
+    bank = TrajectoryBank(sampler, frozen, part.trajectories, spec.seed)
     found = []
     for word, embedding in zip(words, encode(pipeline, words)):
-        bank = TrajectoryBank(sampler, frozen, part.trajectories, spec.seed)
-        bank.fill([word], embedding[None])
+        sampled = bank.sampled(word, embedding)
         under, timesteps = embedding.expand(part.latent_steps, -1, -1), sampler.timesteps.to(embedding.device)
         squared = []
-        for latents, known in zip(*(torch.from_numpy(bank.known[word][name]) for name in ("z", "conditional"))):
+        for latents, known in zip(*(torch.from_numpy(sampled[name]) for name in ("z", "conditional"))):
             with torch.inference_mode():
                 made = edited(latents[:-1].to(embedding.device), timesteps, under)
             squared.append(float((made - known.to(embedding.device)).square().mean()))

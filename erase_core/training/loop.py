@@ -14,7 +14,6 @@ from diffusers import SchedulerMixin, UNet2DConditionModel
 from .. import methods
 from ..distributed.group import average, gather, rank, world_size
 from ..models.attention import record_attention
-from ..models.conditions import latent_shape
 from ..models.pipeline import hold_in_half, twin
 from ..models.trainable import trainable_names
 from ..randomness import Streams
@@ -24,7 +23,7 @@ from ..spec import Method, Training
 from . import checkpoint
 from .closed_form import solve_layers
 from .engine import export, restore_moments, set_learning_rate, start_engine
-from .latents import FreshLatents, Sampler, TrajectoryBank
+from .latents import FreshLatents, TrajectoryBank
 from .predictions import alphas_cumprod, distance_at, noise_predictor, weight_at
 from .result import put_weights
 from .searching import Searching, by_gradient, by_measuring
@@ -37,6 +36,7 @@ from .step import (
     draw,
     frozen_predictions,
     predict,
+    sampler_of,
 )
 
 
@@ -101,14 +101,7 @@ def train(
     edited_for_search = noise_predictor(engine.module, scheduler, autocast, conditions.layout)
     bars = alphas_cumprod(scheduler)
 
-    sampler = Sampler(
-        scheduler,
-        latent_shape(unet),
-        conditions.unconditional,
-        conditions.neutral,
-        training.latent_steps,
-        training.latent_guidance,
-    )
+    sampler = sampler_of(unet, scheduler, conditions, training)
     if training.latents == "fresh":
         source = FreshLatents(sampler, edited_for_search)
     else:

@@ -21,13 +21,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import torch
+from diffusers import SchedulerMixin, UNet2DConditionModel
 
-from ..models.conditions import Layout
+from ..models.conditions import Layout, latent_shape
 from ..randomness import Streams
 from ..search.choice import Choice, Given
 from ..search.choosers import Chooser
 from ..search.rows import Rows
-from .latents import FreshLatents, Latents, TrajectoryBank
+from ..spec import Training
+from .latents import FreshLatents, Latents, Sampler, TrajectoryBank
 from .predictions import Predict
 
 SPECIAL = ("attention@noised", "weights")
@@ -79,6 +81,20 @@ class Step:
         """The same step with other embeddings [B, L, d] for some conditions."""
         known = {name: value for name, value in self.known.items() if split(name)[0] not in conditions}
         return replace(self, conditions={**self.conditions, **conditions}, known=known)
+
+
+def sampler_of(
+    unet: UNet2DConditionModel, scheduler: SchedulerMixin, conditions: Conditions, training: Training
+) -> Sampler:
+    """What samples a training's latents for a UNet."""
+    return Sampler(
+        scheduler,
+        latent_shape(unet),
+        conditions.unconditional,
+        conditions.neutral,
+        training.latent_steps,
+        training.latent_guidance,
+    )
 
 
 def split(name: str) -> tuple[str, str]:
