@@ -216,7 +216,7 @@ class Training(Part):
     steps: int = Field(
         100,
         gt=0,
-        description="Update steps for each erased concept (adversarial, random: 200); about 1000 in all for Stable Diffusion.",
+        description="Update steps for each erased concept; about 1000 in all for Stable Diffusion.",
     )
     batch_size: int = Field(
         4, gt=0, description="Samples of the erased and of the preserved concept in each step, over all ranks."
@@ -252,6 +252,11 @@ class Training(Part):
     latents: Literal["frozen-bank", "fresh"] = Field(
         "frozen-bank",
         description="Latents from stored trajectories of the original model, or sampled anew from the edited one.",
+    )
+    timesteps: Literal["weighted", "even"] = Field(
+        "weighted",
+        description="Draw each step's timesteps by the root of their weight in the loss, and count them for less in turn, which is "
+        "the same loss with less noise; or evenly, as published.",
     )
     latent_steps: int = Field(10, gt=1, le=1000, description="DDIM steps of a latent's trajectory.")
     latent_guidance: Finite = Field(3.0, ge=0, description="Guidance scale of a latent's trajectory.")

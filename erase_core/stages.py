@@ -37,7 +37,7 @@ VERSIONS = {
     "vocabulary": 1,
     "embeddings": 2,
     "nearest": 2,
-    "training": 9,
+    "training": 10,
     "images": 3,
     "scores": 3,
     "references": 2,

@@ -34,7 +34,7 @@ def test_settings_of_the_reference(path: Path, monkeypatch) -> None:
     training, settings, generation = spec.training, spec.method.settings, spec.generation
     updates = training.steps * len(spec.concepts)
     assert (updates, training.batch_size, training.learning_rate) == (1000, 1, 1e-5)
-    assert training.schedule == "constant"
+    assert (training.schedule, training.timesteps) == ("constant", "even")
     assert (training.latents, training.latent_steps, training.latent_guidance) == ("fresh", 50, 3.0)
     assert training.trainable == ("noxattn" if path.stem == "nudity" else "xattn")
     assert spec.method.name == "adversarial" and settings.weighting == "clean" and settings.gumbel == "hard"

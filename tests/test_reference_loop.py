@@ -15,7 +15,7 @@ from erase_core.models.trainable import CHOICES
 from erase_core.randomness import Streams
 from erase_core.search.gumbel import GumbelSearch
 from erase_core.training.latents import Sampler
-from erase_core.training.predictions import alphas_cumprod, distance_at, noise_predictor
+from erase_core.training.predictions import alphas_cumprod, distance_at, loss_weights, noise_predictor
 
 WORDS = ["bus", "car", "apple", "dog"]
 
@@ -54,7 +54,7 @@ def test_gradients(pair, tiny_pipeline) -> None:
     t_e, t_a = torch.tensor(301), torch.tensor(701)
     settings = adversarial.Settings(preservation_weight=1.0, negative_guidance=1.0)
     times = {"erased": t_e[None], "preserved": t_a[None]}
-    distance = distance_at("epsilon", alphas_cumprod(tiny_pipeline.scheduler), times)
+    distance = distance_at(loss_weights("epsilon", alphas_cumprod(tiny_pipeline.scheduler)), times)
     theirs, ours = (noise_predictor(model, tiny_pipeline.scheduler) for model in (unet, edited))
 
     search = GumbelSearch(WORDS, rows, temperature=2.0, learning_rate=1e-2)

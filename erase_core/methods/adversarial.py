@@ -33,8 +33,6 @@ from .settings import ConceptPreservingSettings, Finite
 __all__ = ["CHOICE", "EDITED", "FROZEN", "SEARCHED", "Settings", "erasing_loss", "preservation_loss", "search_loss"]
 
 CHOICE = "gumbel"
-# To keep many words takes longer than to keep one.
-TRAINING = {"steps": 200}
 SEARCHED = (("preserved",), ("preserved",))
 search_loss = preservation_loss
 

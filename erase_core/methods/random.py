@@ -8,8 +8,6 @@ from .settings import ConceptPreservingSettings
 __all__ = ["CHOICE", "EDITED", "FROZEN", "Settings", "erasing_loss", "preservation_loss"]
 
 CHOICE = "random"
-# To keep many words takes longer than to keep one.
-TRAINING = {"steps": 200}
 
 
 class Settings(ConceptPreservingSettings):

@@ -11,7 +11,7 @@ import pandas as pd
 from ..report.charts import bars
 from ..spec import Spec
 from .findings import Findings, summary
-from .variants import equal_steps, everyday, variant
+from .variants import everyday, variant
 
 UNRELATED = ("apple", "hammer", "church")
 
@@ -33,7 +33,7 @@ def runs(base: Spec) -> dict[str, Spec]:
         "nearest": "nearest",
         "adversarial": "adversarial",
     }
-    return {label: variant(base, label, method=method, training=equal_steps(base)) for label, method in choices.items()}
+    return {label: variant(base, label, method=method) for label, method in choices.items()}
 
 
 def find(outputs: dict[str, Path]) -> Findings:

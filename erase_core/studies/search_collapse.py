@@ -19,7 +19,7 @@ from ..spec import Spec, make_spec
 from ..unsafe import blurred, hides
 from .findings import Findings, summary
 from .places import embedding_table, stage_folder
-from .variants import equal_steps, variant
+from .variants import variant
 
 SHOWN = 10
 
@@ -30,7 +30,7 @@ def runs(base: Spec) -> dict[str, Spec]:
         "gradient ascent": {"name": "adversarial-pgd", "radius": 100.0},
         "gumbel": {"name": "adversarial", "search": "gradient"},
     }
-    return {label: variant(base, label, method=method, training=equal_steps(base)) for label, method in methods.items()}
+    return {label: variant(base, label, method=method) for label, method in methods.items()}
 
 
 def find(outputs: dict[str, Path]) -> Findings:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..concepts.vocabulary import candidates, curate
-from ..spec import Spec, Training, make_spec
+from ..spec import Spec, make_spec
 
 EVERYDAY = ("car", "apple", "house")
 """Words that `fixed` preserves: the first that is not erased."""
@@ -22,13 +22,6 @@ def everyday(erased: Iterable[str], words: Iterable[str] = EVERYDAY) -> str:
 def parameters_of(method: str, erased: Iterable[str]) -> dict:
     """A method as in a spec, with the parameters that have no default."""
     return {"name": method, **({"words": [everyday(erased)]} if method == "fixed" else {})}
-
-
-def equal_steps(base: Spec) -> dict:
-    """A training part for runs of several methods that are to differ in nothing else: the base's number of steps, or that of a
-    method that brings none of its own.
-    """
-    return {"steps": base.training.steps if "steps" in base.training.model_fields_set else Training().steps}
 
 
 def words_of(base: Spec, source: str) -> list[str]:

@@ -42,8 +42,11 @@ class Sampler:
         neutral: torch.Tensor,
         steps: int,
         guidance: float,
+        often: torch.Tensor | None = None,
     ):
-        """shape: (C, h, w). unconditional, neutral: prompt embeddings [L, d] of "" and of c_n."""
+        """shape: (C, h, w). unconditional, neutral: prompt embeddings [L, d] of "" and of c_n. often: [T], how often a step draws a
+        timestep, beside others; by default evenly.
+        """
         # Latents are not clipped, whatever DDIM's default for a config that comes from another scheduler.
         self.scheduler = DDIMScheduler.from_config(
             scheduler.config, prediction_type="epsilon", timestep_spacing="leading", clip_sample=False
@@ -53,11 +56,22 @@ class Sampler:
         self.shape, self.guidance = shape, guidance
         self.unconditional, self.neutral = unconditional, neutral
         self.neutral_is_unconditional = torch.equal(unconditional, neutral)
+        self.often = torch.ones_like(self.scheduler.alphas_cumprod) if often is None else often
+        self.up_to = self.often[self.timesteps.cpu()].double().cumsum(0)
 
     @property
     def timesteps(self) -> torch.Tensor:
         """Decreasing timesteps [steps]."""
         return self.scheduler.timesteps
+
+    def numbers(self, uniform: torch.Tensor) -> torch.Tensor:
+        """Numbers of steps, drawn as often as their timesteps are to be, from as many numbers in [0, 1)."""
+        places = uniform.double() * self.up_to[-1]
+        return torch.searchsorted(self.up_to, places, right=True).clamp(max=len(self.up_to) - 1)
+
+    def counted(self, weights: torch.Tensor) -> torch.Tensor:
+        """What a loss at a drawn timestep counts [T]: in the mean over draws it is as if they were even, with these weights."""
+        return weights / self.often * self.often[self.timesteps.cpu()].mean()
 
     @torch.no_grad()
     def run(self, predict: Predict, embeddings: torch.Tensor, noise: torch.Tensor, stop: int | None = None):
@@ -167,7 +181,7 @@ class TrajectoryBank:
         `embeddings`, what the latents are drawn for, may be mixtures near the words; the bank has trajectories of words only.
         """
         self.fill(words, word_embeddings)
-        steps, which = streams.integers(len(self.sampler.timesteps)), streams.integers(self.trajectories)
+        steps, which = self.sampler.numbers(streams.uniform(1)[:, 0]), streams.integers(self.trajectories)
         z, conditional, neutral = (self.points(part, words, which, steps) for part in ("z", "conditional", "neutral"))
         return Latents(z, self.sampler.timesteps[steps].to(z.device), conditional, neutral)
 
@@ -191,7 +205,7 @@ class FreshLatents:
         self, words: list[str], embeddings: torch.Tensor, word_embeddings: torch.Tensor, streams: Streams
     ) -> Latents:
         """Sample all rows of embeddings [B, L, d] down to one random timestep, the same on every rank."""
-        stop = int(torch.randint(len(self.sampler.timesteps), (1,), generator=streams.shared))
+        stop = int(self.sampler.numbers(torch.rand(1, generator=streams.shared)))
         *_, (z, t, _, _) = self.sampler.run(self.predict, embeddings, streams.normal(*self.sampler.shape), stop)
         return Latents(z, t.to(z.device).expand(len(embeddings)))
 

@@ -24,7 +24,7 @@ from . import checkpoint
 from .closed_form import solve_layers
 from .engine import export, restore_moments, set_learning_rate, start_engine
 from .latents import FreshLatents, TrajectoryBank
-from .predictions import alphas_cumprod, distance_at, noise_predictor, weight_at
+from .predictions import alphas_cumprod, distance_at, loss_weights, noise_predictor, weight_at
 from .result import put_weights
 from .searching import Searching, by_gradient, by_measuring
 from .step import (
@@ -99,9 +99,13 @@ def train(
     frozen = noise_predictor(unet, scheduler, autocast, conditions.layout)
     edited = noise_predictor(engine, scheduler, autocast, conditions.layout)
     edited_for_search = noise_predictor(engine.module, scheduler, autocast, conditions.layout)
-    bars = alphas_cumprod(scheduler)
 
-    sampler = sampler_of(unet, scheduler, conditions, training)
+    weights = loss_weights(getattr(settings, "weighting", "epsilon"), alphas_cumprod(scheduler))
+    # A loss's gradient grows with w_t and with an error that falls with √w_t.
+    often = weights.sqrt() if training.timesteps == "weighted" else None
+    sampler = sampler_of(unet, scheduler, conditions, training, often)
+    counted = sampler.counted(weights)
+    distances = partial(distance_at, counted)
     if training.latents == "fresh":
         source = FreshLatents(sampler, edited_for_search)
     else:
@@ -126,7 +130,7 @@ def train(
         )
         for c in concepts
     ]
-    weights = [p for name, p in engine.module.named_parameters() if name in own]
+    edited_weights = [p for name, p in engine.module.named_parameters() if name in own]
 
     records: list[Record] = []
     start = 0
@@ -138,8 +142,6 @@ def train(
         for record in records:
             on_record(record)
 
-    weighting = getattr(settings, "weighting", "epsilon")
-    distances = partial(distance_at, weighting, bars)
     searching = Searching(losses, settings, edited_for_search, frozen, source, conditions.neutral, distances)
     rivals = settings.rivals if getattr(settings, "search", None) == "measured" else 0
     unbounded = ("preservation",) if "weights" in losses.EDITED else ()
@@ -148,12 +150,12 @@ def train(
         choice = at.choice
         names = ("search", "erasing", "preservation")
         own = [float(values[n].detach()) if n in values else math.nan for n in names]
-        *found, weight = average(torch.tensor([*own, weight_at(weighting, bars, at.timesteps)])).tolist()
+        *found, weight = average(torch.tensor([*own, weight_at(counted, at.timesteps)])).tolist()
         losses_now = {n: value if n in values else None for n, value in zip(names, found)}
         for name, value in losses_now.items():
             if value is None:
                 continue
-            # The variance of ε is 1, at the step's timesteps its weight.
+            # The variance of ε is 1, at the step's timesteps what they count.
             limit = math.inf if name in unbounded else training.divergence * weight
             if not math.isfinite(value) or abs(value) > limit:
                 kept = newest_step(checkpoints)
@@ -224,7 +226,7 @@ def train(
         else:
             under = attacked(at, streams) if getattr(settings, "attack_steps", 0) else at
             made = predict(edited, [n for n in losses.EDITED if n not in SPECIAL], under)
-        made["weights"] = weights
+        made["weights"] = edited_weights
         distance = distances(at.timesteps)
         loss = erasing = losses.erasing_loss(made, known, settings, distance)
         both = {"erasing": erasing}

@@ -39,25 +39,27 @@ def noise_predictor(
     return predict
 
 
-def weight_at(weighting: str, bars: torch.Tensor, timesteps: dict[str, torch.Tensor]) -> float:
-    """The largest, over a step's latents, of the mean w_t of `distance_at`."""
-    if weighting == "epsilon":
-        return 1.0
-    return max(float(((1 - bar) / bar).mean()) for bar in (bars[at.cpu()] for at in timesteps.values()))
+def loss_weights(weighting: str, bars: torch.Tensor) -> torch.Tensor:
+    """w_t for every timestep, from ᾱ_t [T]: 1 for "epsilon", (1 − ᾱ_t) / ᾱ_t for "clean".
+
+    The latter makes w_t (a − b)² the squared distance between the predicted clean latents z_0 = (z_t − √(1 − ᾱ_t) ε) / √ᾱ_t.
+    """
+    return (1 - bars) / bars if weighting == "clean" else torch.ones_like(bars)
 
 
-def distance_at(weighting: str, bars: torch.Tensor, timesteps: dict[str, torch.Tensor]) -> Callable:
-    """The distance(a, b, which) of a step: the mean over samples and elements of w_t (a − b)².
+def weight_at(weights: torch.Tensor, timesteps: dict[str, torch.Tensor]) -> float:
+    """The largest, over a step's latents, of the mean of `distance_at`'s weights."""
+    return max(float(weights[at.cpu()].mean()) for at in timesteps.values())
 
-    w_t is 1 for "epsilon". For "clean" it is (1 − ᾱ_t) / ᾱ_t, which makes it the squared distance between the predicted
-    clean latents z_0 = (z_t − √(1 − ᾱ_t) ε) / √ᾱ_t. `which` names the latents whose timesteps [B] apply.
+
+def distance_at(weights: torch.Tensor, timesteps: dict[str, torch.Tensor]) -> Callable:
+    """The distance(a, b, which) of a step: the mean over samples and elements of weights_t (a − b)².
+
+    weights: [T], one for each timestep. `which` names the latents whose timesteps [B] apply.
     """
 
     def distance(a: torch.Tensor, b: torch.Tensor, which: str) -> torch.Tensor:
-        squared = (a - b).square()
-        if weighting == "clean":
-            bar = bars.to(a.device)[timesteps[which]].reshape(-1, *[1] * (a.ndim - 1)).to(a.dtype)
-            squared = squared * (1 - bar) / bar
-        return squared.mean()
+        weight = weights[timesteps[which].cpu()].to(a).reshape(-1, *[1] * (a.ndim - 1))
+        return (weight * (a - b).square()).mean()
 
     return distance

@@ -84,9 +84,13 @@ class Step:
 
 
 def sampler_of(
-    unet: UNet2DConditionModel, scheduler: SchedulerMixin, conditions: Conditions, training: Training
+    unet: UNet2DConditionModel,
+    scheduler: SchedulerMixin,
+    conditions: Conditions,
+    training: Training,
+    often: torch.Tensor | None = None,
 ) -> Sampler:
-    """What samples a training's latents for a UNet."""
+    """What samples a training's latents for a UNet; often as in `Sampler`."""
     return Sampler(
         scheduler,
         latent_shape(unet),
@@ -94,6 +98,7 @@ def sampler_of(
         conditions.neutral,
         training.latent_steps,
         training.latent_guidance,
+        often,
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from erase_core import methods
-from erase_core.training.predictions import distance_at
+from erase_core.training.predictions import distance_at, loss_weights
 
 BATCH, SHAPE = 3, (4, 5, 6)
 BARS = np.linspace(0.99, 0.01, 10)
@@ -52,7 +52,7 @@ def settings_of(name: str, **values):
 def loss(name: str, which: str, predictions, settings) -> float:
     edited, frozen = ({k: torch.from_numpy(v) for k, v in part.items()} for part in predictions)
     times = {name: torch.from_numpy(t) for name, t in TIMES.items()}
-    distance = distance_at(settings.weighting, torch.from_numpy(BARS), times)
+    distance = distance_at(loss_weights(settings.weighting, torch.from_numpy(BARS)), times)
     module = methods.load(name)
     only = lambda part, names: {k: v for k, v in part.items() if k in names}  # noqa: E731
     names = module.SEARCHED if which == "search_loss" else (module.EDITED, module.FROZEN)
@@ -126,7 +126,8 @@ def test_concept_ablation_stops_the_anchor_s_gradient(predictions) -> None:
     expected = by_hand(edited["erased@preserved"], edited["preserved"], "epsilon", "preserved")
     assert loss("concept-ablation", "erasing_loss", predictions, settings) == pytest.approx(expected, rel=1e-12)
     tensors = {name: torch.from_numpy(value).requires_grad_(True) for name, value in edited.items()}
-    distance = distance_at("epsilon", torch.from_numpy(BARS), {})
+    times = {"preserved": torch.from_numpy(TIMES["preserved"])}
+    distance = distance_at(loss_weights("epsilon", torch.from_numpy(BARS)), times)
     methods.load("concept-ablation").erasing_loss(tensors, {}, settings, distance).backward()
     assert tensors["preserved"].grad is None and tensors["erased@preserved"].grad.abs().sum() > 0
 

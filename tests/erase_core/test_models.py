@@ -38,7 +38,7 @@ from erase_core.search.gumbel import GumbelSearch
 from erase_core.spec import Generation, Method, Training, make_spec
 from erase_core.training.candidates import conditions_of
 from erase_core.training.loop import train
-from erase_core.training.predictions import alphas_cumprod, distance_at, noise_predictor
+from erase_core.training.predictions import alphas_cumprod, distance_at, loss_weights, noise_predictor
 from erase_core.training.step import ErasedConcept
 from tests.tiny import tiny_folder_of
 
@@ -405,7 +405,7 @@ def test_losses_of_a_v_prediction_model_by_hand(weighting: str, pipelines) -> No
 
     edited, concept, neutral = (predicted(velocity) for velocity in outputs)
     settings = Method(name="adversarial", negative_guidance=2.0, weighting=weighting).settings
-    distance = distance_at(weighting, alphas_cumprod(pipeline.scheduler), {"erased": t})
+    distance = distance_at(loss_weights(weighting, alphas_cumprod(pipeline.scheduler)), {"erased": t})
     frozen = {"erased": concept, "neutral@erased": neutral}
     found = methods.load("adversarial").erasing_loss({"erased": edited}, frozen, settings, distance)
 

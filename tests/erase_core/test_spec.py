@@ -188,12 +188,11 @@ def test_defaults_and_numbers() -> None:
 @pytest.mark.parametrize(
     ("given", "steps", "learning_rate"),
     [
-        ("", 200, 1e-3),
-        ("method: random", 200, 1e-3),
-        ("method: naive", 100, 1e-3),
+        ("", 100, 1e-3),
+        ("method: kpop", 100, 3e-4),
         ("method: age", 100, 2e-3),
         ("method: age\ntraining: {steps: 3}", 3, 2e-3),
-        ("training: {steps: 100}", 100, 1e-3),
+        ("training: {steps: 200}", 200, 1e-3),
     ],
 )
 def test_a_method_s_own_defaults_give_way(given: str, steps: int, learning_rate: float) -> None:

@@ -21,7 +21,7 @@ from erase_core.spec import Method
 from erase_core.training import checkpoint
 from erase_core.training.latents import FreshLatents, Sampler, TrajectoryBank
 from erase_core.training.loop import Diverged, train
-from erase_core.training.predictions import noise_predictor, weight_at
+from erase_core.training.predictions import loss_weights, noise_predictor, weight_at
 from erase_core.training.result import Snapshots
 from erase_core.training.step import ErasedConcept, draw, frozen_predictions
 from tests.erase_core.tiny_training import WORDS, inputs, settings
@@ -141,6 +141,28 @@ def test_a_bank_is_refreshed(tiny_pipeline) -> None:
     assert seen[0] is seen[2] and seen[3] is seen[5] and not np.array_equal(seen[0], seen[3])
 
 
+def test_weighted_timesteps_keep_the_expected_loss(tiny_pipeline) -> None:
+    """Drawn by √w_t, and counted for what is left of w_t: the mean of any error is that of even draws weighted by w_t, with less
+    spread where the error falls with √w_t.
+    """
+    scheduler, conditions = tiny_pipeline.scheduler, inputs(tiny_pipeline)[3]
+    weights = loss_weights("clean", scheduler.alphas_cumprod)
+    shape, both = (4, 16, 16), (conditions.unconditional, conditions.neutral)
+    even, weighted = (Sampler(scheduler, shape, *both, 10, 3.0, often) for often in (None, weights.sqrt()))
+    uniform = torch.rand(200_000, generator=generator(0))
+    losses = {}
+    for name, sampler in {"even": even, "weighted": weighted}.items():
+        drawn = sampler.timesteps[sampler.numbers(uniform)]
+        losses[name] = sampler.counted(weights)[drawn] / weights[drawn].sqrt()
+    share = torch.bincount(weighted.numbers(uniform), minlength=10) / len(uniform)
+    roots = weights[weighted.timesteps].sqrt()
+    assert torch.allclose(share, roots / roots.sum(), atol=5e-3)
+    assert float(losses["weighted"].mean()) == pytest.approx(float(losses["even"].mean()), rel=0.02)
+    assert losses["weighted"].std() < 0.01 * losses["even"].std()
+    assert even.numbers(torch.tensor([0.0, 0.999999])).tolist() == [0, 9]
+    assert torch.equal(even.counted(weights), weights)
+
+
 def test_fresh_latents_stop_at_their_timestep(tiny_pipeline) -> None:
     unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
     sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=4, guidance=3.0)
@@ -226,8 +248,11 @@ def test_of_the_rivals_the_one_that_is_hurt_most_is_preserved(tiny_pipeline) -> 
     search, update = ([r for r in records if r["phase"] == phase][-1] for phase in ("search", "update"))
 
     frozen, now = noise_predictor(unet, scheduler), noise_predictor(edited, scheduler)
-    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=4, guidance=3.0)
-    bank, most = TrajectoryBank(sampler, frozen, trajectories=2, seed=3), []
+    weight = (1 - scheduler.alphas_cumprod) / scheduler.alphas_cumprod
+    drawn = (scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, 4, 3.0, weight.sqrt())
+    bank, most = TrajectoryBank(Sampler(*drawn), frozen, trajectories=2, seed=3), []
+    even = bank.sampler.timesteps
+    chance = weight.sqrt() / weight[even].sqrt().sum()
     for sample, preserved in enumerate(update["drawn"]):
         rivals = search["drawn"][5 * sample : 5 * (sample + 1)]
         assert len(rivals) == 5 and len(set(rivals)) > 1
@@ -237,8 +262,8 @@ def test_of_the_rivals_the_one_that_is_hurt_most_is_preserved(tiny_pipeline) -> 
             at = bank.draw([word], under, under, Streams(3, "rivals", 2, 0, samples=[sample]))
             with torch.no_grad():
                 squared = now(at.latents, at.timesteps, under) - frozen(at.latents, at.timesteps, under)
-            bar = scheduler.alphas_cumprod[at.timesteps]
-            losses[word] = float(((1 - bar) / bar) * squared.square().mean())
+            (t,) = at.timesteps
+            losses[word] = float(weight[t] / (len(even) * chance[t]) * squared.square().mean())
         assert preserved == max(losses, key=losses.get)
         most.append(losses[preserved])
     assert search["search_loss"] == pytest.approx(np.mean(most), rel=1e-3)
@@ -330,9 +355,10 @@ def test_divergence_stops_and_keeps_the_checkpoint(tiny_pipeline, tmp_path: Path
 def test_bounds_follow_the_weighting(tiny_pipeline) -> None:
     """w_t of `clean` grows from 0.002 to 170 over the timesteps: a training that begins with a small one is as healthy."""
     bars = torch.tensor([0.9, 0.5, 0.1])
+    even, clean = loss_weights("epsilon", bars), loss_weights("clean", bars)
     at = {"erased": torch.tensor([0, 1]), "preserved": torch.tensor([2, 2])}
-    assert weight_at("epsilon", bars, at) == 1 and weight_at("clean", bars, at) == pytest.approx(9)
-    assert weight_at("clean", bars, {"erased": at["erased"]}) == pytest.approx((0.1 / 0.9 + 1) / 2)
+    assert weight_at(even, at) == 1 and weight_at(clean, at) == pytest.approx(9)
+    assert weight_at(clean, {"erased": at["erased"]}) == pytest.approx((0.1 / 0.9 + 1) / 2)
     for seed in range(6):
         method = Method(name="adversarial", weighting="clean")
         train(*inputs(tiny_pipeline), method, settings(steps=4, batch_size=1, divergence=20.0), seed)
