@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 
@@ -43,13 +44,13 @@ class GumbelSearch:
             noise = -torch.log(-torch.log(uniform)).to(self.logits.device)
             weights = torch.softmax((self.logits + noise) / self.temperature, dim=1)
             rows = weights.argmax(1)
-            words, nearest, home = drawn(self.words, self.embeddings, rows, self.homes)
+            found = replace(drawn(self.words, self.embeddings, rows, self.homes), weights=weights)
             if self.mixed == 1:
-                return Choice(words, nearest, nearest, weights, home)
+                return found
             if self.mixed < len(self.words):
                 kept = torch.zeros_like(weights).scatter_(1, weights.topk(self.mixed).indices, 1.0)
                 weights = weights * kept / (weights * kept).sum(1, keepdim=True)
-            return Choice(words, mixture(self.embeddings, weights), nearest, weights, home)
+            return replace(found, embeddings=mixture(self.embeddings, weights), weights=weights)
 
     def rivals(self, streams: Streams, count: int) -> tuple[torch.Tensor, Choice]:
         """`count` words for each stream, drawn from softmax(π): rows [B, count], and the draws, a stream's one after the other.
@@ -60,8 +61,7 @@ class GumbelSearch:
             below = torch.softmax(self.logits.double(), 0).cumsum(0)
             places = streams.uniform(count).to(below) * below[-1]
             rows = torch.searchsorted(below, places, right=True).clamp(max=len(self.words) - 1)
-            words, embeddings, home = drawn(self.words, self.embeddings, rows.flatten(), self.homes)
-        return rows, Choice(words, embeddings, embeddings, home=home)
+            return rows, drawn(self.words, self.embeddings, rows.flatten(), self.homes)
 
     def gradient(self, choice: Choice, gradient: torch.Tensor) -> torch.Tensor:
         """The search loss's gradient to π [K] from its gradient to the conditions G(π) ⊙ R [B, L, d].

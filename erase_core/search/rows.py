@@ -9,6 +9,7 @@ import torch
 
 from ..concepts.embeddings import EmbeddingTable
 from ..models.conditions import Layout
+from .choice import Choice
 
 HELD_BYTES = 256 * 2**20
 """Rows that take no more than this in float32 are held in memory."""
@@ -114,11 +115,10 @@ def homes(rows: Rows, count: int | None) -> torch.Tensor:
     return found
 
 
-def drawn(
-    words: list[str], rows: Rows, which: torch.Tensor, home_of: torch.Tensor
-) -> tuple[list[str], torch.Tensor, tuple[list[str], torch.Tensor] | None]:
-    """The words and conditions [B, R, d] of the rows `which` [B], and those whose trajectories they use, where not their own."""
+def drawn(words: list[str], rows: Rows, which: torch.Tensor, home_of: torch.Tensor) -> Choice:
+    """The choice of the rows `which` [B] under their own conditions [B, R, d]."""
     which = which.cpu()
     home = home_of[which]
     elsewhere = None if torch.equal(home, which) else ([words[row] for row in home], rows[home])
-    return [words[row] for row in which], rows[which], elsewhere
+    under = rows[which]
+    return Choice([words[row] for row in which], under, under, home=elsewhere)

@@ -19,8 +19,7 @@ class UniformChoice:
 
     def choose(self, streams: Streams) -> Choice:
         rows = streams.integers(len(self.words))
-        words, embeddings, home = drawn(self.words, self.embeddings, rows, self.homes)
-        return Choice(words, embeddings, embeddings, home=home)
+        return drawn(self.words, self.embeddings, rows, self.homes)
 
     def favourite(self, choice: Choice) -> tuple[str, float, float]:
         """The first word drawn, its probability, and no distance from it."""
