@@ -10,7 +10,7 @@ import mlflow
 import pandas as pd
 import pytest
 
-from flows.command import attack_spec
+from flows.command.attack import attack_spec
 from tests.command import erase
 
 SPEC = """

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import typer
 
-from flows.command import read_spec
+from flows.command.app import read_spec
 from tests.command import erase
 
 SPEC = """

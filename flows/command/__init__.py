@@ -1,0 +1,11 @@
+"""The `erase` command. Heavy libraries are imported by the commands that need them, so that help and errors are instant."""
+
+import importlib
+
+from .app import app, main
+
+__all__ = ["app", "main"]
+
+# In the order of the help.
+for name in ("runs", "attack", "scoring", "registered", "model_files", "servers", "schema", "vocabulary"):
+    importlib.import_module(f".{name}", __name__)

@@ -1,0 +1,5 @@
+"""`python -m flows.command`: the same as `erase`."""
+
+from .app import main
+
+main()

@@ -1,0 +1,114 @@
+"""What every command shares: the application, how a command ends with what is wrong, and how it comes to a spec and a flow."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+import erase_core
+from infra.environment import DatabaseError, allow_hub, prepare
+
+from ..tables import complaints
+
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown", add_completion=False
+)
+BASE_OF_STUDIES = Path(erase_core.__file__).parent / "studies" / "base.yaml"
+ShowUnsafe = Annotated[bool, typer.Option("--show-unsafe", help="Blur no images in the report and in MLflow.")]
+
+
+@app.callback()
+def root() -> None:
+    """Erase concepts from text-to-image models, and prove that they are gone and that nothing else was hurt."""
+
+
+def refuse(problem: Exception | str) -> NoReturn:
+    """End the command with what is wrong, a problem a line."""
+    for line in str(problem).splitlines():
+        complaints.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(2) from None
+
+
+@contextlib.contextmanager
+def refusing(*kinds: type[Exception]):
+    """End the command with an error of these kinds."""
+    try:
+        yield
+    except kinds as error:
+        refuse(error)
+
+
+@contextlib.contextmanager
+def failing():
+    """Say in a line why a flow failed, and end with 1."""
+    try:
+        yield
+    except Exception as error:
+        complaints.print(f"{type(error).__name__}: {error}", style="red", markup=False, soft_wrap=True)
+        complaints.print("Mend that and run it again: finished stages are kept.", highlight=False)
+        raise typer.Exit(1) from None
+
+
+def read_spec(path: Path, several: bool = False):
+    """Load and check a spec, or end with its errors, one a line, before anything heavy is imported or written."""
+    from erase_core.preflight import check, uses_hub
+    from erase_core.spec import SpecError, load_spec
+
+    with refusing(SpecError):
+        spec = load_spec(path)
+        source = check(spec, several)
+    prepare()
+    if uses_hub(spec, source):
+        allow_hub()
+    return spec
+
+
+def flow_of(name: str):
+    """A flow by the name of its file, once there is a Prefect server: the one that is configured, or one of this process's own."""
+    from infra.private_server import start
+
+    ready = start()
+    flow = getattr(importlib.import_module(f"flows.{name}"), name)
+    # MLflow opens its store at the first call: now, while the server starts. What fails here, the flow tells.
+    with contextlib.suppress(Exception):
+        importlib.import_module("tasks.tracking").experiment_id()
+        importlib.import_module("prefect.flow_engine")
+    ready()
+    return flow
+
+
+def shown(spec, show_unsafe: bool):
+    """The spec, with nothing blurred where the command line says so."""
+    part = spec.report.model_copy(update={"show_unsafe": spec.report.show_unsafe or show_unsafe})
+    return spec.model_copy(update={"report": part})
+
+
+def main() -> None:
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
+    # Importing makes many objects and no garbage; looking for some takes a fifth of the time.
+    gc.set_threshold(100_000, 50, 50)
+    status: int | str | None = 1
+
+    def end() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else int(status is not None))
+
+    # Registered first and so run last: taking down torch's modules one by one would add seconds to every command.
+    atexit.register(end)
+    try:
+        app()
+    except DatabaseError as error:
+        complaints.print(str(error), style="red", markup=False, soft_wrap=True)
+        status = 2
+    except SystemExit as leaving:
+        status = leaving.code
+        raise

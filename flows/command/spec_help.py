@@ -1,0 +1,48 @@
+"""The spec's keys, for the help of `erase run`."""
+
+from __future__ import annotations
+
+import typer
+
+
+def spec_help() -> str:
+    """What a spec may hold, for `erase run --help`."""
+    from pydantic import BaseModel
+
+    from erase_core import attacks, methods
+    from erase_core.spec import Attacks, Concept, PromptFile, Spec
+
+    def lines(model: type[BaseModel], indent: str) -> list[str]:
+        found = []
+        for name, field in model.model_fields.items():
+            annotation = Attacks if field.annotation == Attacks | None else field.annotation
+            part = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+            told = not part and not field.is_required() and name != "run"
+            default = f" [{field.get_default(call_default_factory=True)}]" if told else ""
+            found.append(
+                f"{indent}{name}{': REQUIRED.' if field.is_required() else ':'} {field.description or ''}{default}"
+            )
+            if part is not None:
+                found += lines(part, indent + "  ")
+            if name in ("concepts", "prompt_files"):
+                found += lines(Concept if name == "concepts" else PromptFile, indent + "  ")
+            of_each = {
+                "method": {method: methods.settings_of(method) for method in methods.names()},
+                "run": {attack: attacks.settings_of(attack) for attack in attacks.names()},
+            }
+            for choice, own in of_each.get(name, {}).items():
+                found.append(f"{indent}  ({choice}) {(own.__doc__ or '').strip()}")
+                found += lines(own, indent + "      ")
+        return found
+
+    example = "name: no taxi\nconcepts: [taxi]\noutput: results/no-taxi"
+    keys = "\n".join(lines(Spec, ""))
+    return f"\b\nThe smallest spec that works:\n\n\b\n{example}\n\n\b\nAll keys, with their [defaults]:\n\n\b\n{keys}"
+
+
+class SpecCommand(typer.core.TyperCommand):
+    """A command whose help ends with the spec's keys."""
+
+    def format_help(self, ctx, formatter) -> None:
+        super().format_help(ctx, formatter)
+        typer.echo("\n" + spec_help().replace("\b\n", ""))
