@@ -29,6 +29,7 @@ from . import (
     pairs,
     pipeline_speed,
     profile_step,
+    quality_columns,
     step_speed,
     time_to_quality,
     unet_growth,
@@ -152,8 +153,26 @@ def quality(pipeline, rounds: int) -> Found:
     return table(rows, {"loop": "", "steps": "d", "seconds": ".0f", "whole": ".0f", **rates, "reached": ""}), None
 
 
+def columns(pipeline, rounds: int) -> Found:
+    """## Quality before and after
+
+    The default on the held-out splits of the [benchmark](benchmark.md), beside what its latents replaced; all else that is faster
+    here gives the same gradients and images, as tests show. The rows are those of the benchmark's table of runs:
+
+    ```
+    for spec in erase_core/studies/base benchmarks/specs/fresh_latents benchmarks/specs/even_timesteps; do
+      erase benchmark --runs docs/benchmark_runs.parquet --methods adversarial --tasks objects-held-out --seeds 0 --spec $spec.yaml
+    done
+    ```
+    """
+    forms = dict.fromkeys(quality_columns.COLUMNS.values(), ".1%")
+    forms |= dict.fromkeys(("CLIP, erased", "CLIP, others"), ".1f")
+    forms |= {"distance, erased": ".3f", "distance, others": ".3f", "KID": ".5f"}
+    return table(quality_columns.measure(), {"latents": "", "runs": "d", **forms}), None
+
+
 PARTS = (
-    step, variants, profile, words, concepts, lists, unets, generation, samplers, vocabulary, startup, quality,
+    step, variants, profile, words, concepts, lists, unets, generation, samplers, vocabulary, startup, quality, columns,
 )  # fmt: skip
 
 
