@@ -14,7 +14,7 @@ from erase_core import benchmark
 from erase_core import methods as known
 from erase_core.files import new_file
 from erase_core.metrics.intervals import mean_interval
-from erase_core.spec import load_spec
+from erase_core.spec_yaml import load_spec
 
 ROOT = Path(__file__).parent.parent
 RUNS = ROOT / "docs" / "benchmark_runs.parquet"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from erase_core import benchmark
-from erase_core.spec import load_spec
+from erase_core.spec_yaml import load_spec
 
 ROOT = Path(__file__).parent.parent
 RUNS = ROOT / "docs" / "benchmark_runs.parquet"

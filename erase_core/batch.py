@@ -15,7 +15,8 @@ import yaml
 
 from .files import new_file
 from .preflight import check
-from .spec import SafeLoader, Spec, SpecError, lines_of, make_spec, parse_mapping, read_text
+from .spec import Spec, SpecError, make_spec
+from .spec_yaml import SafeLoader, lines_of, parse_mapping, read_text
 from .studies.variants import merged
 
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._ -]{0,58}[A-Za-z0-9_-])?")

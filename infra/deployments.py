@@ -14,7 +14,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from erase_core.batch import read_specs
 from erase_core.preflight import check
-from erase_core.spec import SafeLoader, Spec, SpecError, describe, load_spec, make_spec
+from erase_core.spec import Spec, SpecError, describe, make_spec
+from erase_core.spec_yaml import SafeLoader, load_spec
 
 if TYPE_CHECKING:
     from prefect import Flow

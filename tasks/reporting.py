@@ -7,7 +7,7 @@ import re
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
-from erase_core import stages
+from erase_core import publishing
 from erase_core.artifacts import Artifact
 from erase_core.spec import Spec
 
@@ -18,7 +18,7 @@ from .slots import slot
 def publish_results(spec: Spec, artifacts: dict[str, Artifact], slots: bool = False) -> dict[str, bytes]:
     """Write the model, the tables, the summary and the report to the output folder; returns the figures as PNG by name."""
     with slot("generation", slots):
-        return stages.publish(spec, artifacts)
+        return publishing.publish(spec, artifacts)
 
 
 @task(name="summary-table")

@@ -9,7 +9,7 @@ import pytest
 
 from erase_core.generation.plan import roles, wanted_images
 from erase_core.preflight import check, uses_hub
-from erase_core.spec import load_spec
+from erase_core.spec_yaml import load_spec
 
 ROOT = Path(__file__).parents[1]
 SPECS = sorted((ROOT / "specs" / "paper").glob("*.yaml"))

@@ -9,7 +9,7 @@ import pytest
 
 from erase_core.batch import read_specs
 from erase_core.preflight import check
-from erase_core.spec import load_spec, parse_spec
+from erase_core.spec_yaml import load_spec, parse_spec
 
 ROOT = Path(__file__).parents[1]
 SPECS = {

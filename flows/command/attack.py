@@ -72,7 +72,7 @@ def attack_folder(concept: str) -> Path:
 
 def attack_spec(spec: Path, concept: str, synonyms: list[str], output: Path | None) -> dict:
     """A spec, as a mapping, with one of its concepts, or another, as what is attacked. SpecError for one that is wrong."""
-    from erase_core.spec import load_spec
+    from erase_core.spec_yaml import load_spec
 
     given = load_spec(spec).model_dump(mode="json", exclude_unset=True)
     own = next((c for c in given["concepts"] if c["concept"] == concept), {"concept": concept})

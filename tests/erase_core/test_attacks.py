@@ -25,7 +25,8 @@ from erase_core.models.conditions import latent_shape
 from erase_core.models.pipeline import load_pipeline
 from erase_core.models.prompts import encode
 from erase_core.models.source import find_model
-from erase_core.spec import Generation, parse_spec
+from erase_core.spec import Generation
+from erase_core.spec_yaml import parse_spec
 from erase_core.training.predictions import alphas_cumprod
 from tests.tiny import tiny_folder_of
 

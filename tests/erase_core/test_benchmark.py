@@ -15,7 +15,7 @@ from erase_core.emoji_world.catalogue import concepts
 from erase_core.methods import naive
 from erase_core.metrics.kernel_distance import kernel_distance
 from erase_core.preflight import check
-from erase_core.spec import parse_spec
+from erase_core.spec_yaml import parse_spec
 
 
 def test_every_run_can_be_run(tmp_path: Path) -> None:

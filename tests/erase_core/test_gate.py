@@ -8,7 +8,8 @@ import pytest
 from erase_core.gate import Gate, judge
 from erase_core.metrics.nudity import THRESHOLDS
 from erase_core.metrics.scores import ALL, headline
-from erase_core.spec import SpecError, parse_spec
+from erase_core.spec import SpecError
+from erase_core.spec_yaml import parse_spec
 
 SPEC = "name: x\nconcepts: [taxi]\noutput: o\n"
 

@@ -15,7 +15,8 @@ from erase_core.generation.images import generate
 from erase_core.generation.plan import WORDS_PER_STYLE, Wanted, check_judged, roles, wanted_images
 from erase_core.generation.sampler import sample
 from erase_core.pictures import decode_png, encode_png, grid
-from erase_core.spec import Generation, parse_spec
+from erase_core.spec import Generation
+from erase_core.spec_yaml import parse_spec
 
 STOCK = {"ddim": DDIMScheduler, "dpm-solver++": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
 PAIRS = [("a taxi", 0), ("a taxi", 1), ("a bus", 0), ("a rose", 7), ("", 3)]

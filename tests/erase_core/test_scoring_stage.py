@@ -10,7 +10,7 @@ import pytest
 from erase_core import stages
 from erase_core.metrics.scores import headline
 from erase_core.preflight import check
-from erase_core.spec import load_spec
+from erase_core.spec_yaml import load_spec
 from tests.metrics_spec import assert_complete, assert_exported, write_spec
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from erase_core.preflight import check
-from erase_core.spec import SpecError, json_schema, load_spec, parse_spec
+from erase_core.spec import SpecError, json_schema
+from erase_core.spec_yaml import load_spec, parse_spec
 
 SMALLEST = "name: x\nconcepts: [taxi]\noutput: out\n"
 

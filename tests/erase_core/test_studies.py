@@ -19,7 +19,8 @@ from erase_core.models.prompts import encode
 from erase_core.models.trainable import trainable_names
 from erase_core.preflight import check
 from erase_core.randomness import generator
-from erase_core.spec import Spec, parse_spec
+from erase_core.spec import Spec
+from erase_core.spec_yaml import parse_spec
 from erase_core.studies import preserve_what, sensitivity, spectrum, text_similarity, trade_off
 from erase_core.studies.variants import variant
 from erase_core.training.latents import Sampler

@@ -1,0 +1,174 @@
+"""A run's results in its spec's output: written whole, and known again by the keys and hashes in its summary."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+import time
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .artifacts import Artifact
+from .attack_stages import attack_key, every_attack, publish_attacks, references_key
+from .files import file_digest, new_file, read_json, write_json
+from .gate import judge
+from .models.source import local_model, model_hash
+from .results import UNFINISHED, digests
+from .spec import Spec
+from .stages import (
+    VERDICTS,
+    embeddings_key,
+    images_key,
+    nearest_key,
+    roles_of,
+    scores_key,
+    training_key,
+    vocabulary_key,
+)
+
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "deepspeed", "mlflow", "prefect", "pyarrow")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+
+
+def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
+    """Write the results of a run to spec.output and return the report's figures (PNG) by name.
+
+    artifacts: vocabulary, embeddings, nearest, training, original, erased and scores, and those of the attacks. Every file
+    appears whole.
+    """
+    from .metrics.scores import headline
+    from .models.origin import CARD, origin_of, read_card
+    from .report.page import build_page
+
+    output, began = Path(spec.output), time.time()
+    output.mkdir(parents=True, exist_ok=True)
+    (output / UNFINISHED).touch()
+    source, base = local_model(spec.model)
+    known = read_json(output / "summary.json") if (output / "summary.json").exists() else {}
+    made = output / "model"
+    if not (
+        made.is_dir()
+        and known.get("training") == artifacts["training"].key
+        and model_hash(made) == known.get("erased_model_hash")
+    ):
+        from .models.delta import apply_delta, weights_hash
+        from .models.pipeline import load_pipeline, save_pipeline
+
+        pipeline = load_pipeline(source)
+        origin = origin_of(source.folder, spec.model, base, weights_hash(pipeline.unet))
+        apply_delta(pipeline.unet, artifacts["training"].file("delta.safetensors"))
+        save_pipeline(pipeline, made, origin.without(", ".join(spec.concept_words), spec.method.name))
+
+    tables = {
+        "vocabulary.parquet": "vocabulary",
+        "preserved.parquet": "nearest",
+        "trace.parquet": "training",
+        "delta.safetensors": "training",
+        "scores.parquet": "scores",
+        "verdicts.parquet": "scores",
+    }
+    for name, stage in tables.items():
+        with new_file(output / name) as partial:
+            shutil.copyfile(artifacts[stage].file(name), partial)
+    for name in VERDICTS:
+        (output / name).unlink(missing_ok=True)
+        if artifacts["scores"].file(name).exists():
+            with new_file(output / name) as partial:
+                shutil.copyfile(artifacts["scores"].file(name), partial)
+    role_of = roles_of(spec, artifacts["nearest"])
+    write_images(output / "images.parquet", artifacts, role_of)
+
+    figures = headline(pd.read_parquet(output / "scores.parquet"))
+    if spec.attacks is not None:
+        figures |= publish_attacks(spec, artifacts)
+    summary = {
+        "name": spec.name,
+        **figures,
+        "metrics": figures,
+        "gate": judged(spec, figures),
+        "seed": spec.seed,
+        "began": {stage: artifact.began for stage, artifact in artifacts.items()},
+        "seconds": {stage: artifact.seconds for stage, artifact in artifacts.items()},
+        "cached": [stage for stage, artifact in artifacts.items() if artifact.cached],
+        **read_json(artifacts["training"].file("resources.json")),
+        "vocabulary": read_json(artifacts["vocabulary"].file("counts.json")),
+        "training": artifacts["training"].key,
+        "license": read_card(made / CARD).license,
+        "base_model_hash": base,
+        "erased_model_hash": model_hash(made),
+        "keys": {stage: artifact.key for stage, artifact in artifacts.items()},
+        "roles": role_of,
+        "versions": versions(),
+        "spec": spec.model_dump(mode="json"),
+    }
+    pages = (artifacts[stage].file("images.parquet") for stage in ("original", "erased"))
+    page = build_page(output, summary, *pages)
+    summary["began"]["publish"], summary["seconds"]["publish"] = began, time.time() - began
+    write_json(output / "summary.json", summary | {"files": digests(output)})
+    (output / UNFINISHED).unlink()
+    return page
+
+
+def judged(spec: Spec, figures: dict[str, float]) -> dict | None:
+    """What the spec's gate says of a run's figures; None without one."""
+    return judge(spec.gate, figures).as_json() if spec.gate.limits else None
+
+
+def write_images(path: Path, artifacts: dict[str, Artifact], role_of: dict[str, str]) -> None:
+    """Both models' images in one dataset: prompt, concept, role, seed, model (a hash), png."""
+    with new_file(path) as partial:
+        writer = None
+        for stage in ("original", "erased"):
+            for batch in pq.ParquetFile(artifacts[stage].file("images.parquet")).iter_batches(256):
+                table = pa.Table.from_batches([batch])
+                role = pa.array([role_of[concept] for concept in table["concept"].to_pylist()], pa.string())
+                table = table.add_column(2, "role", role)
+                writer = writer or pq.ParquetWriter(partial, table.schema)
+                writer.write_table(table)
+        writer.close()
+
+
+def finished(spec: Spec) -> dict | None:
+    """The summary of a run that is whole in spec.output and would come out the same again, by its files' hashes and its keys.
+
+    None when it must be run. Nothing is computed, and the cache is not needed: the keys' inputs lie in the output.
+    """
+    output = Path(spec.output)
+    try:
+        summary = read_json(output / "summary.json")
+        known = summary["keys"]
+
+        def made(stage: str, key: str) -> Artifact:
+            if known[stage] != key:
+                raise ValueError(stage)
+            return Artifact(stage=stage, key=key, folder=output, seconds=0, cached=True)
+
+        whole = all(file_digest(output / name) == found for name, found in summary["files"].items())
+        if summary["name"] != spec.name or not whole:
+            return None
+        words = made("vocabulary", vocabulary_key(spec))
+        embedded = made("embeddings", embeddings_key(spec, words))
+        near = made("nearest", nearest_key(spec, words, embedded))
+        trained = made("training", training_key(spec, near, embedded))
+        original = made("original", images_key(spec, near, None))
+        erased = made("erased", images_key(spec, near, trained))
+        made("scores", scores_key(spec, near, original, erased))
+        if summary["spec"]["report"] != spec.report.model_dump():
+            return None
+        if spec.attacks is not None:
+            at_hand = made("references", references_key(spec))
+            for name, attack, attacked in every_attack(spec, trained):
+                made(name, attack_key(spec, attack, at_hand, attacked))
+        if summary["gate"] != judged(spec, summary["metrics"]):
+            return None
+    except (OSError, ValueError, KeyError):
+        return None
+    return summary
