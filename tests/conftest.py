@@ -27,6 +27,11 @@ from erase_core.models.pipeline import load_pipeline  # noqa: E402
 from erase_core.models.source import find_model  # noqa: E402
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole runs first: their files take longest, and no worker shall wait for another at the end."""
+    items.sort(key=lambda item: "flows" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def world():
     """The embedded model, loaded once. Tests must not change it."""

@@ -59,8 +59,8 @@ def test_attacks_in_a_run_and_on_its_model(tmp_path: Path) -> None:
     assert "attack/inversion/erased" in " ".join(again.stdout.split()).split("Served from the cache:")[1]
 
     alone = erase(
-        "attack", str(out / "model"), "--concept", "taxi", "--attacks", "sdedit,fine-tuning-related", "--per-budget", "2",
-        "--budget", "sdedit=0.5,1.0", "--budget", "fine-tuning-related=1", "--output", str(tmp_path / "alone"),
+        "attack", str(out / "model"), "--concept", "taxi", "--attacks", "sdedit", "--per-budget", "2",
+        "--budget", "sdedit=0.5,1.0", "--output", str(tmp_path / "alone"),
     )  # fmt: skip
     assert alone.returncode == 0, alone.stderr
     assert {p.name for p in (tmp_path / "alone").iterdir()} == {

@@ -45,7 +45,12 @@ def test_local_folder(tiny_folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "form"),
-    [(kind, form) for kind in KINDS for form in ("folder", "file")],
+    [
+        # One form of each in the fast suite; that all forms are read is tested beside the formats.
+        pytest.param(kind, form, marks=[] if (form == "file") == (kind == "sdxl") else pytest.mark.slow)
+        for kind in KINDS
+        for form in ("folder", "file")
+    ],
 )
 def test_every_model_in_every_form(kind: str, form: str, tmp_path: Path) -> None:
     """Without a CLIP there is no CLIP score; the delta, put on the other form of the base, is the run's model to the bit."""
