@@ -59,7 +59,7 @@ def distance_at(weights: torch.Tensor, timesteps: dict[str, torch.Tensor]) -> Ca
     """
 
     def distance(a: torch.Tensor, b: torch.Tensor, which: str) -> torch.Tensor:
-        weight = weights[timesteps[which].cpu()].to(a).reshape(-1, *[1] * (a.ndim - 1))
+        weight = weights.to(a)[timesteps[which]].reshape(-1, *[1] * (a.ndim - 1))
         return (weight * (a - b).square()).mean()
 
     return distance
