@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from . import attacks, methods
+from .emoji_world.labels import members_of
 from .gate import Gate
 from .methods.settings import Finite, Part
 
@@ -514,8 +515,10 @@ class Spec(Part):
 
     @property
     def erased_names(self) -> list[str]:
-        """Every erased concept and synonym."""
-        return [name for concept in self.concepts for name in concept.names]
+        """Every erased concept and synonym, and on the emoji world the members of a group: none of them is to be preserved."""
+        names = [name for concept in self.concepts for name in concept.names]
+        taken = [member for name in names for member in members_of(name)] if self.embedded else []
+        return list(dict.fromkeys([*names, *taken]))
 
 
 def make_spec(value: dict) -> Spec:

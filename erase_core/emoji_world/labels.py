@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .catalogue import STYLES, concepts
+from .catalogue import STYLES, concepts, words
 
 
 def labels_of(word: str) -> set[str]:
@@ -15,6 +15,15 @@ def labels_of(word: str) -> set[str]:
     if exact:
         return exact
     return {c.word for c in concepts() if folded == c.group or folded in c.tags}
+
+
+def members_of(word: str) -> list[str]:
+    """What a superordinate word ("weapon", "canine") takes with it: the concepts it covers, and the names that only they have.
+
+    Empty for a word that covers one concept, or none.
+    """
+    covered = labels_of(word)
+    return [w for w in words() if labels_of(w) and labels_of(w) <= covered] if len(covered) > 1 else []
 
 
 def is_style(word: str) -> bool:
