@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from erase_core.concepts.vocabulary import candidates, curate
+from erase_core.emoji_world.labels import labels_of
 from erase_core.preflight import check
-from erase_core.spec import SpecError, json_schema
+from erase_core.spec import SpecError, json_schema, make_spec
 from erase_core.spec_yaml import load_spec, parse_spec
 
 SMALLEST = "name: x\nconcepts: [taxi]\noutput: out\n"
@@ -201,6 +203,17 @@ def test_a_method_s_own_defaults_give_way(given: str, steps: int, learning_rate:
     assert (spec.training.steps, spec.training.learning_rate) == (steps, learning_rate)
     again = parse_spec(json.dumps(spec.model_dump(mode="json", exclude_unset=True)))
     assert again == spec
+
+
+def test_a_group_takes_its_members_with_it() -> None:
+    """Nothing that only a weapon is called may be preserved while weapons are erased; what other things are called too may."""
+    spec = make_spec({"name": "x", "concepts": ["weapon"], "output": "o"})
+    assert {"weapon", "bomb", "sword", "knife", "gun", "pistol", "blade"} <= set(spec.erased_names)
+    kept = {row.word for row in curate(candidates(spec.vocabulary_source, dict), spec.erased_names, []) if row.kept}
+    assert not {word for word in kept if labels_of(word) and labels_of(word) <= labels_of("weapon")} and "tool" in kept
+    assert make_spec({"name": "x", "concepts": ["taxi"], "output": "o"}).erased_names == ["taxi"]
+    elsewhere = make_spec({"name": "x", "concepts": ["weapon"], "model": "some/model", "output": "o"})
+    assert elsewhere.erased_names == ["weapon"]
 
 
 def test_shipped_schema_is_current() -> None:
