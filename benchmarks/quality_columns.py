@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 
 from erase_core import benchmark
 from erase_core.spec_yaml import load_spec
 
-ROOT = Path(__file__).parent.parent
-RUNS = ROOT / "docs" / "benchmark_runs.parquet"
+from .benchmark_page import BASE, ROOT, RUNS
+
 SPECS = {
     "latents sampled anew from θ'": ROOT / "benchmarks" / "specs" / "fresh_latents.yaml",
     "timesteps drawn evenly, 200 steps": ROOT / "benchmarks" / "specs" / "even_timesteps.yaml",
-    "the defaults": ROOT / "erase_core" / "studies" / "base.yaml",
+    "the defaults": BASE,
 }
 COLUMNS = {
     "esr_1": "ESR-1", "esr_5": "ESR-5", "psr_1": "PSR-1", "psr_5": "PSR-5", "clip_score_erased": "CLIP, erased",
