@@ -72,7 +72,7 @@ class Concept(Part):
     concept: Word = Field(description="The word or phrase to erase.")
     synonyms: list[Word] = Field([], description="Other names of it; erased with it and never preserved.")
     prompts: list[Text] = Field(
-        [], description="Prompts that show it, used beside the generation prompts when it is scored."
+        [], description="Prompts that show it; erased like its names, and drawn beside the generation prompts."
     )
 
     @classmethod
@@ -479,7 +479,8 @@ class Spec(Part):
             raise ValueError(
                 f"training.trainable: {self.method.name} solves for to_k and to_v; use xattn-strict or leave it out"
             )
-        both = sorted({word for word in wanted if word.casefold() in erased})
+        gone = {name.casefold() for name in self.erased_names}
+        both = sorted({word for word in wanted if word.casefold() in gone})
         if both:
             raise ValueError(
                 f"concepts: {', '.join(both)} is also to be preserved; take it out of one of the two lists"
@@ -513,12 +514,15 @@ class Spec(Part):
         """The word of each erased concept."""
         return [concept.concept for concept in self.concepts]
 
+    def names_of(self, concept: Concept) -> list[str]:
+        """A concept's names, and on the emoji world those of what a group covers ("weapon": bomb, sword, …)."""
+        members = [member for name in concept.names for member in members_of(name)] if self.embedded else []
+        return list(dict.fromkeys([*concept.names, *members]))
+
     @property
     def erased_names(self) -> list[str]:
-        """Every erased concept and synonym, and on the emoji world the members of a group: none of them is to be preserved."""
-        names = [name for concept in self.concepts for name in concept.names]
-        taken = [member for name in names for member in members_of(name)] if self.embedded else []
-        return list(dict.fromkeys([*names, *taken]))
+        """Every name that is erased: none of them is to be preserved."""
+        return list(dict.fromkeys(name for concept in self.concepts for name in self.names_of(concept)))
 
 
 def make_spec(value: dict) -> Spec:

@@ -71,7 +71,7 @@ def run_attack(
         target = Target(
             pipeline=pipeline,
             concept=concept.concept,
-            names=concept.names,
+            names=spec.names_of(concept),
             prompts=plain_prompts(spec, concept),
             unrelated_prompts=list(dict.fromkeys(of(UNRELATED)[1])),
             images=of(IMAGE)[0],

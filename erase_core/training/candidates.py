@@ -49,14 +49,15 @@ def erased_concepts(
     subject = (broad, encode(pipeline, [broad])[0]) if broad else None
     found = []
     for concept in spec.concepts:
-        prompts = [*concept.names, *concept.prompts]
+        words = spec.names_of(concept)
+        prompts = [*words, *concept.prompts]
         if given is not None:
             names, candidates = given, shared
         else:
             chosen = near[concept.concept][:1] if kind in ("nearest", "anchor") else near[concept.concept]
             names = [n.word for n in chosen]
             candidates = rows_of(table, [n.row for n in chosen], layout_of(pipeline), pipeline.device)
-        positions = [name_positions(pipeline.tokenizer, prompt, concept.names) for prompt in prompts]
+        positions = [name_positions(pipeline.tokenizer, prompt, words) for prompt in prompts]
         embeddings = encode(pipeline, prompts)
         found.append(ErasedConcept(concept.concept, prompts, embeddings, names, candidates, positions, subject))
     return found

@@ -139,10 +139,11 @@ def test_a_missing_package_is_named(monkeypatch, tmp_path: Path) -> None:
         check(spec)
 
 
-def test_group_covers_a_preserved_concept(tmp_path: Path) -> None:
-    spec = parse_spec(f"name: x\nconcepts: [vehicle]\noutput: {tmp_path / 'o'}\nscoring: {{preserved: [taxi, apple]}}")
+@pytest.mark.parametrize("erased", ["vehicle", "cab"])
+def test_a_name_covers_a_preserved_concept(tmp_path: Path, erased: str) -> None:
+    text = f"name: x\nconcepts: [{erased}]\noutput: {tmp_path / 'o'}\nscoring: {{preserved: [taxi, apple]}}"
     with pytest.raises(SpecError, match="taxi is also to be preserved"):
-        check(spec)
+        check(parse_spec(text))
 
 
 def test_concept_the_judge_does_not_know(tmp_path: Path) -> None:
@@ -214,6 +215,10 @@ def test_a_group_takes_its_members_with_it() -> None:
     assert make_spec({"name": "x", "concepts": ["taxi"], "output": "o"}).erased_names == ["taxi"]
     elsewhere = make_spec({"name": "x", "concepts": ["weapon"], "model": "some/model", "output": "o"})
     assert elsewhere.erased_names == ["weapon"]
+    with pytest.raises(SpecError, match="sword is also to be preserved"):
+        make_spec(
+            {"name": "x", "concepts": ["weapon"], "method": {"name": "fixed", "words": ["sword", "car"]}, "output": "o"}
+        )
 
 
 def test_shipped_schema_is_current() -> None:

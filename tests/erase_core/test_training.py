@@ -17,8 +17,9 @@ from erase_core.models.prompts import encode
 from erase_core.models.trainable import CHOICES, trainable_names
 from erase_core.randomness import Streams, generator
 from erase_core.search.choosers import chooser_of
-from erase_core.spec import Method
+from erase_core.spec import Method, make_spec
 from erase_core.training import checkpoint
+from erase_core.training.candidates import erased_concepts
 from erase_core.training.latents import FreshLatents, Sampler, TrajectoryBank
 from erase_core.training.loop import Diverged, train
 from erase_core.training.predictions import loss_weights, noise_predictor, weight_at
@@ -307,6 +308,20 @@ def test_several_concepts_each_with_its_own_search(tiny_pipeline) -> None:
     train(unet, scheduler, [taxi, bus], conditions, Method(), settings(steps=2), seed=0, on_record=records.append)
     assert [r["concept"] for r in records if r["phase"] == "update"] == ["taxi", "bus", "taxi", "bus"]
     assert {w for r in records if r["concept"] == "bus" for w in r["drawn"]} <= set(WORDS[:3])
+
+
+def test_a_group_is_shown_by_its_members(tiny_pipeline) -> None:
+    given = {
+        "name": "x",
+        "concepts": [{"concept": "weapon", "prompts": ["an armoury"]}],
+        "method": "naive",
+        "output": "o",
+    }
+    (group,) = erased_concepts(make_spec(given), tiny_pipeline, None, {})
+    assert {"weapon", "sword", "bomb", "pistol", "an armoury"} <= set(group.prompts) and "tool" not in group.prompts
+    assert len(group.embeddings) == len(group.prompts) == len(group.positions)
+    (alone,) = erased_concepts(make_spec({**given, "model": "some/model"}), tiny_pipeline, None, {})
+    assert alone.prompts == ["weapon", "an armoury"]
 
 
 def test_resumes_bitwise_after_a_kill(tiny_pipeline, tmp_path: Path) -> None:
