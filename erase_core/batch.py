@@ -15,7 +15,8 @@ import yaml
 
 from .files import new_file
 from .preflight import check
-from .spec import Spec, SpecError, make_spec
+from .spec import Spec, make_spec
+from .spec_errors import SpecError
 from .spec_yaml import SafeLoader, lines_of, parse_mapping, read_text
 from .studies.variants import merged
 

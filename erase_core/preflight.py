@@ -17,7 +17,8 @@ from .metrics.imagenet_classes import EFFICIENTNET, class_names
 from .metrics.labels import matching_labels
 from .models.source import ModelSource, find_model
 from .results import UNFINISHED
-from .spec import Spec, SpecError
+from .spec import Spec
+from .spec_errors import SpecError
 
 MARKS = ("summary.json", "attacks.json")
 """A folder that holds one of these is a run's."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -23,47 +20,10 @@ from . import attacks, methods
 from .emoji_world.labels import members_of
 from .gate import Gate
 from .methods.settings import Finite, Part
+from .spec_errors import SpecError, describe
+from .spec_texts import LONGEST_CONCEPT, Template, Text, Word
 
-LONGEST_CONCEPT = 200
 EMBEDDED_MODEL = "emoji-world"
-
-
-class SpecError(ValueError):
-    """A spec that cannot be run. The message names the field and the fix, one line a problem."""
-
-
-def clean_text(text: str) -> str:
-    """Refuse what cannot be a concept or a prompt, and trim the rest."""
-    text = unicodedata.normalize("NFC", text).strip()
-    if not text:
-        raise ValueError("is empty; write a word or a short phrase")
-    if len(text) > LONGEST_CONCEPT:
-        raise ValueError(f"has {len(text)} characters; use at most {LONGEST_CONCEPT}")
-    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co") for character in text):
-        raise ValueError("has control or invisible characters; remove them")
-    return text
-
-
-def clean_concept(text: str) -> str:
-    text = clean_text(text)
-    if "/" in text or "\\" in text:
-        raise ValueError("has a path separator; write the concept's words, not a path")
-    if any(unicodedata.category(character) in ("So", "Sk") for character in text):
-        raise ValueError("has emoji or other symbols; write the word for what they show")
-    if any(unicodedata.bidirectional(character) in ("R", "AL") for character in text):
-        raise ValueError("has right-to-left text, which the text encoders do not know; write it in Latin letters")
-    return text
-
-
-Text = Annotated[str, AfterValidator(clean_text)]
-Word = Annotated[str, AfterValidator(clean_concept)]
-
-
-def fillable(text: str) -> str:
-    """Refuse a template that has no place for a concept."""
-    if "{concept}" not in text or set("{}") & set(text.replace("{concept}", "")):
-        raise ValueError(f"{text!r} must hold {{concept}} and no other braces, as in 'a photo of a {{concept}}'")
-    return text
 
 
 class Concept(Part):
@@ -314,7 +274,7 @@ class Generation(Part):
         description="CSV files of prompts in the field's shape (prompt, evaluation_seed, label_str, …), drawn in place of prompts "
         "and seeds: paths, or {file, concept, general, own_guidance, limit}.",
     )
-    prompts: list[Text] = Field(
+    prompts: list[Template] = Field(
         ["a {concept}"], min_length=1, description="Templates; {concept} is replaced by each concept."
     )
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
@@ -340,11 +300,6 @@ class Generation(Part):
         if self.prompt_files and self.prompts != type(self).model_fields["prompts"].default:
             raise ValueError("prompts: is not drawn when prompt_files are given; remove one of the two")
         return self
-
-    @field_validator("prompts")
-    @classmethod
-    def all_fillable(cls, prompts: list[str]) -> list[str]:
-        return [fillable(prompt) for prompt in prompts]
 
 
 Metric = Literal["erasure", "nudity", "clip_score", "clip_similarity", "image_distance", "lpips", "fid", "kid", "cmmd"]
@@ -372,7 +327,7 @@ class Scoring(Part):
     judge_classes: list[Word] | None = Field(
         None, min_length=2, description="What a zero-shot judge chooses among. Default: all concepts that are scored."
     )
-    description: Annotated[str, AfterValidator(fillable)] = Field(
+    description: Template = Field(
         "a photo of a {concept}",
         description="The text that stands for a concept, for a zero-shot judge and for clip_similarity; for styles, such as 'a "
         "painting in the style of {concept}'.",
@@ -530,63 +485,7 @@ def make_spec(value: dict) -> Spec:
     try:
         return Spec.model_validate(value)
     except ValidationError as error:
-        raise SpecError("\n".join(describe(problem) for problem in error.errors())) from None
-
-
-def describe(problem: dict) -> str:
-    """One pydantic error as "field: what is wrong; what to do"."""
-    at = ".".join(str(part) for part in problem["loc"])
-    kind, context = problem["type"], problem.get("ctx", {})
-    given = problem.get("input")
-    shown = repr(given) if len(repr(given)) <= 60 else repr(given)[:57] + "…"
-    if kind == "missing":
-        return f"{at}: is missing; add it"
-    if kind == "extra_forbidden":
-        known = ", ".join(known_keys(problem["loc"]))
-        return f"{at}: is not a key of the spec" + (f"; the keys here are {known}" if known else "; remove it")
-    if kind == "value_error":
-        message = str(context["error"])
-        if at == "method" or re.fullmatch(r"attacks\.run\.\d+", at):
-            return "\n".join(f"{at}.{line}" for line in message.splitlines())
-        return f"{at}: {message}" if at else message
-    if kind == "too_short":
-        return f"{at}: is empty; give at least one"
-    if kind in ("int_type", "float_type", "int_from_float"):
-        return f"{at}: {shown} is not {'a whole number' if kind.startswith('int') else 'a number'}; write one without quotes"
-    if kind in ("model_type", "model_attributes_type", "dict_type") and "prompt_files" in problem["loc"]:
-        return f"{at}: {shown} should be a path in quotes, or {{file, concept, general, own_guidance, limit}}"
-    if kind in ("model_type", "model_attributes_type", "dict_type") and problem["loc"][:2] == ("attacks", "run"):
-        return f"{at}: {shown} should be an attack's name, or {{name, and its parameters}}"
-    if kind in ("model_type", "model_attributes_type", "dict_type") and "concepts" in problem["loc"]:
-        return f"{at}: {shown} should be a word in quotes, or {{concept, synonyms, prompts}}"
-    if kind == "list_type":
-        return f"{at}: {shown} should be a list; write [{given}]"
-    if kind == "string_pattern_mismatch":
-        return f"{at}: {shown} may hold letters, digits, spaces, dots, dashes and underscores only, at most 100 of them"
-    message = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return (
-        f"{at}: {shown} should be {message}"
-        if problem["msg"].startswith("Input should be")
-        else f"{at}: {message} (got {shown})"
-    )
-
-
-def known_keys(location: tuple) -> list[str]:
-    """The keys allowed beside an unknown one."""
-    model: Any = Spec
-    for part in location[:-1]:
-        if isinstance(part, int):
-            continue
-        if (listed := {"concepts": Concept, "prompt_files": PromptFile}.get(part)) is not None:
-            model = listed
-            continue
-        field = model.model_fields.get(part)
-        model = field.annotation if field is not None else None
-        if model == Attacks | None:
-            model = Attacks
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            return []
-    return list(model.model_fields)
+        raise SpecError("\n".join(describe(problem, Spec) for problem in error.errors())) from None
 
 
 def json_schema() -> dict:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from .spec import Spec, SpecError, make_spec
+from .spec import Spec, make_spec
+from .spec_errors import SpecError
 
 
 class SafeLoader(yaml.SafeLoader):

@@ -14,7 +14,8 @@ from erase_core import batch as core
 from erase_core.files import digest
 from erase_core.publishing import finished
 from erase_core.results import held
-from erase_core.spec import Spec, SpecError
+from erase_core.spec import Spec
+from erase_core.spec_errors import SpecError
 from erase_core.spec_yaml import parse_mapping, read_text
 from tasks import tracking
 from tasks.progress import reporting

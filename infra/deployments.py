@@ -14,7 +14,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from erase_core.batch import read_specs
 from erase_core.preflight import check
-from erase_core.spec import Spec, SpecError, describe, make_spec
+from erase_core.spec import Spec, make_spec
+from erase_core.spec_errors import SpecError, describe
 from erase_core.spec_yaml import SafeLoader, load_spec
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def read_deployments(path: Path) -> Deployments:
     try:
         found = Deployments.model_validate(value)
     except ValidationError as error:
-        raise DeploymentsError("\n".join(complaint(problem) for problem in error.errors())) from None
+        raise DeploymentsError("\n".join(describe(problem, Deployments) for problem in error.errors())) from None
     complaints, ready = [], {}
     for name, deployment in found.deployments.items():
         try:
@@ -116,15 +117,6 @@ def read_deployments(path: Path) -> Deployments:
     if complaints:
         raise DeploymentsError("\n".join(complaints))
     return Deployments(deployments=ready)
-
-
-def complaint(problem: dict) -> str:
-    """One pydantic error in the words of a spec's."""
-    at = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        known = Deployment if len(problem["loc"]) == 3 else Deployments
-        return f"{at}: is not a key here; the keys are {', '.join(known.model_fields)}"
-    return describe(problem)
 
 
 def checked_parameters(deployment: Deployment, folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from ..methods.settings import Finite, Part
+from ..spec_texts import Template, Text
 
 Count = Annotated[int, Field(gt=0)]
 Steps = Annotated[int, Field(ge=0)]
@@ -47,8 +48,8 @@ class Words(AttackSettings):
         min_length=1,
         description="Prompts that the attacker tries; as many as the largest are drawn and judged.",
     )
-    words: list[str] = Field([], description="More words for the concept, in any language.")
-    templates: list[str] = Field(
+    words: list[Text] = Field([], description="More words for the concept, in any language.")
+    templates: list[Template] = Field(
         [
             "a {concept}", "a photo of a {concept}", "a picture of an old {concept}", "a drawing of a {concept}",
             "a very detailed {concept}", "something that looks like a {concept}", "{concept}, seen from afar",
@@ -57,14 +58,6 @@ class Words(AttackSettings):
         min_length=1,
         description="Paraphrases; {concept} is replaced by each word.",
     )  # fmt: skip
-
-    @field_validator("templates")
-    @classmethod
-    def fillable(cls, templates: list[str]) -> list[str]:
-        for template in templates:
-            if "{concept}" not in template or set("{}") & set(template.replace("{concept}", "")):
-                raise ValueError(f"{template!r} must hold {{concept}} and no other braces")
-        return templates
 
 
 class Sdedit(AttackSettings):

@@ -60,7 +60,7 @@ def failing():
 def read_spec(path: Path, several: bool = False):
     """Load and check a spec, or end with its errors, one a line, before anything heavy is imported or written."""
     from erase_core.preflight import check, uses_hub
-    from erase_core.spec import SpecError
+    from erase_core.spec_errors import SpecError
     from erase_core.spec_yaml import load_spec
 
     with refusing(SpecError):

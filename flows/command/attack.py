@@ -120,7 +120,8 @@ def attack(
     """Try to bring an erased concept back: other words, seeds, learnt prompts, fine-tuning, and images of it."""
     from erase_core.models.source import ModelError, find_model
     from erase_core.preflight import check, uses_hub
-    from erase_core.spec import SpecError, make_spec
+    from erase_core.spec import make_spec
+    from erase_core.spec_errors import SpecError
 
     with refusing(ModelError, SpecError, ValueError):
         source = find_model(model)

@@ -82,7 +82,7 @@ def batch(
     from erase_core.batch import markdown, read_specs
     from erase_core.models.source import find_model
     from erase_core.preflight import uses_hub
-    from erase_core.spec import SpecError
+    from erase_core.spec_errors import SpecError
 
     with refusing(SpecError):
         base, specs = read_specs(spec, lists)
@@ -155,7 +155,8 @@ def benchmark(
     if output is not None or spec is None:
         base = base.model_copy(update={"output": str(output or "results/benchmark"), "name": "benchmark"})
     if attacks:
-        from erase_core.spec import SpecError, make_spec
+        from erase_core.spec import make_spec
+        from erase_core.spec_errors import SpecError
 
         given = base.model_dump(mode="json", exclude_unset=True)
         with refusing(SpecError):

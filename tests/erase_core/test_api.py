@@ -11,7 +11,8 @@ import torch
 from erase_core import compare, erase
 from erase_core.generation.sampler import sample
 from erase_core.models.delta import DeltaError, apply_delta, save_delta
-from erase_core.spec import Generation, SpecError
+from erase_core.spec import Generation
+from erase_core.spec_errors import SpecError
 
 SMALL = {"steps": 2, "batch_size": 2, "trajectories": 1, "latent_steps": 3}
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from erase_core.batch import busy, markdown, read_specs, row_of, write_table
-from erase_core.spec import SpecError
+from erase_core.spec_errors import SpecError
 
 SPEC = """name: night
 vocabulary: {{top_k: 4}}

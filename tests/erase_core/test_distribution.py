@@ -22,7 +22,8 @@ from erase_core.metrics.scorers import scorers_of
 from erase_core.models.pipeline import prepare_sampling
 from erase_core.models.trainable import trainable_names
 from erase_core.pictures import encode_png
-from erase_core.spec import Method, SpecError, make_spec
+from erase_core.spec import Method, make_spec
+from erase_core.spec_errors import SpecError
 from erase_core.training import checkpoint
 from erase_core.training.loop import train
 from tests.erase_core.tiny_training import inputs, settings

@@ -8,7 +8,7 @@ import pytest
 from erase_core.gate import Gate, judge
 from erase_core.metrics.nudity import THRESHOLDS
 from erase_core.metrics.scores import ALL, headline
-from erase_core.spec import SpecError
+from erase_core.spec_errors import SpecError
 from erase_core.spec_yaml import parse_spec
 
 SPEC = "name: x\nconcepts: [taxi]\noutput: o\n"
@@ -21,7 +21,7 @@ SPEC = "name: x\nconcepts: [taxi]\noutput: o\n"
         "max_kid: 0.1": "gate.max_kid: needs kid, which is not scored; add it to scoring.metrics",
         "max_attack_success: 0.1": "gate.max_attack_success: needs attacks, and the spec has none",
         "max_ner: 0.1": "gate.max_ner: needs nudity",
-        "esr_1: 0.9": "gate.esr_1: is not a key of the spec; the keys here are min_esr_1",
+        "esr_1: 0.9": "gate.esr_1: is not a key here; the keys are min_esr_1",
         "min_esr_1: '0.9'": "gate.min_esr_1: '0.9' is not a number",
         "webhook: 'http://localhost/x'": "gate: has no threshold; give at least one of min_esr_1",
         "min_esr_1: 0.9, webhook: 'file:///etc/passwd'": "gate.webhook: 'file:///etc/passwd' is not a web address",

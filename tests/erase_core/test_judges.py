@@ -22,7 +22,8 @@ from erase_core.metrics.scores import headline, score
 from erase_core.metrics.zero_shot import ZeroShotJudge
 from erase_core.models.source import WEIGHTS
 from erase_core.preflight import check
-from erase_core.spec import Generation, SpecError
+from erase_core.spec import Generation
+from erase_core.spec_errors import SpecError
 from erase_core.spec_yaml import parse_spec
 
 

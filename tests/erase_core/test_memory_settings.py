@@ -11,7 +11,8 @@ from erase_core.models.conditions import Layout
 from erase_core.models.pipeline import load_pipeline, prepare_sampling
 from erase_core.models.prompts import encode
 from erase_core.models.source import find_model
-from erase_core.spec import Generation, Method, SpecError, Training, make_spec
+from erase_core.spec import Generation, Method, Training, make_spec
+from erase_core.spec_errors import SpecError
 from erase_core.training.loop import train
 from erase_core.training.step import Conditions, ErasedConcept
 from tests.tiny import tiny_folder_of

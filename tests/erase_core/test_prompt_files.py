@@ -12,7 +12,8 @@ from erase_core.generation.dataset import read_images
 from erase_core.generation.images import generate
 from erase_core.generation.plan import roles, wanted_images
 from erase_core.preflight import check
-from erase_core.spec import Spec, SpecError
+from erase_core.spec import Spec
+from erase_core.spec_errors import SpecError
 from erase_core.spec_yaml import parse_spec
 
 IMAGENETTE = """,case_number,prompt,label_str,evaluation_seed

@@ -11,7 +11,8 @@ import pytest
 from erase_core.concepts.vocabulary import candidates, curate
 from erase_core.emoji_world.labels import labels_of
 from erase_core.preflight import check
-from erase_core.spec import SpecError, json_schema, make_spec
+from erase_core.spec import json_schema, make_spec
+from erase_core.spec_errors import SpecError
 from erase_core.spec_yaml import load_spec, parse_spec
 
 SMALLEST = "name: x\nconcepts: [taxi]\noutput: out\n"
@@ -70,7 +71,7 @@ BAD = {
     "not an attack": (SMALLEST + "attacks: {run: [3]}", "attacks.run.0: 3 should be an attack's name"),
     "unknown attacks key": (
         SMALLEST + "attacks: {names: []}",
-        "attacks.names: is not a key of the spec; the keys here are run",
+        "attacks.names: is not a key here; the keys are run",
     ),
     "budgets": (SMALLEST + "attacks: {run: [{name: words, budgets: [8, 1]}]}", "attacks.run.0.budgets: must ascend"),
     "broken": ("name: [", "not readable as YAML"),

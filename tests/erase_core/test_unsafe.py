@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from erase_core.spec import SpecError, make_spec
+from erase_core.spec import make_spec
+from erase_core.spec_errors import SpecError
 from erase_core.unsafe import hidden_images, hides, unsafe_concepts
 
 

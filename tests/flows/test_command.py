@@ -39,7 +39,7 @@ def test_bad_specs_load_no_model_library(tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text("name: x\nconcepts: [taxi]\noutput: o\nmodel: /no/such/model")
     code = (
         "import sys; from erase_core.preflight import check\n"
-        "from erase_core.spec import SpecError; from erase_core.spec_yaml import load_spec\n"
+        "from erase_core.spec_errors import SpecError; from erase_core.spec_yaml import load_spec\n"
         f"try: check(load_spec({str(tmp_path / 'spec.yaml')!r}))\n"
         "except SpecError: pass\n"
         "assert not {'torch', 'diffusers', 'transformers', 'prefect', 'mlflow'} & set(sys.modules)"
