@@ -60,9 +60,14 @@ def prepare() -> None:
 
 
 def told_alone(record: logging.LogRecord) -> bool:
-    """Leave out where in the code a disk was found full: the message says all there is to know. Lets every record pass."""
+    """Leave out where in the code an error was met that says all there is to know. Lets every record pass.
+
+    A full disk is one, and a rank's failure, whose message has the rank's own traceback where there is need of one.
+    """
+    from erase_core.distributed.ranks import RanksFailed
+
     error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, RanksFailed) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
         record.exc_info = None
     return True
 

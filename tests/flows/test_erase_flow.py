@@ -89,6 +89,7 @@ def test_a_training_that_fails_stops_the_drawing_beside_it(tmp_path) -> None:
     (tmp_path / "spec.yaml").write_text(long)
     ran = erase("run", str(tmp_path / "spec.yaml"), OMP_NUM_THREADS="1")
     assert ran.returncode == 1 and "lower training.learning_rate" in ran.stderr
+    assert "Traceback" not in ran.stdout + ran.stderr
     client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     [main] = client.search_runs([experiment_of(client)], "tags.mlflow.runName = 'wild'")
     below = client.search_runs([experiment_of(client)], f"tags.mlflow.parentRunId = '{main.info.run_id}'")
