@@ -13,6 +13,8 @@ from plotly.subplots import make_subplots
 from .plots import ERASED, INK, PRESERVED, QUIET, to_png
 
 COLOURS = (PRESERVED, ERASED, "#3c9d6b", "#8a5bb8", "#d6922b", "#3aa6b9", "#7b6a58", "#c85a9b", "#5c6b80", "#a3b83c")
+ROOM_OF_A_NAME = (0.09, 0.035)
+"""Width and height of a point's name beside it, as shares of a chart."""
 
 
 @dataclass(frozen=True)
@@ -62,26 +64,36 @@ def scatter(
 ) -> Chart:
     """Points with their labels, coloured by `group`, joined in the frame's order if `joined`.
 
-    The still one names the `named` points that lie furthest from the middle, or all of a small frame.
+    The still one names the `named` points that lie furthest from the middle, or all of a small frame; not those beside a named one.
     """
     still, axis = plt.subplots(figsize=(7, 4.5))
     live = go.Figure()
     for i, (name, part) in enumerate(frame.groupby(group, sort=False) if group else [("", frame)]):
-        colour = COLOURS[i % len(COLOURS)]
-        axis.plot(part[x], part[y], "o-" if joined else "o", color=colour, markersize=4, alpha=0.8, label=str(name))
+        colour, again = COLOURS[i % len(COLOURS)], i >= len(COLOURS)
+        shape, line = ("s", "--") if again else ("o", "-")
+        axis.plot(
+            part[x], part[y], shape + line * joined, color=colour, markersize=4, linewidth=1, alpha=0.8, label=str(name)
+        )
         live.add_scatter(
             x=part[x], y=part[y], text=part[label], name=str(name), marker_color=colour,
+            marker_symbol="square" if again else "circle", line_dash="dash" if again else "solid",
             mode="lines+markers" if joined else "markers",
         )  # fmt: skip
     spread = ((frame[[x, y]] - frame[[x, y]].mean()) / frame[[x, y]].std().replace(0, 1)).pow(2).sum(axis=1)
-    for row in frame.loc[spread.sort_values(ascending=False).index[:named]].itertuples():
-        values = row._asdict()
-        axis.annotate(str(values[label]), (values[x], values[y]), fontsize=7, xytext=(3, 3), textcoords="offset points")
+    places = (frame[[x, y]] - frame[[x, y]].min()) / (frame[[x, y]].max() - frame[[x, y]].min()).replace(0, 1)
+    told: list[int] = []
+    for row in spread.sort_values(ascending=False).index:
+        beside = (places.loc[told] - places.loc[row]).abs().lt(ROOM_OF_A_NAME).all(axis=1).any()
+        if len(told) == named or beside:
+            continue
+        told.append(row)
+        at = frame.loc[row]
+        axis.annotate(str(at[label]), (at[x], at[y]), fontsize=7, xytext=(3, 3), textcoords="offset points")
     axis.set_xlabel(x)
     axis.set_ylabel(y)
     live.update_layout(xaxis_title=x, yaxis_title=y)
     if group:
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1))
     return chart(still, live)
 
 

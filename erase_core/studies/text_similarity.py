@@ -1,5 +1,6 @@
-"""What predicts an erasure's damage? The drop of each concept's CLIP score against two orders of the concepts: by cosine similarity
-to the target's text, and by L2, how far the edited model's predictions for the concept have moved, which a search ascends.
+"""What predicts an erasure's damage? The drop of each concept's CLIP score against three orders of the concepts: by cosine
+similarity to the target's text; by L2, how far the edited model's predictions for the concept have moved, which a search ascends;
+and by L2 as a share of the concept's signal, what it adds to the neutral concept's prediction.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from .places import embedding_table, stage_folder
 from .variants import variant
 
 RESAMPLES = 2000
-ORDERS = {"similarity": "text similarity", "preservation_loss": "L2"}
+ORDERS = {"similarity": "text similarity", "preservation_loss": "L2", "share": "L2 as a share of the signal"}
 
 
 def runs(base: Spec) -> dict[str, Spec]:
@@ -48,7 +49,8 @@ def find(outputs: dict[str, Path]) -> Findings:
     frame = frame[frame["concept"].isin(row)].reset_index(drop=True)
     frame["similarity"] = [float(near[row[concept]]) for concept in frame["concept"]]
     delta = stage_folder(path, "training") / "delta.safetensors"
-    frame["preservation_loss"] = preservation_losses(spec, pipeline, delta, list(frame["concept"]))
+    frame = frame.join(preservation_losses(spec, pipeline, delta, list(frame["concept"])))
+    frame["share"] = frame["preservation_loss"] / frame["signal"]
     figures, said = {}, []
     for column, name in ORDERS.items():
         value, low, high = rank_correlation(frame[column].to_numpy(), frame["drop"].to_numpy(), spec.seed)
@@ -66,8 +68,10 @@ def find(outputs: dict[str, Path]) -> Findings:
     )
 
 
-def preservation_losses(spec: Spec, pipeline, delta: Path, words: list[str]) -> list[float]:
-    """The mean of ‖ε_θ'(z_t, t, c) − ε_θ(z_t, t, c)‖² over the trajectories of each word c that a training would read."""
+def preservation_losses(spec: Spec, pipeline, delta: Path, words: list[str]) -> pd.DataFrame:
+    """Means over the trajectories of each word c that a training would read, a row a word: preservation_loss,
+    ‖ε_θ'(z_t, t, c) − ε_θ(z_t, t, c)‖², and signal, ‖ε_θ(z_t, t, c) − ε_θ(z_t, t, c_n)‖².
+    """
     unet, scheduler, part = pipeline.unet, pipeline.scheduler, spec.training
     edited_unet = twin(unet, trainable_names(unet, part.trainable))
     apply_delta(edited_unet, delta)
@@ -79,13 +83,14 @@ def preservation_losses(spec: Spec, pipeline, delta: Path, words: list[str]) -> 
     for word, embedding in zip(words, encode(pipeline, words)):
         sampled = bank.sampled(word, embedding)
         under, timesteps = embedding.expand(part.latent_steps, -1, -1), sampler.timesteps.to(embedding.device)
+        known, neutral = (torch.from_numpy(sampled[name]) for name in ("conditional", "neutral"))
         squared = []
-        for latents, known in zip(*(torch.from_numpy(sampled[name]) for name in ("z", "conditional"))):
+        for latents, expected in zip(torch.from_numpy(sampled["z"]), known):
             with torch.inference_mode():
                 made = edited(latents[:-1].to(embedding.device), timesteps, under)
-            squared.append(float((made - known.to(embedding.device)).square().mean()))
-        found.append(float(np.mean(squared)))
-    return found
+            squared.append(float((made - expected.to(embedding.device)).square().mean()))
+        found.append((float(np.mean(squared)), float((known - neutral).square().mean())))
+    return pd.DataFrame(found, columns=["preservation_loss", "signal"])
 
 
 def rank_correlation(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[float, float, float]:

@@ -110,7 +110,8 @@ def test_preservation_losses_are_those_of_the_edited_model(tiny_pipeline, tmp_pa
     weights = {name: value for name, value in tiny_pipeline.unet.state_dict().items() if name in names}
     save_delta(tmp_path / "same.safetensors", tiny_pipeline.unet, weights, {})
     words = ["bus", "rose"]
-    assert max(text_similarity.preservation_losses(spec, tiny_pipeline, tmp_path / "same.safetensors", words)) < 1e-10
+    same = text_similarity.preservation_losses(spec, tiny_pipeline, tmp_path / "same.safetensors", words)
+    assert same["preservation_loss"].max() < 1e-10 and same["signal"].min() > 0
 
     moved = {name: 1.5 * value for name, value in weights.items()}
     save_delta(tmp_path / "moved.safetensors", tiny_pipeline.unet, moved, {})
@@ -120,14 +121,17 @@ def test_preservation_losses_are_those_of_the_edited_model(tiny_pipeline, tmp_pa
     scheduler, unconditional = tiny_pipeline.scheduler, encode(tiny_pipeline, [""])[0]
     frozen, now = noise_predictor(tiny_pipeline.unet, scheduler), noise_predictor(edited, scheduler)
     sampler = Sampler(scheduler, latent_shape(tiny_pipeline.unet), unconditional, unconditional, 3, 3.0)
-    for word, loss in zip(words, found):
-        under, squared = encode(tiny_pipeline, [word]).expand(2, -1, -1), []
+    for word, (loss, signal) in zip(words, found.itertuples(index=False)):
+        under, squared, added = encode(tiny_pipeline, [word]).expand(2, -1, -1), [], []
         noise = torch.randn(2, *sampler.shape, generator=generator(0, "trajectory", word, 0))
         with torch.no_grad():
             for z, t, known, _ in sampler.run(frozen, under, noise):
                 if known is not None:
                     squared.append(float((now(z, t.expand(2), under) - known).square().mean()))
+                    neutral = frozen(z, t.expand(2), unconditional.expand_as(under))
+                    added.append(float((known - neutral).square().mean()))
         assert len(squared) == 3 and loss == pytest.approx(np.mean(squared), rel=1e-4) and loss > 1e-6
+        assert signal == pytest.approx(np.mean(added), rel=1e-4)
 
 
 def test_rank_correlation_and_its_interval() -> None:
