@@ -11,12 +11,14 @@ from nbclient import NotebookClient
 NOTEBOOK = Path(__file__).parent.parent / "docs" / "compare_methods.ipynb"
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_compare_methods() -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    parameters.source += "\nsteps, neighbours = 2, ['bus']"
+    parameters.source += """
+neighbours, training = ["bus"], {"steps": 2, "latent_steps": 3, "trajectories": 1}
+generation = {"seeds": [0], "sampler": "dpm-solver++", "steps": 5}
+"""
     NotebookClient(notebook, timeout=800, kernel_name="python3").execute()
     shown = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     tables = [output.data["text/html"] for output in shown if "text/html" in output.get("data", {})]
