@@ -25,6 +25,7 @@ from .closed_form import solve_layers
 from .engine import export, restore_moments, set_learning_rate, start_engine
 from .latents import FreshLatents, TrajectoryBank
 from .predictions import alphas_cumprod, distance_at, loss_weights, noise_predictor, weight_at
+from .records import LOSSES, Diverged, Record, record_of, require_bounds
 from .result import put_weights
 from .searching import Searching, by_gradient, by_measuring
 from .step import (
@@ -38,13 +39,6 @@ from .step import (
     predict,
     sampler_of,
 )
-
-
-class Diverged(RuntimeError):
-    """A loss stopped being a number or grew out of bounds; the last checkpoint is still there."""
-
-
-Record = dict[str, object]
 
 
 def train(
@@ -147,36 +141,17 @@ def train(
     unbounded = ("preservation",) if "weights" in losses.EDITED else ()
 
     def record(step: int, phase: str, concept: ErasedConcept, chooser, at: Step, began, **values: torch.Tensor):
-        choice = at.choice
-        names = ("search", "erasing", "preservation")
-        own = [float(values[n].detach()) if n in values else math.nan for n in names]
-        *found, weight = average(torch.tensor([*own, weight_at(counted, at.timesteps)])).tolist()
-        losses_now = {n: value if n in values else None for n, value in zip(names, found)}
-        for name, value in losses_now.items():
-            if value is None:
-                continue
-            # The variance of ε is 1, at the step's timesteps what they count.
-            limit = math.inf if name in unbounded else training.divergence * weight
-            if not math.isfinite(value) or abs(value) > limit:
-                kept = newest_step(checkpoints)
-                told = f" (the checkpoint of step {kept} is kept)" if kept else ""
-                raise Diverged(
-                    f"training: the {name} loss is {value:.3g} at step {step}; lower training.learning_rate{told}"
-                )
-        word, probability, apart = chooser.favourite(choice) if chooser is not None else (None, None, None)
-        row = {
-            "step": step,
-            "steps": total,
-            "phase": phase,
-            "concept": concept.name,
-            "word": word,
-            "probability": probability,
-            "distance": apart,
-            "drawn": gather(choice.words) if choice is not None and word is not None else [],
-            **{f"{name}_loss": value for name, value in losses_now.items()},
-            "seconds": time.perf_counter() - began,
-            "latent_seconds": at.seconds,
-        }
+        known = [float(values[name].detach()) if name in values else math.nan for name in LOSSES]
+        *means, weight = average(torch.tensor([*known, weight_at(counted, at.timesteps)])).tolist()
+        found = {name: mean for name, mean in zip(LOSSES, means) if name in values}
+        # The variance of ε is 1, at the step's timesteps what they count.
+        limits = {name: training.divergence * weight for name in found if name not in unbounded}
+        require_bounds(found, limits, step, checkpoints)
+        row = record_of(step, total, phase, concept.name, found, time.perf_counter() - began, at.seconds)
+        if chooser is not None:
+            row |= dict(zip(("word", "probability", "distance"), chooser.favourite(at.choice)))
+        if at.choice is not None and row["word"] is not None:
+            row["drawn"] = gather(at.choice.words)
         records.append(row)
         on_record(row)
 
@@ -212,9 +187,9 @@ def train(
                 on_search(step, concept.name, chooser.searched())
 
         began = time.perf_counter()
-        share = getattr(settings, "neutral_share", 0.0)
         names = [*losses.EDITED, *losses.FROZEN]
-        at = draw(names, concept, found, source, conditions.neutral, streams, share)
+        neutral_share = getattr(settings, "neutral_share", 0.0)
+        at = draw(names, concept, found, source, conditions.neutral, streams, neutral_share)
         with torch.no_grad():
             known = frozen_predictions(frozen, [n for n in losses.FROZEN if n not in SPECIAL], at)
         known["weights"] = originals
@@ -253,33 +228,14 @@ def solve(unet, trained, concepts, conditions: Conditions, method, settings, on_
     """The weights of a closed-form method, a record a layer: its number as the step, and the errors that are left."""
     solved, began = {}, time.perf_counter()
     layers = solve_layers(unet, trained, concepts, conditions, method, settings)
-    for step, (name, weight, erasing, preservation) in enumerate(layers):
-        solved[name] = weight
-        on_record(
-            {
-                "step": step,
-                "steps": len(trained),
-                "phase": "update",
-                "concept": concepts[0].name if len(concepts) == 1 else None,
-                "word": None,
-                "probability": None,
-                "distance": None,
-                "drawn": [],
-                "search_loss": None,
-                "erasing_loss": erasing,
-                "preservation_loss": preservation,
-                "seconds": time.perf_counter() - began,
-                "latent_seconds": 0.0,
-            }
-        )
+    for step, (layer, weight, erasing, preservation) in enumerate(layers):
+        solved[layer] = weight
+        found = {"erasing": erasing, "preservation": preservation}
+        name = concepts[0].name if len(concepts) == 1 else None
+        on_record(record_of(step, len(trained), "update", name, found, time.perf_counter() - began))
         began = time.perf_counter()
     return solved
 
 
 def searches_of(choosers: list[Chooser | None]) -> list[Chooser]:
     return [chooser for chooser in choosers if chooser is not None and chooser.searches]
-
-
-def newest_step(checkpoints: Path | None) -> int | None:
-    newest = checkpoint.latest(checkpoints) if checkpoints else None
-    return int(newest.name.removeprefix("step-")) if newest else None

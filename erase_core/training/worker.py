@@ -22,7 +22,8 @@ from ..models.pipeline import load_pipeline
 from ..models.source import local_model
 from ..spec import Spec
 from .candidates import conditions_of, erased_concepts
-from .loop import Diverged, train
+from .loop import train
+from .records import Diverged
 from .result import Snapshots, save_result
 
 SEARCHED = "searched.safetensors"

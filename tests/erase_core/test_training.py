@@ -21,8 +21,9 @@ from erase_core.spec import Method, make_spec
 from erase_core.training import checkpoint
 from erase_core.training.candidates import erased_concepts
 from erase_core.training.latents import FreshLatents, Sampler, TrajectoryBank
-from erase_core.training.loop import Diverged, train
+from erase_core.training.loop import train
 from erase_core.training.predictions import loss_weights, noise_predictor, weight_at
+from erase_core.training.records import Diverged
 from erase_core.training.result import Snapshots
 from erase_core.training.step import ErasedConcept, draw, frozen_predictions
 from tests.erase_core.tiny_training import WORDS, inputs, settings
