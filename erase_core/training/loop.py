@@ -17,7 +17,6 @@ from ..models.attention import record_attention
 from ..models.pipeline import hold_in_half, twin
 from ..models.trainable import trainable_names
 from ..randomness import Streams
-from ..search.attacker import worst_prompts
 from ..search.choosers import Chooser, chooser_of
 from ..spec import Method, Training
 from . import checkpoint
@@ -27,7 +26,7 @@ from .latents import FreshLatents, TrajectoryBank
 from .predictions import alphas_cumprod, distance_at, loss_weights, noise_predictor, weight_at
 from .records import LOSSES, Diverged, Record, record_of, require_bounds
 from .result import put_weights
-from .searching import Searching, by_gradient, by_measuring
+from .searching import Searching, attacked, by_gradient, by_measuring
 from .step import (
     SPECIAL,
     Conditions,
@@ -133,8 +132,8 @@ def train(
         restore_moments(engine, saved["moments"], start)
         for search, state in zip(searches_of(choosers), saved["searches"]):
             search.load_state_dict(state)
-        for record in records:
-            on_record(record)
+        for row in records:
+            on_record(row)
 
     searching = Searching(losses, settings, edited_for_search, frozen, source, conditions.neutral, distances)
     rivals = settings.rivals if getattr(settings, "search", None) == "measured" else 0
@@ -154,16 +153,6 @@ def train(
             row["drawn"] = gather(at.choice.words)
         records.append(row)
         on_record(row)
-
-    def attacked(at: Step, streams: Streams) -> Step:
-        """The same step, with the prompts that bring the concept back in place of its own."""
-        goal = frozen_predictions(frozen, ["erased"], at)["erased"]
-
-        def recovery(prompts: torch.Tensor) -> torch.Tensor:
-            return (predict(edited_for_search, ["erased"], at.under(erased=prompts))["erased"] - goal).square().mean()
-
-        radius, steps = settings.attack_radius, settings.attack_steps
-        return at.under(erased=worst_prompts(at.conditions["erased"], recovery, radius, steps, streams))
 
     total = training.steps * len(concepts)
     for step in range(start, total):
@@ -199,7 +188,7 @@ def train(
             after = settings.positions == "concept-and-after"
             made = {"attention@noised": concept_attention(seen, concept.positions, at.prompts, after)}
         else:
-            under = attacked(at, streams) if getattr(settings, "attack_steps", 0) else at
+            under = attacked(searching, at, streams) if getattr(settings, "attack_steps", 0) else at
             made = predict(edited, [n for n in losses.EDITED if n not in SPECIAL], under)
         made["weights"] = edited_weights
         distance = distances(at.timesteps)

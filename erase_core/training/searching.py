@@ -1,4 +1,4 @@
-"""One step of the search for c_a with θ' fixed, in each of its two ways."""
+"""One step of the searches with θ' fixed: for c_a, in each of its two ways, and for prompts that bring c_e back."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 
 from ..distributed.group import average
 from ..randomness import Streams
+from ..search.attacker import worst_prompts
 from ..search.choice import Given
 from ..search.choosers import Chooser
 from .latents import FreshLatents, TrajectoryBank
@@ -81,3 +82,15 @@ def by_measuring(given: Searching, concept: ErasedConcept, chooser: Chooser, str
         given.distance({"preserved": at.timesteps["preserved"][most]}),
     )
     return Found(at, loss, Given(rivals.picked(most)))
+
+
+def attacked(given: Searching, at: Step, streams: Streams) -> Step:
+    """The same step, with the prompts that bring the concept back under θ' in place of its own."""
+    settings = given.settings
+    goal = frozen_predictions(given.frozen, ["erased"], at)["erased"]
+
+    def recovery(prompts: torch.Tensor) -> torch.Tensor:
+        return (predict(given.edited, ["erased"], at.under(erased=prompts))["erased"] - goal).square().mean()
+
+    radius, steps = settings.attack_radius, settings.attack_steps
+    return at.under(erased=worst_prompts(at.conditions["erased"], recovery, radius, steps, streams))
