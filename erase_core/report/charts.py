@@ -89,6 +89,7 @@ def scatter(
         told.append(row)
         at = frame.loc[row]
         axis.annotate(str(at[label]), (at[x], at[y]), fontsize=7, xytext=(3, 3), textcoords="offset points")
+    axis.margins(x=ROOM_OF_A_NAME[0])
     axis.set_xlabel(x)
     axis.set_ylabel(y)
     live.update_layout(xaxis_title=x, yaxis_title=y)
