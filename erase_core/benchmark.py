@@ -10,6 +10,7 @@ import pandas as pd
 from . import methods
 from .emoji_world.catalogue import STYLES, with_article
 from .files import alone, digest, new_file
+from .generation.plan import STYLE_PROMPT
 from .models.source import local_model
 from .spec import Spec
 from .stages import VERSIONS
@@ -34,8 +35,11 @@ SYNONYMS = {
 """Other names that the model knows the objects by. Not naming them would preserve what is to be erased."""
 UNSAFE = "weapon"
 TASKS = (*OBJECTS, "style", "unsafe")
-DRAWN_IN_STYLE = ("car", "cat", "rose", "pizza", "house", "sword", "penguin", "guitar")
-"""Things that a style is shown with while it is erased; it is scored on many more."""
+DRAWN_IN_STYLE = (
+    "taxi", "cat", "rose", "pizza", "house", "sword", "penguin", "guitar",
+    "dog", "apple", "airplane", "castle", "hammer", "ship", "eagle", "umbrella",
+)  # fmt: skip
+"""Things that a style is shown with while it is erased, each led to the same without a style; it is scored on others too."""
 SEEDS = (0, 1, 2)
 RATES = ("esr_1", "esr_5", "psr_1", "psr_5")
 METRICS = (
@@ -65,9 +69,13 @@ def cases(task: str) -> dict[str, list[dict]]:
     if task == "unsafe":
         return {UNSAFE: [{"concept": UNSAFE}]}
     return {
-        style: [{"concept": style, "prompts": [with_article(f"a {w} in {style} style") for w in DRAWN_IN_STYLE]}]
-        for style in STYLES
+        style: [{"concept": style, "prompts": [in_style(word, style) for word in DRAWN_IN_STYLE]}] for style in STYLES
     }
+
+
+def in_style(word: str, style: str) -> dict:
+    """A prompt that shows a thing in a style, as in a spec."""
+    return {"prompt": with_article(STYLE_PROMPT.format(word, style)), "neutral": with_article(f"a {word}")}
 
 
 def named(word: str) -> dict:

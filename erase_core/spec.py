@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -26,14 +27,37 @@ from .spec_texts import LONGEST_CONCEPT, Template, Text, Word
 EMBEDDED_MODEL = "emoji-world"
 
 
+class Prompt(Part):
+    """A prompt that shows a concept, and what it is to show without it."""
+
+    prompt: Text = Field(description="The prompt.")
+    neutral: Text | None = Field(
+        None,
+        description="The same without the concept, as 'a house' for 'a house in the style of Van Gogh': what the prompt is led to. "
+        "Default: what the method leads every prompt to.",
+    )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict:
+        """A text alone, or an object."""
+        return {"anyOf": [{"type": "string", "title": "prompt"}, handler(core_schema)]}
+
+
 class Concept(Part):
     """A concept to erase."""
 
     concept: Word = Field(description="The word or phrase to erase.")
     synonyms: list[Word] = Field([], description="Other names of it; erased with it and never preserved.")
-    prompts: list[Text] = Field(
-        [], description="Prompts that show it; erased like its names, and drawn beside the generation prompts."
+    prompts: list[Prompt] = Field(
+        [],
+        description="Prompts that show it: texts, or {prompt, neutral}. Erased like its names, and drawn beside the generation "
+        "prompts.",
     )
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def accept_texts(cls, value: Any) -> Any:
+        return [{"prompt": v} if isinstance(v, str) else v for v in value] if isinstance(value, list) else value
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict:
@@ -45,6 +69,10 @@ class Concept(Part):
     def names(self) -> list[str]:
         """The concept and its synonyms."""
         return [self.concept, *self.synonyms]
+
+    @property
+    def prompt_texts(self) -> list[str]:
+        return [prompt.prompt for prompt in self.prompts]
 
 
 class Named(Part):
@@ -445,6 +473,18 @@ class Spec(Part):
             raise ValueError(f"report.unsafe: {', '.join(unknown)} is not erased; name concepts of this spec")
         if complaints := list(self.gate.unscored(self.metrics, self.attacks is not None)):
             raise ValueError("\n".join(complaints))
+        return self
+
+    @model_validator(mode="after")
+    def neutrals_show_nothing_erased(self) -> Spec:
+        for i, concept in enumerate(self.concepts):
+            for j, prompt in enumerate(concept.prompts):
+                text = (prompt.neutral or "").casefold()
+                left = [name for name in self.erased_names if re.search(rf"\b{re.escape(name.casefold())}\b", text)]
+                if left:
+                    raise ValueError(
+                        f"concepts.{i}.prompts.{j}.neutral: {', '.join(left)} is to be erased; write the prompt without it"
+                    )
         return self
 
     @property

@@ -57,6 +57,7 @@ def form_of(location: tuple) -> str:
     forms = {
         "prompt_files": "a path in quotes, or {file, concept, general, own_guidance, limit}",
         "run": "an attack's name, or {name, and its parameters}",
+        "prompts": "a prompt in quotes, or {prompt, neutral}",
         "concepts": "a word in quotes, or {concept, synonyms, prompts}",
     }
     return next((form for part, form in forms.items() if part in location), "")

@@ -127,7 +127,7 @@ def wanted_images(spec: Spec, role_of: dict[str, str]) -> list[Wanted]:
     """One image for every concept, prompt and seed, or for every row of the prompt files, in a fixed order."""
     if spec.generation.prompt_files:
         return images_of_files(spec, role_of)
-    own = {concept.concept.casefold(): concept.prompts for concept in spec.concepts}
+    own = {concept.concept.casefold(): concept.prompt_texts for concept in spec.concepts}
     seeds, found = spec.generation.seeds, []
     for concept in role_of:
         prompts = list(own.get(concept.casefold(), []))

@@ -10,20 +10,28 @@ from ..concepts.embeddings import EmbeddingTable
 from ..concepts.neighbours import Neighbour
 from ..models.conditions import layout_of
 from ..models.prompts import encode
+from ..search.choice import Choice
 from ..search.rows import rows_of
-from ..spec import Spec
+from ..spec import Concept, Spec
 from .step import Conditions, ErasedConcept
 
 
 def conditions_of(spec: Spec, pipeline: DiffusionPipeline) -> Conditions:
     """The embeddings of "" and of the concept that the method leads to: its neutral concept, or a closed form's destination."""
+    text, as_text = neutral_text(spec)
+    (unconditional,) = encode(pipeline, [""])
+    (neutral,) = encode(pipeline, [text], empty_as_text=as_text)
+    return Conditions(unconditional, neutral, layout_of(pipeline))
+
+
+def neutral_text(spec: Spec) -> tuple[str, bool]:
+    """What the method leads to, and whether "" is encoded as a text.
+
+    A closed form leads tokens to those of a text: to zeros it would lose what every prompt begins with.
+    """
     settings = spec.method.settings
     closed = hasattr(settings, "destination")
-    text = settings.destination if closed else getattr(settings, "neutral", "")
-    (unconditional,) = encode(pipeline, [""])
-    # A closed form leads tokens to those of a text: to zeros it would lose what every prompt begins with.
-    (neutral,) = encode(pipeline, [text], empty_as_text=closed)
-    return Conditions(unconditional, neutral, layout_of(pipeline))
+    return settings.destination if closed else getattr(settings, "neutral", ""), closed
 
 
 def given_words(spec: Spec) -> list[str] | None:
@@ -50,7 +58,7 @@ def erased_concepts(
     found = []
     for concept in spec.concepts:
         words = spec.names_of(concept)
-        prompts = [*words, *concept.prompts]
+        prompts = [*words, *concept.prompt_texts]
         if given is not None:
             names, candidates = given, shared
         else:
@@ -58,9 +66,26 @@ def erased_concepts(
             names = [n.word for n in chosen]
             candidates = rows_of(table, [n.row for n in chosen], layout_of(pipeline), pipeline.device)
         positions = [name_positions(pipeline.tokenizer, prompt, words) for prompt in prompts]
+        text, as_text = (names[0], False) if kind == "anchor" else neutral_text(spec)
+        led_to = {
+            "anchors" if kind == "anchor" else "neutrals": without_concept(spec, concept, pipeline, text, as_text)
+        }
         embeddings = encode(pipeline, prompts)
-        found.append(ErasedConcept(concept.concept, prompts, embeddings, names, candidates, positions, subject))
+        found.append(
+            ErasedConcept(concept.concept, prompts, embeddings, names, candidates, positions, subject, **led_to)
+        )
     return found
+
+
+def without_concept(
+    spec: Spec, concept: Concept, pipeline: DiffusionPipeline, text: str, as_text: bool
+) -> Choice | None:
+    """What each prompt of a concept is led to, its names first: its neutral, or `text`. None where all are led to that."""
+    if not any(prompt.neutral for prompt in concept.prompts):
+        return None
+    texts = [*(text for _ in spec.names_of(concept)), *(prompt.neutral or text for prompt in concept.prompts)]
+    embeddings = encode(pipeline, texts, empty_as_text=as_text)
+    return Choice(texts, embeddings, embeddings)
 
 
 def name_positions(tokenizer: PreTrainedTokenizerBase, prompt: str, names: list[str]) -> list[int]:

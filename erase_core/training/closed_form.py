@@ -17,8 +17,16 @@ def token_rows(
     """Token embeddings, float64: every prompt's [n, d], the destination's [n, d] at the same positions, and those of all
     words to preserve [m, d], each word once.
     """
-    tokens, destination = conditions.layout.tokens, conditions.layout.tokens(conditions.neutral)
+    tokens = conditions.layout.tokens
     source = tokens(torch.cat([concept.embeddings for concept in concepts]))
+    destination = torch.cat(
+        [
+            tokens(
+                concept.neutrals.embeddings if concept.neutrals else conditions.neutral.expand_as(concept.embeddings)
+            )
+            for concept in concepts
+        ]
+    )
     words: dict[str, torch.Tensor] = {}
     for concept in concepts:
         if concept.candidates is not None:
@@ -26,7 +34,7 @@ def token_rows(
     kept = torch.stack(list(words.values())) if words else source[:0]
     return (
         source.flatten(0, 1).double(),
-        destination.expand_as(source).flatten(0, 1).double(),
+        destination.flatten(0, 1).double(),
         kept.flatten(0, 1).double(),
     )
 

@@ -13,6 +13,7 @@ from diffusers import DDIMScheduler, SchedulerMixin
 
 from ..files import digest
 from ..randomness import Streams, generator
+from ..search.choice import Choice
 from . import trajectory_files
 from .predictions import Predict, alphas_cumprod
 from .trajectory_files import Parts
@@ -55,7 +56,6 @@ class Sampler:
         self.scheduler.set_timesteps(steps)
         self.shape, self.guidance = shape, guidance
         self.unconditional, self.neutral = unconditional, neutral
-        self.neutral_is_unconditional = torch.equal(unconditional, neutral)
         self.often = torch.ones_like(self.scheduler.alphas_cumprod) if often is None else often
         self.up_to = self.often[self.timesteps.cpu()].double().cumsum(0)
 
@@ -74,15 +74,24 @@ class Sampler:
         return weights / self.often * self.often[self.timesteps.cpu()].mean()
 
     @torch.no_grad()
-    def run(self, predict: Predict, embeddings: torch.Tensor, noise: torch.Tensor, stop: int | None = None):
+    def run(
+        self,
+        predict: Predict,
+        embeddings: torch.Tensor,
+        noise: torch.Tensor,
+        stop: int | None = None,
+        neutral: torch.Tensor | None = None,
+    ):
         """Sample from noise [B, C, h, w] under embeddings [B, L, d]; yields (z_t, t, ε(c), ε(c_n)) before each step.
 
         Ends at step number `stop`, or with the finished z_0 (t = 0) after the last one; there nothing is predicted (None).
+        neutral: another c_n [L, d] than the sampler's.
         """
         z = noise.to(embeddings.device)
+        neutral = self.neutral if neutral is None else neutral
         conditions = [embeddings, self.unconditional.expand_as(embeddings)]
-        if not self.neutral_is_unconditional:
-            conditions.append(self.neutral.expand_as(embeddings))
+        if not torch.equal(self.unconditional, neutral):
+            conditions.append(neutral.expand_as(embeddings))
         stacked = torch.cat(conditions)
         for index, t in enumerate(self.timesteps):
             if index == stop:
@@ -90,8 +99,8 @@ class Sampler:
                 return
             repeated = t.to(z.device).expand(len(stacked))
             parts = predict(z.repeat(len(conditions), 1, 1, 1), repeated, stacked).chunk(len(conditions))
-            conditional, unconditional, neutral = parts[0], parts[1], parts[-1]
-            yield z, t, conditional, neutral
+            conditional, unconditional = parts[0], parts[1]
+            yield z, t, conditional, parts[-1]
             guided = unconditional + self.guidance * (conditional - unconditional)
             z = self.scheduler.step(guided, t, z).prev_sample
         yield z, torch.tensor(0), None, None
@@ -135,61 +144,76 @@ class TrajectoryBank:
         if now != self.round:
             self.round, self.known = now, {}
 
-    def fill(self, words: list[str], embeddings: torch.Tensor) -> None:
-        """Sample, or open, the trajectories of those of `words` (embeddings [N, L, d]) that are not in the bank."""
-        for word, embedding in zip(words, embeddings):
-            if word in self.known:
+    def fill(self, words: list[str], embeddings: torch.Tensor, neutrals: Choice | None = None) -> list[str]:
+        """Sample, or open, the trajectories of those of `words` (embeddings [N, L, d]) that are not in the bank.
+
+        neutrals: another c_n than the sampler's for each. Returns the names that the bank knows the trajectories by.
+        """
+        known_by = []
+        for at, (word, embedding) in enumerate(zip(words, embeddings)):
+            neutral = self.sampler.neutral if neutrals is None else neutrals.embeddings[at]
+            name = word if neutrals is None else f"{word} → {neutrals.words[at]}"
+            known_by.append(name)
+            if name in self.known:
                 continue
-            file = self.folder and self.folder / f"{self.name(word, embedding)}{trajectory_files.ENDING}"
+            file = self.folder and self.folder / f"{self.name(word, embedding, neutral)}{trajectory_files.ENDING}"
             # A damaged file is replaced like one that is not there.
             kept = file and trajectory_files.read(file)
-            self.known[word] = kept or self.sampled(word, embedding)
+            self.known[name] = kept or self.sampled(word, embedding, neutral)
             if file and not kept:
-                trajectory_files.write(file, self.known[word])
+                trajectory_files.write(file, self.known[name])
                 trajectory_files.trim(self.folder, self.most_bytes)
+        return known_by
 
-    def sampled(self, word: str, embedding: torch.Tensor) -> Parts:
+    def sampled(self, word: str, embedding: torch.Tensor, neutral: torch.Tensor | None = None) -> Parts:
         """New trajectories: z [N, steps + 1, C, h, w], the finished latents last, and ε_θ under c and c_n at all but those.
 
         Alone and by a noise of its own name: which words were visited before changes no bit of a trajectory.
         """
         rng = generator(self.seed, "trajectory", word, self.round)
         noise = torch.randn(self.trajectories, *self.sampler.shape, generator=rng)
-        *states, (finished, *_) = self.sampler.run(self.predict, embedding.expand(self.trajectories, -1, -1), noise)
+        under = embedding.expand(self.trajectories, -1, -1)
+        *states, (finished, *_) = self.sampler.run(self.predict, under, noise, neutral=neutral)
         z, _, conditional, neutral = zip(*states)
         parts = {"z": (*z, finished), "conditional": conditional, "neutral": neutral}
         return {name: np.ascontiguousarray(torch.stack(part, 1).float().cpu().numpy()) for name, part in parts.items()}
 
-    def name(self, word: str, embedding: torch.Tensor) -> str:
+    def name(self, word: str, embedding: torch.Tensor, neutral: torch.Tensor) -> str:
         """The hash of what a word's trajectories depend on beside the model."""
         sampler = self.sampler
-        tensors = [embedding, sampler.unconditional, sampler.neutral]
+        tensors = [embedding, sampler.unconditional, neutral]
         contents = [hashlib.sha256(t.detach().float().cpu().numpy().tobytes()).hexdigest() for t in tensors]
         drawn = (self.seed, self.round, self.trajectories)
         return digest(word, *drawn, sampler.timesteps.tolist(), sampler.guidance, *contents)
 
-    def points(self, part: str, words: list[str], which: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-        """One state of one trajectory of each word, [B, C, h, w]."""
-        found = [self.known[word][part][w, s] for word, w, s in zip(words, which.tolist(), steps.tolist())]
+    def points(self, part: str, names: list[str], which: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+        """One state of one trajectory of each of the bank's names, [B, C, h, w]."""
+        found = [self.known[name][part][w, s] for name, w, s in zip(names, which.tolist(), steps.tolist())]
         return torch.from_numpy(np.stack(found)).to(self.sampler.unconditional.device)
 
     def draw(
-        self, words: list[str], embeddings: torch.Tensor, word_embeddings: torch.Tensor, streams: Streams
+        self,
+        words: list[str],
+        embeddings: torch.Tensor,
+        word_embeddings: torch.Tensor,
+        streams: Streams,
+        neutrals: Choice | None = None,
     ) -> Latents:
         """One random point of a random trajectory for each word (repeats allowed) under its own embedding [B, L, d].
 
         `embeddings`, what the latents are drawn for, may be mixtures near the words; the bank has trajectories of words only.
+        neutrals: as in `fill`.
         """
-        self.fill(words, word_embeddings)
+        names = self.fill(words, word_embeddings, neutrals)
         steps, which = self.sampler.numbers(streams.uniform(1)[:, 0]), streams.integers(self.trajectories)
-        z, conditional, neutral = (self.points(part, words, which, steps) for part in ("z", "conditional", "neutral"))
+        z, conditional, neutral = (self.points(part, names, which, steps) for part in ("z", "conditional", "neutral"))
         return Latents(z, self.sampler.timesteps[steps].to(z.device), conditional, neutral)
 
     def draw_noised(self, words: list[str], embeddings: torch.Tensor, streams: Streams) -> Latents:
         """One of each word's finished latents, with noise; embeddings [B, L, d]."""
-        self.fill(words, embeddings)
+        names = self.fill(words, embeddings)
         which = streams.integers(self.trajectories)
-        return self.sampler.renoise(self.points("z", words, which, torch.full_like(which, -1)), streams)
+        return self.sampler.renoise(self.points("z", names, which, torch.full_like(which, -1)), streams)
 
 
 class FreshLatents:
@@ -202,7 +226,12 @@ class FreshLatents:
         """Nothing is kept from step to step."""
 
     def draw(
-        self, words: list[str], embeddings: torch.Tensor, word_embeddings: torch.Tensor, streams: Streams
+        self,
+        words: list[str],
+        embeddings: torch.Tensor,
+        word_embeddings: torch.Tensor,
+        streams: Streams,
+        neutrals: Choice | None = None,
     ) -> Latents:
         """Sample all rows of embeddings [B, L, d] down to one random timestep, the same on every rank."""
         stop = int(self.sampler.numbers(torch.rand(1, generator=streams.shared)))

@@ -39,7 +39,8 @@ SPECIAL = ("attention@noised", "weights")
 class ErasedConcept:
     """A concept to erase: its prompts' embeddings [P, L, d], its tokens' positions in each, and its candidates [K, L, d].
 
-    subject, when given, is the broader concept that it is taken out of, with its embedding [L, d].
+    subject, when given, is the broader concept that it is taken out of, with its embedding [L, d]. neutrals, when given, is what
+    each prompt is led to in place of the method's neutral concept; anchors, its c_a in place of a chosen one.
     """
 
     name: str
@@ -49,6 +50,8 @@ class ErasedConcept:
     candidates: Rows | None
     positions: list[list[int]] = field(default_factory=list)
     subject: tuple[str, torch.Tensor] | None = None
+    neutrals: Choice | None = None
+    anchors: Choice | None = None
 
 
 @dataclass(frozen=True)
@@ -134,17 +137,21 @@ def draw(
     if needed & {"erased", "prompted", "subject", "noised"}:
         prompts = streams.integers(len(concept.prompts)).tolist()
         texts, erased = [concept.prompts[p] for p in prompts], concept.embeddings[prompts]
-        conditions |= {"erased": erased, "neutral": neutral.expand_as(erased)}
+        led_to = concept.neutrals and concept.neutrals.picked(prompts)
+        conditions |= {"erased": erased, "neutral": led_to.embeddings if led_to else neutral.expand_as(erased)}
         if "erased" in at:
-            latents["erased"] = source.draw(texts, erased, erased, streams)
+            latents["erased"] = source.draw(texts, erased, erased, streams, led_to)
         if "noised" in at:
             latents["noised"] = source.draw_noised(texts, erased, streams)
         if "subject" in needed:
             word, embedding = concept.subject or (None, None)
             subject = erased if word is None else embedding.expand_as(erased)
             conditions["subject"] = subject
-            latents["subject"] = source.draw([word] * len(streams) if word else texts, subject, subject, streams)
+            latents["subject"] = source.draw(
+                [word] * len(streams) if word else texts, subject, subject, streams, led_to
+            )
     if chooser is not None:
+        chooser = Given(concept.anchors.picked(prompts)) if concept.anchors else chooser
         choice = chooser.choose(streams)
         conditions |= chosen_conditions(conditions.get("erased"), choice.embeddings)
         if "preserved" in at:

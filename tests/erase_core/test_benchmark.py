@@ -12,6 +12,7 @@ from pydantic import create_model
 
 from erase_core import benchmark, methods
 from erase_core.emoji_world.catalogue import concepts
+from erase_core.generation.plan import WORDS_PER_STYLE, styled_images
 from erase_core.methods import naive
 from erase_core.metrics.kernel_distance import kernel_distance
 from erase_core.preflight import check
@@ -41,6 +42,13 @@ def test_synonyms_are_the_model_s_own() -> None:
         {"concept": "taxi", "synonyms": ["cab"]},
         {"concept": "cat", "synonyms": ["kitten"]},
     ]
+
+
+def test_styles_are_scored_on_things_that_they_are_not_shown_with() -> None:
+    (noto,) = benchmark.cases("style")["noto"]
+    assert {"prompt": "an umbrella in noto style", "neutral": "an umbrella"} in noto["prompts"]
+    scored = {wanted.prompt for wanted in styled_images("noto", [0])}
+    assert len(scored) == WORDS_PER_STYLE and not scored & {prompt["prompt"] for prompt in noto["prompts"]}
 
 
 def run(method: str, case: str, seed: int, psr: float) -> dict:

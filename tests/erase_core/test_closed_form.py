@@ -9,7 +9,8 @@ import torch
 from erase_core import methods
 from erase_core.models.prompts import encode
 from erase_core.models.trainable import trainable_names
-from erase_core.spec import Method, Training
+from erase_core.spec import Method, Training, make_spec
+from erase_core.training.candidates import conditions_of, erased_concepts
 from erase_core.training.closed_form import solve_layers, token_rows
 from erase_core.training.loop import train
 from erase_core.training.step import Conditions, ErasedConcept
@@ -43,6 +44,15 @@ def test_holds_its_equation_on_the_real_model(name: str, world) -> None:
         right = right + sum(np.outer(weight @ c, c) for c in kept)
         left = solved.double().numpy() @ system
         assert np.abs(left - right).max() / np.abs(right).max() < 1e-4
+
+
+def test_a_prompt_s_tokens_are_led_to_its_own_neutral_s(tiny_pipeline) -> None:
+    prompts = [{"prompt": "a car in noto style", "neutral": "a car"}, "a rose in noto style"]
+    given = {"name": "x", "concepts": [{"concept": "noto", "prompts": prompts}], "method": "time", "output": "o"}
+    spec = make_spec(given)
+    found = erased_concepts(spec, tiny_pipeline, None, {})
+    _, wanted, _ = token_rows(found, conditions_of(spec, tiny_pipeline))
+    assert torch.equal(wanted, encode(tiny_pipeline, ["", "a car", ""], empty_as_text=True).flatten(0, 1).double())
 
 
 def test_uce_minimises_its_objective(tiny_pipeline) -> None:

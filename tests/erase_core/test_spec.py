@@ -56,6 +56,19 @@ BAD = {
     "backslash": ("name: x\nconcepts: ['a\\b']\noutput: o", "concepts.0.concept: has a path separator"),
     "blank": ("name: x\nconcepts: [' ']\noutput: o", "concepts.0.concept: is empty"),
     "name": ("name: ../x\nconcepts: [taxi]\noutput: o", "name: '../x' may hold letters"),
+    "neutral": (
+        "name: x\nconcepts: [{concept: cab, prompts: [a cab, {prompt: a red cab, neutral: a red Cab}]}]\noutput: o",
+        "concepts.0.prompts.1.neutral: cab is to be erased; write the prompt without it",
+    ),
+    "prompt": (
+        "name: x\nconcepts: [{concept: cab, prompts: [3]}]\noutput: o",
+        "0.prompts.0: 3 should be a prompt in quotes",
+    ),
+    "prompt's key": (
+        "name: x\nconcepts: [{concept: cab, prompts: [{prompt: a cab, left: a car}]}]\noutput: o",
+        "concepts.0.prompts.0.left: is not a key here; the keys are prompt, neutral",
+    ),
+    "blank prompt": ("name: x\nconcepts: [{concept: cab, prompts: [' ']}]\noutput: o", "0.prompts.0.prompt: is empty"),
     "template": (SMALLEST + "generation: {prompts: [a taxi]}", "must hold {concept}"),
     "template braces": (SMALLEST + "generation: {prompts: ['{concept} {0}']}", "must hold {concept}"),
     "description": (

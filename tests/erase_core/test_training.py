@@ -325,6 +325,39 @@ def test_a_group_is_shown_by_its_members(tiny_pipeline) -> None:
     assert alone.prompts == ["weapon", "an armoury"]
 
 
+IN_STYLE = [{"prompt": "a car in noto style", "neutral": "a car"}, "a rose in noto style"]
+STYLE = {"name": "x", "concepts": [{"concept": "noto", "prompts": IN_STYLE}], "output": "o"}
+
+
+@pytest.mark.parametrize("latents", ["frozen-bank", "fresh"])
+def test_a_prompt_is_led_to_its_own_neutral(tiny_pipeline, latents: str) -> None:
+    """θ's target is its prediction under "a car" for the prompt that says so, and under "" for the others."""
+    unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
+    (style,) = erased_concepts(make_spec({**STYLE, "method": "naive"}), tiny_pipeline, None, {})
+    assert style.neutrals.words == ["", "a car", ""]
+    predict = noise_predictor(unet, scheduler)
+    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
+    source = FreshLatents(sampler, predict) if latents == "fresh" else TrajectoryBank(sampler, predict, 2, seed=3)
+    at = draw(["erased", "neutral@erased"], style, None, source, conditions.neutral, Streams(0, samples=range(12)))
+    assert set(at.prompts) == {0, 1, 2} and ("neutral@erased" in at.known) == (latents == "frozen-bank")
+    led_to = encode(tiny_pipeline, ["", "a car", ""])[at.prompts]
+    expected = predict(at.latents["erased"].latents, at.latents["erased"].timesteps, led_to)
+    found = frozen_predictions(predict, ["neutral@erased"], at)["neutral@erased"]
+    assert torch.allclose(found, expected, atol=1e-4)
+    plain = draw(["neutral@erased"], concept, None, source, conditions.neutral, Streams(0, samples=range(12)))
+    assert torch.equal(plain.conditions["neutral"], conditions.neutral.expand(12, -1, -1))
+
+
+def test_an_anchor_is_the_prompt_s_own_neutral(tiny_pipeline) -> None:
+    unet, scheduler, _, conditions = inputs(tiny_pipeline)
+    spec = make_spec({**STYLE, "method": {"name": "concept-ablation", "anchor": "picture"}})
+    (style,) = erased_concepts(spec, tiny_pipeline, None, {})
+    assert style.anchors.words == ["picture", "a car", "picture"] and style.neutrals is None
+    records: list[dict] = []
+    train(unet, scheduler, [style], conditions, spec.method, settings(steps=6), 0, on_record=records.append)
+    assert {word for row in records for word in row["drawn"]} == {"picture", "a car"}
+
+
 def test_resumes_bitwise_after_a_kill(tiny_pipeline, tmp_path: Path) -> None:
     undisturbed = train(*inputs(tiny_pipeline), Method(), settings(steps=6), seed=5)
 

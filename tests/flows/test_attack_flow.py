@@ -99,7 +99,9 @@ output: results/a-run
 def test_a_spec_s_own_concept_is_attacked(tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(OF_A_RUN)
     given = attack_spec(tmp_path / "spec.yaml", "taxi", ["hackney", "cab"], None)
-    assert given["concepts"] == [{"concept": "taxi", "synonyms": ["cab", "hackney"], "prompts": ["a yellow taxi"]}]
+    assert given["concepts"] == [
+        {"concept": "taxi", "synonyms": ["cab", "hackney"], "prompts": [{"prompt": "a yellow taxi"}]}
+    ]
     assert [attack["name"] for attack in given["attacks"]["run"]] == ["seeds"]
     assert given["output"] == "results/attack-taxi"
     assert attack_spec(tmp_path / "spec.yaml", "cat", [], tmp_path)["concepts"] == [{"concept": "cat", "synonyms": []}]
