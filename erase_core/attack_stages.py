@@ -38,11 +38,10 @@ def references_key(spec: Spec) -> str:
     drawn = spec.generation.model_dump(exclude={"batch_size", "processes", "seeds", "prompts", "prompt_files"})
     prompts = [plain_prompts(spec, concept) for concept in spec.concepts]
     at_hand = [pictures_hash(spec.attacks.images), spec.attacks.references]
-    concepts = [{**concept.model_dump(), "names": spec.names_of(concept)} for concept in spec.concepts]
     return key(
         "references",
         local_model(spec.model)[1],
-        concepts,
+        spec.named_concepts,
         prompts,
         drawn,
         judged,

@@ -21,58 +21,11 @@ from . import attacks, methods
 from .emoji_world.labels import members_of
 from .gate import Gate
 from .methods.settings import Finite, Part
+from .spec_concepts import Concept
 from .spec_errors import SpecError, describe
-from .spec_texts import LONGEST_CONCEPT, Template, Text, Word
+from .spec_texts import Template, Word
 
 EMBEDDED_MODEL = "emoji-world"
-
-
-class Prompt(Part):
-    """A prompt that shows a concept, and what it is to show without it."""
-
-    prompt: Text = Field(description="The prompt.")
-    neutral: Text | None = Field(
-        None,
-        description="The same without the concept, as 'a house' for 'a house in the style of Van Gogh': what the prompt is led to. "
-        "Default: what the method leads every prompt to.",
-    )
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict:
-        """A text alone, or an object."""
-        return {"anyOf": [{"type": "string", "title": "prompt"}, handler(core_schema)]}
-
-
-class Concept(Part):
-    """A concept to erase."""
-
-    concept: Word = Field(description="The word or phrase to erase.")
-    synonyms: list[Word] = Field([], description="Other names of it; erased with it and never preserved.")
-    prompts: list[Prompt] = Field(
-        [],
-        description="Prompts that show it: texts, or {prompt, neutral}. Erased like its names, and drawn beside the generation "
-        "prompts.",
-    )
-
-    @field_validator("prompts", mode="before")
-    @classmethod
-    def accept_texts(cls, value: Any) -> Any:
-        return [{"prompt": v} if isinstance(v, str) else v for v in value] if isinstance(value, list) else value
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict:
-        """A word alone, or an object."""
-        word = {"type": "string", "title": "word", "minLength": 1, "maxLength": LONGEST_CONCEPT}
-        return {"anyOf": [word, handler(core_schema)]}
-
-    @property
-    def names(self) -> list[str]:
-        """The concept and its synonyms."""
-        return [self.concept, *self.synonyms]
-
-    @property
-    def prompt_texts(self) -> list[str]:
-        return [prompt.prompt for prompt in self.prompts]
 
 
 class Named(Part):
@@ -513,6 +466,11 @@ class Spec(Part):
         """A concept's names, and on the emoji world those of what a group covers ("weapon": bomb, sword, …)."""
         members = [member for name in concept.names for member in members_of(name)] if self.embedded else []
         return list(dict.fromkeys([*concept.names, *members]))
+
+    @property
+    def named_concepts(self) -> list[dict]:
+        """The concepts as they are given, each with all its names: what a stage that shows them depends on."""
+        return [{**concept.model_dump(), "names": self.names_of(concept)} for concept in self.concepts]
 
     @property
     def erased_names(self) -> list[str]:

@@ -147,10 +147,9 @@ NOT_IN_KEY = {"checkpoint_every", "processes", "hostfile", "zero_stage", "offloa
 
 def training_key(spec: Spec, nearest: Artifact, embeddings: Artifact) -> str:
     training = spec.training.model_dump(exclude=NOT_IN_KEY)
-    concepts = [{**concept.model_dump(), "names": spec.names_of(concept)} for concept in spec.concepts]
     method = {"name": spec.method.name, **spec.method.settings.model_dump()}
     used = [nearest.key, embeddings.key] if methods.load(spec.method.name).CHOICE in methods.NEIGHBOURS else []
-    return key("training", local_model(spec.model)[1], concepts, method, training, spec.seed, used)
+    return key("training", local_model(spec.model)[1], spec.named_concepts, method, training, spec.seed, used)
 
 
 def training(

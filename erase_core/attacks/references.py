@@ -22,7 +22,8 @@ from ..metrics.scorers import Scorers, scorers_of
 from ..models.prompts import encode
 from ..pictures import read_square
 from ..randomness import generator
-from ..spec import Concept, Spec
+from ..spec import Spec
+from ..spec_concepts import Concept
 from .target import repeated
 from .words import translations
 

@@ -12,7 +12,8 @@ from ..models.conditions import layout_of
 from ..models.prompts import encode
 from ..search.choice import Choice
 from ..search.rows import rows_of
-from ..spec import Concept, Spec
+from ..spec import Spec
+from ..spec_concepts import Concept
 from .step import Conditions, ErasedConcept
 
 
