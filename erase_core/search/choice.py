@@ -32,9 +32,11 @@ class Choice:
         return self.home or (self.words, self.word_embeddings)
 
     @property
-    def exact(self) -> bool:
-        """Whether the conditions are those that the latents were sampled under."""
-        return self.embeddings is self.at[1]
+    def elsewhere(self) -> list[int]:
+        """The draws whose conditions are not those that their latents were sampled under."""
+        words, _ = self.at
+        drawn = self.embeddings is self.word_embeddings
+        return [row for row, (word, at) in enumerate(zip(self.words, words)) if not drawn or word != at]
 
     @property
     def measurable(self) -> Choice:

@@ -66,12 +66,13 @@ class Conditions:
 @dataclass(frozen=True)
 class Step:
     """What a step drew. prompts holds the index of each row's prompt; known, the frozen predictions that came with latents;
-    seconds, how long the drawing took.
+    unknown, the rows of a known one that are of another condition; seconds, how long the drawing took.
     """
 
     latents: dict[str, Latents]
     conditions: dict[str, torch.Tensor]
     known: dict[str, torch.Tensor]
+    unknown: dict[str, list[int]]
     prompts: list[int]
     choice: Choice | None
     seconds: float
@@ -133,7 +134,7 @@ def draw(
     pairs = [split(name) for name in names if name != "weights"]
     needed = {part for pair in pairs for part in pair}
     at = {latents for _, latents in pairs}
-    latents, conditions, known, prompts, choice = {}, {}, {}, [], None
+    latents, conditions, known, unknown, prompts, choice = {}, {}, {}, {}, [], None
     if needed & {"erased", "prompted", "subject", "noised"}:
         prompts = streams.integers(len(concept.prompts)).tolist()
         texts, erased = [concept.prompts[p] for p in prompts], concept.embeddings[prompts]
@@ -158,8 +159,9 @@ def draw(
             words, under = choice.at
             latents["preserved"] = source.draw(words, choice.embeddings, under, streams)
     for name, drawn in latents.items():
-        if drawn.conditional is not None and (name != "preserved" or choice.exact):
+        if drawn.conditional is not None:
             known[name] = drawn.conditional
+            unknown[name] = choice.elsewhere if name == "preserved" else []
         if drawn.neutral is not None:
             known[f"neutral@{name}"] = drawn.neutral
     if "subject" in known and concept.subject is None:
@@ -167,36 +169,46 @@ def draw(
     if neutral_share and "preserved" in latents:
         kept = streams.uniform(1).to(neutral.device) < neutral_share
         conditions["preserved"] = torch.where(kept[:, :, None], neutral, conditions["preserved"])
-        if known.keys() >= {"preserved", "neutral@preserved"}:
-            kept = kept[:, :, None, None].to(known["preserved"].device)
-            known["preserved"] = torch.where(kept, known["neutral@preserved"], known["preserved"])
-        else:
-            known.pop("preserved", None)
-    return Step(latents, conditions, known, prompts, choice, time.perf_counter() - began)
+        if "preserved" in known:
+            stays = kept[:, :, None, None].to(known["preserved"].device)
+            known["preserved"] = torch.where(stays, known["neutral@preserved"], known["preserved"])
+            unknown["preserved"] = [row for row in unknown["preserved"] if not kept[row]]
+    return Step(latents, conditions, known, unknown, prompts, choice, time.perf_counter() - began)
 
 
-def predict(model: Predict, names: Iterable[str], step: Step) -> dict[str, torch.Tensor]:
-    """The model's named predictions, each [B, C, h, w], in one call for each length of condition."""
+def predict(
+    model: Predict, names: Iterable[str], step: Step, only: dict[str, list[int]] | None = None
+) -> dict[str, torch.Tensor]:
+    """The model's named predictions, each [B, C, h, w], in one call for each length of condition.
+
+    only: the rows of some of the names that are asked for, all rows of the others.
+    """
     names, found = list(names), {}
     lengths = dict.fromkeys(step.conditions[split(name)[0]].shape[1] for name in names)
     for length in lengths:
         group = [name for name in names if step.conditions[split(name)[0]].shape[1] == length]
-        at = [step.latents[split(name)[1]] for name in group]
-        output = model(
-            torch.cat([a.latents for a in at]),
-            torch.cat([a.timesteps for a in at]),
-            torch.cat([step.conditions[split(name)[0]] for name in group]),
-        )
-        found |= zip(group, output.split([len(a.latents) for a in at]))
+        parts = []
+        for name in group:
+            condition, at = split(name)
+            rows = (only or {}).get(name, slice(None))
+            latents = step.latents[at]
+            parts.append((latents.latents[rows], latents.timesteps[rows], step.conditions[condition][rows]))
+        output = model(*map(torch.cat, zip(*parts)))
+        found |= zip(group, output.split([len(latents) for latents, _, _ in parts]))
     return found
 
 
 def frozen_predictions(frozen: Predict, names: Iterable[str], step: Step) -> dict[str, torch.Tensor]:
-    """θ's named predictions: read from the latents where they are known, computed where not."""
+    """θ's named predictions: read from the latents where they are known, computed where not, row by row."""
     names = list(names)
-    missing = [name for name in names if name not in step.known]
-    computed = predict(frozen, missing, step) if missing else {}
-    return {name: step.known[name] if name in step.known else computed[name] for name in names}
+    in_part = {name: step.unknown[name] for name in names if name in step.known and step.unknown.get(name)}
+    missing = [name for name in names if name not in step.known or name in in_part]
+    computed = predict(frozen, missing, step, in_part) if missing else {}
+    found = {name: step.known[name] if name in step.known else computed[name] for name in names}
+    for name, rows in in_part.items():
+        at = torch.tensor(rows, device=found[name].device)
+        found[name] = found[name].index_copy(0, at, computed[name].to(found[name].dtype))
+    return found
 
 
 def concept_attention(

@@ -75,13 +75,18 @@ def test_a_concept_without_search_costs_one_call_a_step(tiny_pipeline, tmp_path,
 
 
 def test_calls_do_not_grow_with_the_vocabulary(tiny_pipeline, tmp_path, calls) -> None:
-    """With trajectories for two words, twelve to choose from cost one more frozen call an update at most."""
-    trained(tiny_pipeline, "adversarial", tmp_path, trajectory_words=2, batch_size=3)
+    """With trajectories for six words of twelve an update asks θ for the words without, and for no other."""
+    records = []
+    chosen, trajectories = Method.model_validate({"name": "adversarial", "neutral_share": 0}), 5
+    given = settings(trajectory_words=6, batch_size=3, trajectories=trajectories)
+    train(*inputs(tiny_pipeline), chosen, given, 3, on_record=records.append, trajectories=tmp_path)
     visited = len(list(tmp_path.iterdir()))
-    assert visited <= len(["taxi", "a taxi"]) + 2 < len(WORDS)
+    assert visited <= len(["taxi", "a taxi"]) + 6 < len(WORDS)
     asked = Counter(rows for rows, graded in calls if not graded)
-    assert asked.pop(2 * TRAJECTORIES) == LATENT_STEPS * visited and asked.pop(4 * 3) == STEPS
-    assert set(asked) == {3} and asked[3] <= STEPS
+    assert asked.pop(2 * trajectories) == LATENT_STEPS * visited and asked.pop(4 * 3) == STEPS
+    having = {WORDS[row] for row in torch.linspace(0, len(WORDS) - 1, 6).long()}
+    without = [sum(word not in having for word in row["drawn"]) for row in records if row["phase"] == "update"]
+    assert asked == Counter(filter(None, without)) and set(without) & {1, 2}
 
 
 def test_calls_of_an_image(tiny_pipeline, calls, monkeypatch) -> None:

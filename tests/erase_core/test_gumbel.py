@@ -63,7 +63,7 @@ def test_hard_draw_is_one_word() -> None:
     search = make(hard=True)
     choice = search.choose(Streams(3, samples=range(B)))
     rows = choice.weights.argmax(1)
-    assert choice.exact and torch.equal(choice.embeddings, search.embeddings[rows])
+    assert not choice.elsewhere and torch.equal(choice.embeddings, search.embeddings[rows])
     assert choice.words == [f"w{i}" for i in rows.tolist()]
 
 
@@ -83,7 +83,7 @@ def test_rivals_of_a_sample_stand_together() -> None:
     search = make(hard=True)
     rows, choice = search.rivals(Streams(3, samples=range(B)), 4)
     assert choice.words == [f"w{i}" for i in rows.flatten().tolist()]
-    assert choice.exact and torch.equal(choice.embeddings, search.embeddings[rows.flatten()])
+    assert not choice.elsewhere and torch.equal(choice.embeddings, search.embeddings[rows.flatten()])
     for sample in range(B):
         alone, _ = search.rivals(Streams(3, samples=[sample]), 4)
         assert torch.equal(alone[0], rows[sample])

@@ -17,6 +17,7 @@ from erase_core.models.prompts import encode
 from erase_core.models.trainable import CHOICES, trainable_names
 from erase_core.randomness import Streams, generator
 from erase_core.search.choosers import chooser_of
+from erase_core.search.uniform import UniformChoice
 from erase_core.spec import Method, make_spec
 from erase_core.training import checkpoint
 from erase_core.training.candidates import erased_concepts
@@ -346,6 +347,32 @@ def test_a_prompt_is_led_to_its_own_neutral(tiny_pipeline, latents: str) -> None
     assert torch.allclose(found, expected, atol=1e-4)
     plain = draw(["neutral@erased"], concept, None, source, conditions.neutral, Streams(0, samples=range(12)))
     assert torch.equal(plain.conditions["neutral"], conditions.neutral.expand(12, -1, -1))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_only_the_rows_without_trajectories_are_computed(tiny_pipeline, share: float) -> None:
+    """θ's prediction of each row is of its own condition: read for words with trajectories and for c_n, computed for others."""
+    unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
+    rows, predict = [], noise_predictor(unet, scheduler)
+
+    def counted(latents, timesteps, under):
+        rows.append(len(latents))
+        return predict(latents, timesteps, under)
+
+    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
+    source = TrajectoryBank(sampler, predict, 2, seed=3)
+    chooser = UniformChoice(concept.candidate_words, concept.candidates, with_trajectories=6)
+    streams = Streams(0, samples=range(12))
+    at = draw(["erased", "preserved"], concept, chooser, source, conditions.neutral, streams, share)
+    found = frozen_predictions(counted, ["preserved", "neutral@erased"], at)
+    latents, kept = at.latents["preserved"], (at.conditions["preserved"] == conditions.neutral).flatten(1).all(1)
+    expected = predict(latents.latents, latents.timesteps, at.conditions["preserved"])
+    assert torch.allclose(found["preserved"], expected, atol=1e-4) and kept.any() == bool(share)
+    alone = [row for row in at.choice.elsewhere if not kept[row]]
+    assert rows == [len(alone)] and 0 < len(alone) < 12
+    own = at.conditions["preserved"].clone().requires_grad_(True)
+    assert frozen_predictions(counted, ["preserved"], at.under(preserved=own))["preserved"].requires_grad
+    assert rows == [len(alone), 12]
 
 
 def test_an_anchor_is_the_prompt_s_own_neutral(tiny_pipeline) -> None:
