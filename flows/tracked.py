@@ -8,7 +8,9 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from erase_core.artifacts import Artifact
+from prefect import Task
+
+from erase_core.artifacts import Artifact, find
 from erase_core.spec import Spec
 from erase_core.unsafe import hides
 from tasks import progress, tracking
@@ -34,14 +36,21 @@ def stages_of(spec: Spec, main: str, **untold: object) -> Stage:
 
 
 @contextlib.contextmanager
-def beside(training: Spec, stage: Stage, *arguments: object) -> Iterator[Callable[[], Artifact]]:
+def beside(
+    training: Spec, stage: Stage, name: str, task: Task, key: str, *inputs: object
+) -> Iterator[Callable[[], Artifact]]:
     """Run a stage in a thread beside what the block does, which is `training`; yields what waits for its result.
 
-    Where the training leaves no room, the stage begins when its result is asked for. A block that fails stops it.
+    Where the training leaves no room, or the result is there already, the stage begins when its result is asked for. A block
+    that fails stops it.
     """
-    from erase_core.models.pipeline import spare_device
+    arguments = (name, task, key, *inputs)
+    device = None
+    if find(task.name, key) is None:
+        # Takes seconds to import, and only work needs it.
+        from erase_core.models.pipeline import spare_device
 
-    device = spare_device(training.training.processes)
+        device = spare_device(training.training.processes)
     if device is None:
         yield lambda: stage(*arguments)
         return

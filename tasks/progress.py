@@ -14,6 +14,8 @@ from prefect.client.schemas.objects import TaskRun
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from erase_core.distributed.ranks import RanksFailed
+
 console = Console(stderr=True)
 SECONDS_BETWEEN_UPDATES = 5.0
 stopping: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("stopping", default=None)
@@ -25,8 +27,9 @@ class Stopped(RuntimeError):
 
 
 def worth_retrying(task: Task, run: TaskRun, state: State) -> bool:
-    """A retry_condition_fn: a task that was stopped is not begun again."""
-    return not isinstance(state.result(raise_on_failure=False), Stopped)
+    """A retry_condition_fn: a task that was stopped is not begun again, nor one whose every try would end the same."""
+    error = state.result(raise_on_failure=False)
+    return not isinstance(error, Stopped) and not (isinstance(error, RanksFailed) and error.expected)
 
 
 @contextlib.contextmanager

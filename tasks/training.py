@@ -11,7 +11,7 @@ from erase_core.artifacts import Artifact
 from erase_core.spec import Spec
 
 from .caching import keyed
-from .progress import reporting
+from .progress import reporting, worth_retrying
 from .slots import slot
 from .tracking import StepMetrics
 
@@ -22,13 +22,14 @@ from .tracking import StepMetrics
     persist_result=True,
     retries=1,
     retry_delay_seconds=5,
+    retry_condition_fn=worth_retrying,
 )
 def erase_concepts(
     spec: Spec, nearest: Artifact, embeddings: Artifact, run_id: str | None = None, slots: bool = False
 ) -> Artifact:
     """Search for the concept that the erasure hurts most and preserve it, step by step, while the concepts are erased.
 
-    A retry goes on from the last checkpoint.
+    A retry goes on from the last checkpoint; one that diverged, which it would again, is not retried.
     """
     with reporting("erasing", "erasing") as report, StepMetrics(run_id) as metrics:
 

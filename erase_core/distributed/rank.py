@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from ..files import read_json, write_json
 from .environment import place
@@ -37,7 +37,7 @@ def run_rank(work: Callable[[], None], expected: tuple[type[Exception], ...] = (
         mine = place(os.environ)
         if FAILURES in os.environ:
             number, ranks = (mine.rank, mine.world_size) if mine else (0, 1)
-            write_failure(Path(os.environ[FAILURES]), number, ranks, told)
+            write_failure(Path(os.environ[FAILURES]), number, ranks, told, expected=isinstance(error, expected))
         end(1)
     end(0)
 
@@ -55,12 +55,21 @@ def end_with_launcher() -> None:
     os._exit(1)
 
 
-def write_failure(failures: Path, rank: int, world_size: int, told: str, killed: bool = False) -> None:
+class Failure(NamedTuple):
+    """What a rank told of its end, and whether it is an error that was expected to happen, and will at every try."""
+
+    told: str
+    expected: bool
+
+
+def write_failure(
+    failures: Path, rank: int, world_size: int, told: str, killed: bool = False, expected: bool = False
+) -> None:
     """Leave a rank's failure, unless it has left one itself."""
     path = failures / f"{rank}.json"
     if not path.exists():
         value = {"rank": rank, "ranks": world_size, "host": socket.gethostname(), "time": time.time()}
-        write_json(path, value | {"killed": killed, "told": told.strip()})
+        write_json(path, value | {"killed": killed, "expected": expected, "told": told.strip()})
 
 
 def write_death(failures: Path, rank: int, world_size: int, number: int) -> None:
@@ -70,17 +79,19 @@ def write_death(failures: Path, rank: int, world_size: int, number: int) -> None
     write_failure(failures, rank, world_size, f"was killed by {name}{hint}", killed=True)
 
 
-def read_failures(failures: Path) -> list[str]:
-    """The ranks' failures as text, the cause first: a rank that was killed, then by time.
+def read_failures(failures: Path) -> list[Failure]:
+    """The ranks' failures, the cause first: a rank that was killed, then by time.
 
     The others fail because they lost it, and often find out before anyone sees that it was killed.
     """
     found = [read_json(path) for path in failures.glob("*.json")]
     found.sort(key=lambda failure: (not failure["killed"], failure["time"]))
-    return [
-        failure["told"]
-        if failure["ranks"] == 1 and not failure["killed"]
-        else f"rank {failure['rank']} of {failure['ranks']} on {failure['host']} {'' if failure['killed'] else 'failed: '}"
-        + failure["told"]
-        for failure in found
-    ]
+    return [Failure(whose(failure) + failure["told"], failure["expected"]) for failure in found]
+
+
+def whose(failure: dict) -> str:
+    """Which rank it was that failed, where there is more to say than that it did."""
+    if failure["ranks"] == 1 and not failure["killed"]:
+        return ""
+    at = f"rank {failure['rank']} of {failure['ranks']} on {failure['host']} "
+    return at if failure["killed"] else f"{at}failed: "

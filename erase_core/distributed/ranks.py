@@ -38,7 +38,11 @@ GROUP_VARIABLES = {
 
 
 class RanksFailed(RuntimeError):
-    """A rank ended with an error; the message is that rank's own."""
+    """A rank ended with an error; the message is that rank's own. expected: every try would end with it."""
+
+    def __init__(self, told: str, expected: bool = False):
+        super().__init__(told)
+        self.expected = expected
 
 
 def run_ranks(
@@ -222,7 +226,7 @@ def supervise(
     own = read_failures(failures)
     if process.returncode != 0 or own:
         if own:
-            raise RanksFailed(own[0])
+            raise RanksFailed(*own[0])
         if process.returncode < 0:
             raise RanksFailed(f"the ranks' process was killed by {signal.Signals(-process.returncode).name}")
         raise RanksFailed("the ranks failed:\n" + "\n".join(kept))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -40,9 +43,25 @@ def config(training: Training) -> dict:
     }
 
 
+@contextlib.contextmanager
+def no_mlflow() -> Iterator[None]:
+    """Hide MLflow from what is imported, unless it is already: DeepSpeed's autotuner, unused here, takes longer to import it than
+    all else of DeepSpeed takes.
+    """
+    hidden = "mlflow" not in sys.modules
+    if hidden:
+        sys.modules["mlflow"] = None
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["mlflow"]
+
+
 def start_engine(unet: nn.Module, trained: list[str], training: Training):
     """Give the UNet's trained parameters to Adam under DeepSpeed and return the engine; all others are frozen."""
-    import deepspeed
+    with no_mlflow():
+        import deepspeed
     from deepspeed.utils import logger
 
     logger.setLevel(logging.WARNING)

@@ -70,8 +70,9 @@ def test_the_cause_of_a_failure_comes_first(tmp_path: Path) -> None:
     write_failure(tmp_path, 0, 2, "Connection closed by peer")
     write_death(tmp_path, 1, 2, signal.SIGKILL)
     first, second = read_failures(tmp_path)
-    assert first.startswith("rank 1 of 2 on ") and "was killed by SIGKILL" in first
-    assert "failed: Connection closed by peer" in second
+    assert first.told.startswith("rank 1 of 2 on ") and "was killed by SIGKILL" in first.told
+    assert "failed: Connection closed by peer" in second.told
+    assert not first.expected and not second.expected
 
 
 def job(folder: Path, **values) -> Path:

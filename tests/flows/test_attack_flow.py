@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from flows.command.attack import attack_spec
-from tests.command import erase
+from tests.command import erase, erase_here
 
 SPEC = """
 name: attacked
@@ -31,10 +31,10 @@ output: {output}
 
 
 @pytest.mark.timeout(1200)
-def test_attacks_in_a_run_and_on_its_model(tmp_path: Path) -> None:
+def test_attacks_in_a_run_and_on_its_model(server, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (tmp_path / "spec.yaml").write_text(SPEC.format(output=out))
-    ran = erase("run", str(tmp_path / "spec.yaml"))
+    ran = erase_here("run", str(tmp_path / "spec.yaml"))
     assert ran.returncode == 0, ran.stderr
     assert "Attempts to bring taxi back" in ran.stdout
 
@@ -55,10 +55,10 @@ def test_attacks_in_a_run_and_on_its_model(tmp_path: Path) -> None:
     history = client.get_metric_history(summary_run(client, "attacked"), "attack_success_seeds_original")
     assert [(m.step, m.value > 0.5) for m in history] == [(1, True), (4, True)]
 
-    again = erase("run", str(tmp_path / "spec.yaml"))
+    again = erase_here("run", str(tmp_path / "spec.yaml"))
     assert "attack/inversion/erased" in " ".join(again.stdout.split()).split("Served from the cache:")[1]
 
-    alone = erase(
+    alone = erase_here(
         "attack", str(out / "model"), "--concept", "taxi", "--attacks", "sdedit", "--per-budget", "2",
         "--budget", "sdedit=0.5,1.0", "--output", str(tmp_path / "alone"),
     )  # fmt: skip

@@ -21,7 +21,7 @@ from erase_core.artifacts import folder_of
 from erase_core.metrics.verdicts import read_verdicts, score_verdicts
 from erase_core.models.source import WEIGHTS
 from erase_core.pictures import decode_png
-from tests.command import erase
+from tests.command import erase, erase_here
 
 SPEC = """
 name: flow test
@@ -37,7 +37,7 @@ output: {output}
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, server):
     """One run of the command, and the folder of its results."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "spec.yaml").write_text(SPEC.format(output=folder / "out"))
@@ -79,17 +79,23 @@ def test_the_original_s_images_are_drawn_beside_the_training(finished) -> None:
     assert began["erased"] >= max(began[stage] + seconds[stage] for stage in ("training", "original"))
 
 
-def test_a_training_that_fails_stops_the_drawing_beside_it(tmp_path) -> None:
+def test_a_training_that_fails_stops_the_drawing_beside_it(server, tmp_path) -> None:
     wild = (
         SPEC.format(output=tmp_path / "out")
         .replace("flow test", "wild")
         .replace("latent_steps: 4", "latent_steps: 4, learning_rate: 1e6")
     )
-    long = wild.replace("seeds: [0], steps: 4", "seeds: [0, 1, 2, 3], steps: 200, batch_size: 1")
+    long = wild.replace("seeds: [0], steps: 4", "seeds: [0, 1, 2, 3], steps: 50, batch_size: 1")
     (tmp_path / "spec.yaml").write_text(long)
     ran = erase("run", str(tmp_path / "spec.yaml"), OMP_NUM_THREADS="1")
     assert ran.returncode == 1 and "lower training.learning_rate" in ran.stderr
     assert "Traceback" not in ran.stdout + ran.stderr
+    with get_client(sync_client=True) as prefect:
+        [run] = [run for run in prefect.read_flow_runs() if run.name == "wild"]
+        [training] = [
+            task for task in prefect.read_task_runs() if task.flow_run_id == run.id and "training" in task.name
+        ]
+    assert training.run_count == 1, "every try would diverge"
     client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     [main] = client.search_runs([experiment_of(client)], "tags.mlflow.runName = 'wild'")
     below = client.search_runs([experiment_of(client)], f"tags.mlflow.parentRunId = '{main.info.run_id}'")
@@ -196,7 +202,7 @@ def test_prefect_has_the_flow_run_and_its_tasks(finished) -> None:
 def test_second_run_is_served_from_the_caches_and_says_so(finished) -> None:
     folder, _ = finished
     before = (folder / "out" / "delta.safetensors").read_bytes()
-    ran = erase("run", str(folder / "spec.yaml"))
+    ran = erase_here("run", str(folder / "spec.yaml"))
     assert ran.returncode == 0, ran.stderr
     assert "Served from the cache: vocabulary, embeddings, nearest, training, original, erased, scores." in " ".join(
         ran.stdout.split()
@@ -220,7 +226,7 @@ def test_the_gate_names_the_champion_and_a_stricter_one_rejects_it(finished) -> 
 
     strict = (folder / "spec.yaml").read_text().replace("max_psr_1_drop: 1", "min_clip_distance_erased: 9")
     (folder / "strict.yaml").write_text(strict)
-    ran = erase("run", str(folder / "strict.yaml"))
+    ran = erase_here("run", str(folder / "strict.yaml"))
     assert ran.returncode == 3, ran.stderr
     assert "Gate failed: flow-test version 1 is rejected: clip distance erased is" in " ".join(ran.stdout.split())
     summary = json.loads((folder / "out" / "summary.json").read_text())
@@ -238,7 +244,7 @@ def test_images_of_an_unsafe_concept_are_blurred_where_others_look(finished) -> 
     (folder / "unsafe.yaml").write_text((folder / "spec.yaml").read_text() + "report: {unsafe: [taxi]}\n")
     shown = {}
     for options in ((), ("--show-unsafe",)):
-        ran = erase("run", str(folder / "unsafe.yaml"), *options)
+        ran = erase_here("run", str(folder / "unsafe.yaml"), *options)
         assert ran.returncode == 0, ran.stderr
         page = (folder / "out" / "report.html").read_text()
         shown[options] = {
@@ -277,7 +283,7 @@ def test_an_altered_cache_is_made_anew(finished) -> None:
     scores = folder_of("scores", summary["keys"]["scores"]) / "scores.parquet"
     good = scores.read_bytes()
     scores.write_bytes(good[:-8] + b"corrupt!")
-    ran = erase("run", str(folder / "spec.yaml"))
+    ran = erase_here("run", str(folder / "spec.yaml"))
     assert ran.returncode == 0, ran.stderr
     assert json.loads((folder / "out" / "summary.json").read_text())["cached"] == [
         "vocabulary", "embeddings", "nearest", "training", "original", "erased",

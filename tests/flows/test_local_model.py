@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
 from erase_core.models.export import export
 from erase_core.models.published import KINDS
 from erase_core.models.source import WEIGHTS, find_model
-from flows.command import app
-from tests.command import erase
+from tests.command import erase_here
 from tests.tiny import tiny_folder_of
 
 
@@ -30,14 +28,14 @@ generation: {{seeds: [0], steps: 2}}
 output: {folder / "out"}
 {more}"""
     )
-    ran = erase("run", str(folder / "spec.yaml"))
+    ran = erase_here("run", str(folder / "spec.yaml"))
     assert ran.returncode == 0, ran.stderr
     assert (folder / "out" / "report.html").exists()
     return json.loads((folder / "out" / "summary.json").read_text())
 
 
 @pytest.mark.slow
-def test_local_folder(tiny_folder: Path, tmp_path: Path) -> None:
+def test_local_folder(server, tiny_folder: Path, tmp_path: Path) -> None:
     scoring = f"scoring: {{preserved: [boat, church], clip: {WEIGHTS / 'clip'}, resamples: 100}}"
     summary = run(tiny_folder, tmp_path, scoring)
     assert "esr_1" not in summary and summary["clip_score_preserved"] >= 0 and summary["pixel_distance_erased"] >= 0
@@ -52,16 +50,16 @@ def test_local_folder(tiny_folder: Path, tmp_path: Path) -> None:
         for form in ("folder", "file")
     ],
 )
-def test_every_model_in_every_form(kind: str, form: str, tmp_path: Path) -> None:
+def test_every_model_in_every_form(server, kind: str, form: str, tmp_path: Path) -> None:
     """Without a CLIP there is no CLIP score; the delta, put on the other form of the base, is the run's model to the bit."""
     folder, file = tiny_folder_of(kind, tmp_path / kind), tmp_path / f"{kind}.safetensors"
     export(find_model(str(folder)), file)
     own, other = (folder, file) if form == "folder" else (file, folder)
     summary = run(own, tmp_path, "scoring: {preserved: [boat, church], resamples: 100}")
     assert "clip_score_preserved" not in summary and summary["pixel_distance_erased"] > 0
-    arguments = ["apply", str(tmp_path / "out" / "delta.safetensors"), str(other), str(tmp_path / "applied")]
-    applied = CliRunner().invoke(app, arguments)
-    assert applied.exit_code == 0, applied.output
+    delta = tmp_path / "out" / "delta.safetensors"
+    applied = erase_here("apply", str(delta), str(other), str(tmp_path / "applied"))
+    assert applied.returncode == 0, applied.stderr
     made, base, again = (
         load_file(place / "unet" / "diffusion_pytorch_model.safetensors")
         for place in (tmp_path / "out" / "model", folder, tmp_path / "applied")
@@ -81,6 +79,6 @@ def test_every_model_in_every_form(kind: str, form: str, tmp_path: Path) -> None
 )
 def test_what_cannot_be_written_is_refused(arguments: list[str], message: str, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    refused = CliRunner().invoke(app, arguments)
-    assert refused.exit_code == 2 and message in refused.output
+    refused = erase_here(*arguments)
+    assert refused.returncode == 2 and message in refused.stderr
     assert not any(tmp_path.iterdir())

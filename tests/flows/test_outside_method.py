@@ -36,7 +36,7 @@ def offer(folder: Path) -> None:
     (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {value}\n")
 
 
-def test_a_method_from_outside(tmp_path: Path, monkeypatch) -> None:
+def test_a_method_from_outside(server, tmp_path: Path, monkeypatch) -> None:
     packages = tmp_path / "packages"
     packages.mkdir()
     (tmp_path / "spec.yaml").write_text(SPEC.format(output=tmp_path / "out"))
