@@ -16,7 +16,7 @@ from erase_core.spec import Generation, Method
 from erase_core.training.loop import train
 from tests.erase_core.tiny_training import WORDS, inputs, settings
 
-STEPS, BATCH, LATENT_STEPS, TRAJECTORIES = 4, 2, 4, 2
+STEPS, BATCH, LATENT_STEPS, TRAJECTORIES = 4, 2, 2, 2
 GRADIENT = {"name": "adversarial", "search": "gradient"}
 
 

@@ -53,7 +53,8 @@ def test_draws_what_it_is_told(world) -> None:
     figures = json.loads((WEIGHTS / "quality.json").read_text())["figures"]
     words = [c.word for c in catalogue.concepts()][::5]
     prompts = [catalogue.with_article(f"a {word}") for word in words]
-    images = np.concatenate(list(sample(world, prompts, [500 + i for i in range(len(words))], Generation())))
+    few_steps = Generation(sampler="dpm-solver++", steps=10)
+    images = np.concatenate(list(sample(world, prompts, [500 + i for i in range(len(words))], few_steps)))
     top, _ = Judge(WEIGHTS / "concept_judge").classify(images)
     share = np.mean([labels[0] == word for labels, word in zip(top, words)])
     assert share >= figures["concept_top_1"] - 0.15

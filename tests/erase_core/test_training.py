@@ -243,7 +243,7 @@ def test_of_the_rivals_the_one_that_is_hurt_most_is_preserved(tiny_pipeline) -> 
     records: list[dict] = []
     for steps in (2, 3):
         records.clear()
-        arguments = (*inputs(tiny_pipeline), method, settings(steps=steps, schedule="constant"))
+        arguments = (*inputs(tiny_pipeline), method, settings(steps=steps, schedule="constant", latent_steps=4))
         weights = train(*arguments, seed=3, on_record=records.append)
         if steps == 2:
             edited = twin(unet, list(weights))

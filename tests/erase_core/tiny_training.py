@@ -23,7 +23,7 @@ def settings(**changes) -> Training:
         "steps": 4,
         "batch_size": 2,
         "learning_rate": 1e-3,
-        "latent_steps": 4,
+        "latent_steps": 2,
         "trajectories": 2,
         "checkpoint_every": 2,
     }
