@@ -19,7 +19,6 @@ from tasks.scoring import score_images
 from tasks.training import erase_concepts
 from tasks.vocabulary import curate_vocabulary, embed_vocabulary, find_nearest
 
-from .attack import run_attacks
 from .missed import catch_up_once
 from .tracked import beside, stages_of
 
@@ -74,6 +73,9 @@ def erase(spec: Spec, parent: str | None = None, slots: bool = False) -> dict:
             "scores": scores,
         }
         if spec.attacks is not None:
+            # A flow of its own, and Prefect makes a schema of its parameters at import: a twentieth of the time to the first stage.
+            from .attack import run_attacks
+
             artifacts |= run_attacks(spec, stage, training)
         figures = publish_results(spec, artifacts, slots)
         summary = read_json(Path(spec.output) / "summary.json")

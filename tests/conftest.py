@@ -10,6 +10,8 @@ PREFIX = "erase-home-"
 # A worker of the session inherits where its parent keeps things; each has stores of its own.
 for inherited in [name for name, value in os.environ.items() if PREFIX in value]:
     del os.environ[inherited]
+LONG = {"flows", "infra", "test_notebook.py", "test_training.py", "test_distribution.py", "test_models.py"}
+"""Folders and files whose tests take longest."""
 HOME = Path(tempfile.mkdtemp(prefix=PREFIX))
 os.environ["ERASE_HOME"] = str(HOME)
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -28,8 +30,8 @@ from erase_core.models.source import find_model  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole runs first: their files take longest, and no worker shall wait for another at the end."""
-    items.sort(key=lambda item: "flows" not in item.path.parts)
+    """The files that take longest first: no worker shall wait for another at the end."""
+    items.sort(key=lambda item: LONG.isdisjoint(item.path.parts))
 
 
 @pytest.fixture(scope="session")
