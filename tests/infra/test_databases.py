@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import mlflow
+import pytest
 
 
+@pytest.mark.slow
 def test_two_first_commands_at_once_make_the_databases_together(tmp_path: Path):
     environment = {**os.environ, "ERASE_HOME": str(tmp_path)}
     for name in ("PREFECT_HOME", "PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
