@@ -32,8 +32,8 @@ def ran(*arguments: str, **environment: str) -> float:
     return time.perf_counter() - began
 
 
-def first_run(threads: int) -> tuple[float, float]:
-    """Seconds to the first stage, and of the whole run, in a home where nothing is there yet."""
+def first_run(threads: int) -> tuple[float, float, float]:
+    """Seconds to the first stage, and of the whole run, in a home where nothing is there yet; and of the same run once more."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         own = {**own_home(folder), "OMP_NUM_THREADS": str(threads)}
@@ -41,7 +41,8 @@ def first_run(threads: int) -> tuple[float, float]:
         write_json(folder / "spec.yaml", {**SPEC, "output": str(folder / "out")})
         began = time.time()
         whole = ran("run", str(folder / "spec.yaml"), **own)
-        return min(read_json(folder / "out" / "summary.json")["began"].values()) - began, whole
+        to_first = min(read_json(folder / "out" / "summary.json")["began"].values()) - began
+        return to_first, whole, ran("run", str(folder / "spec.yaml"), **own)
 
 
 def measure(rounds: int) -> list[dict]:
@@ -51,13 +52,13 @@ def measure(rounds: int) -> list[dict]:
         "`erase run`, to its first stage": [],
         "a run with two threads, one stage at a time": [],
         "a run with a thread for each of two stages": [],
+        "the same run again, all of it from the cache": [],
     }
-    help_, first, alone, beside = found.values()
+    help_, *both, beside, again = found.values()
     for _ in range(rounds):
         help_.append(ran("--help"))
-        to_first, whole = first_run(2)
-        first.append(to_first)
-        alone.append(whole)
+        for seen, seconds in zip((*both, again), first_run(2)):
+            seen.append(seconds)
         beside.append(first_run(1)[1])
     return [
         {"what": what, "seconds": median(seen), "low": min(seen), "high": max(seen)} for what, seen in found.items()
