@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from pathlib import Path
 
+# Importing makes many objects and no garbage, and a session imports everything.
+gc.set_threshold(100_000, 50, 50)
 PREFIX = "erase-home-"
 # A worker of the session inherits where its parent keeps things; each has stores of its own.
 for inherited in [name for name, value in os.environ.items() if PREFIX in value]:

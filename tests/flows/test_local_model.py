@@ -14,15 +14,18 @@ from erase_core.models.source import WEIGHTS, find_model
 from tests.command import erase_here
 from tests.tiny import tiny_folder_of
 
+WORDS = "church boat truck river bottle mountain kitchen garden window horse teacher bridge"
+
 
 def run(model: Path, folder: Path, more: str = "") -> dict:
     """The summary of a small run on a model, with its results in folder/out."""
+    (folder / "words.txt").write_text(WORDS.replace(" ", "\n"))
     (folder / "spec.yaml").write_text(
         f"""
 name: local
 model: {model}
 concepts: [garbage truck]
-vocabulary: {{source: english-3000, top_k: 8}}
+vocabulary: {{source: {folder / "words.txt"}, top_k: 8}}
 training: {{steps: 2, batch_size: 2, trajectories: 1, latent_steps: 3, learning_rate: 1e-2}}
 generation: {{seeds: [0], steps: 2}}
 output: {folder / "out"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tests.command import erase
+from tests.command import erase, erase_here
 
 GUIDE = Path(__file__).parents[2] / "docs" / "methods.md"
 SPEC = """
@@ -40,7 +40,7 @@ def test_a_method_from_outside(server, tmp_path: Path, monkeypatch) -> None:
     packages = tmp_path / "packages"
     packages.mkdir()
     (tmp_path / "spec.yaml").write_text(SPEC.format(output=tmp_path / "out"))
-    assert "'towards' is not a method" in erase("run", str(tmp_path / "spec.yaml")).stderr
+    assert "'towards' is not a method" in erase_here("run", str(tmp_path / "spec.yaml")).stderr
     offer(packages)
     monkeypatch.setenv("PYTHONPATH", str(packages))
     ran = erase("run", str(tmp_path / "spec.yaml"))
