@@ -83,8 +83,9 @@ class Step:
 
     def under(self, **conditions: torch.Tensor) -> Step:
         """The same step with other embeddings [B, L, d] for some conditions."""
-        known = {name: value for name, value in self.known.items() if split(name)[0] not in conditions}
-        return replace(self, conditions={**self.conditions, **conditions}, known=known)
+        kept = {name for name in self.known if split(name)[0] not in conditions}
+        known, unknown = ({n: v for n, v in part.items() if n in kept} for part in (self.known, self.unknown))
+        return replace(self, conditions={**self.conditions, **conditions}, known=known, unknown=unknown)
 
 
 def sampler_of(
@@ -161,11 +162,12 @@ def draw(
     for name, drawn in latents.items():
         if drawn.conditional is not None:
             known[name] = drawn.conditional
-            unknown[name] = choice.elsewhere if name == "preserved" else []
         if drawn.neutral is not None:
             known[f"neutral@{name}"] = drawn.neutral
     if "subject" in known and concept.subject is None:
         known["erased@subject"] = known["subject"]
+    if "preserved" in known:
+        unknown["preserved"] = choice.elsewhere
     if neutral_share and "preserved" in latents:
         kept = streams.uniform(1).to(neutral.device) < neutral_share
         conditions["preserved"] = torch.where(kept[:, :, None], neutral, conditions["preserved"])
@@ -201,7 +203,7 @@ def predict(
 def frozen_predictions(frozen: Predict, names: Iterable[str], step: Step) -> dict[str, torch.Tensor]:
     """θ's named predictions: read from the latents where they are known, computed where not, row by row."""
     names = list(names)
-    in_part = {name: step.unknown[name] for name in names if name in step.known and step.unknown.get(name)}
+    in_part = {name: rows for name, rows in step.unknown.items() if rows and name in names}
     missing = [name for name in names if name not in step.known or name in in_part]
     computed = predict(frozen, missing, step, in_part) if missing else {}
     found = {name: step.known[name] if name in step.known else computed[name] for name in names}

@@ -34,9 +34,11 @@ def calls(monkeypatch) -> list[tuple[int, bool]]:
     return seen
 
 
-def trained(tiny_pipeline, method: str | dict, folder, **changes) -> None:
-    chosen = Method.model_validate(method)
-    train(*inputs(tiny_pipeline), chosen, settings(**changes), seed=3, trajectories=folder)
+def trained(tiny_pipeline, method: str | dict, folder, **changes) -> list[dict]:
+    """The records of a training."""
+    records, chosen = [], Method.model_validate(method)
+    train(*inputs(tiny_pipeline), chosen, settings(**changes), seed=3, on_record=records.append, trajectories=folder)
+    return records
 
 
 def test_calls_of_a_step(tiny_pipeline, tmp_path, calls) -> None:
@@ -76,10 +78,8 @@ def test_a_concept_without_search_costs_one_call_a_step(tiny_pipeline, tmp_path,
 
 def test_calls_do_not_grow_with_the_vocabulary(tiny_pipeline, tmp_path, calls) -> None:
     """With trajectories for six words of twelve an update asks θ for the words without, and for no other."""
-    records = []
-    chosen, trajectories = Method.model_validate({"name": "adversarial", "neutral_share": 0}), 5
-    given = settings(trajectory_words=6, batch_size=3, trajectories=trajectories)
-    train(*inputs(tiny_pipeline), chosen, given, 3, on_record=records.append, trajectories=tmp_path)
+    chosen, trajectories = {"name": "adversarial", "neutral_share": 0}, 5
+    records = trained(tiny_pipeline, chosen, tmp_path, trajectory_words=6, batch_size=3, trajectories=trajectories)
     visited = len(list(tmp_path.iterdir()))
     assert visited <= len(["taxi", "a taxi"]) + 6 < len(WORDS)
     asked = Counter(rows for rows, graded in calls if not graded)
