@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
@@ -14,6 +17,8 @@ from erase_core.files import read_json, write_json
 from .list_growth import own_home
 
 ROOT = Path(__file__).parent.parent
+PORT = 4290
+SERVER = f"from infra import environment, private_server; environment.prepare(); private_server.serve({PORT})"
 SPEC = {
     "name": "start",
     "concepts": ["taxi"],
@@ -32,16 +37,55 @@ def ran(*arguments: str, **environment: str) -> float:
     return time.perf_counter() - began
 
 
+@contextlib.contextmanager
+def prefect_server(own: dict[str, str]) -> Iterator[float]:
+    """The server that a command starts for itself, by itself; yields the seconds until it answered."""
+    began = time.perf_counter()
+    server = subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, cwd=ROOT, env=own)
+    try:
+        while server.poll() is None:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{PORT}/api/health", timeout=5).close()
+                break
+            time.sleep(0.02)
+        else:
+            raise RuntimeError(f"the Prefect server did not start; is port {PORT} taken?")
+        yield time.perf_counter() - began
+    finally:
+        server.stdin.close()
+        server.wait()
+
+
+def prepared(folder: Path, threads: int) -> dict[str, str]:
+    """The environment of a run of the spec, which is written to the folder, in a home that has its databases and nothing else."""
+    own = {**own_home(folder), "OMP_NUM_THREADS": str(threads)}
+    subprocess.run([sys.executable, "-m", "infra.databases"], check=True, capture_output=True, cwd=ROOT, env=own)
+    write_json(folder / "spec.yaml", {**SPEC, "output": str(folder / "out")})
+    return own
+
+
+def to_first_stage(folder: Path, own: dict[str, str]) -> tuple[float, float]:
+    """Seconds of a run of the spec that lies in the folder: to its first stage, and in all."""
+    began = time.time()
+    whole = ran("run", str(folder / "spec.yaml"), **own)
+    return min(read_json(folder / "out" / "summary.json")["began"].values()) - began, whole
+
+
+def served_run() -> tuple[float, float]:
+    """Seconds until a Prefect server answers, and to the first stage of a run that finds it there."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        own = prepared(folder, 2)
+        with prefect_server(own) as server:
+            return server, to_first_stage(folder, {**own, "PREFECT_API_URL": f"http://127.0.0.1:{PORT}/api"})[0]
+
+
 def first_run(threads: int) -> tuple[float, float, float]:
     """Seconds to the first stage, and of the whole run, in a home where nothing is there yet; and of the same run once more."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        own = {**own_home(folder), "OMP_NUM_THREADS": str(threads)}
-        subprocess.run([sys.executable, "-m", "infra.databases"], check=True, capture_output=True, cwd=ROOT, env=own)
-        write_json(folder / "spec.yaml", {**SPEC, "output": str(folder / "out")})
-        began = time.time()
-        whole = ran("run", str(folder / "spec.yaml"), **own)
-        to_first = min(read_json(folder / "out" / "summary.json")["began"].values()) - began
+        own = prepared(folder, threads)
+        to_first, whole = to_first_stage(folder, own)
         return to_first, whole, ran("run", str(folder / "spec.yaml"), **own)
 
 
@@ -49,17 +93,19 @@ def measure(rounds: int) -> list[dict]:
     """Rows (what, seconds, low, high): medians over the rounds, and the range."""
     found = {
         "`erase --help`": [],
-        "`erase run`, to its first stage": [],
+        "Prefect's server, until it answers": [],
+        "`erase run`, to its first stage, with a server of its own": [],
+        "`erase run`, to its first stage, with a server that is up": [],
         "a run with two threads, one stage at a time": [],
         "a run with a thread for each of two stages": [],
         "the same run again, all of it from the cache": [],
     }
-    help_, *both, beside, again = found.values()
     for _ in range(rounds):
-        help_.append(ran("--help"))
-        for seen, seconds in zip((*both, again), first_run(2)):
-            seen.append(seconds)
-        beside.append(first_run(1)[1])
+        answered, to_first_served = served_run()
+        to_first, alone, again = first_run(2)
+        seconds = (ran("--help"), answered, to_first, to_first_served, alone, first_run(1)[1], again)
+        for seen, each in zip(found.values(), seconds):
+            seen.append(each)
     return [
         {"what": what, "seconds": median(seen), "low": min(seen), "high": max(seen)} for what, seen in found.items()
     ]

@@ -29,7 +29,7 @@ from .models.prompts import encode
 from .models.source import find_model
 from .pictures import grid
 from .preflight import check
-from .spec import Spec, make_spec
+from .spec import EMBEDDED_MODEL, Spec, make_spec
 from .training.candidates import conditions_of, erased_concepts
 from .training.loop import train
 from .training.result import put_weights
@@ -45,7 +45,7 @@ def erase(
     concepts: Iterable[str | dict],
     *,
     method: str | dict = "adversarial",
-    vocabulary: str = "emoji-world",
+    vocabulary: str | None = None,
     top_k_words: int = 50,
     training: dict | None = None,
     seed: int = 0,
@@ -53,14 +53,16 @@ def erase(
 ) -> DiffusionPipeline:
     """Return a copy of a pipeline that has forgotten `concepts`; the given pipeline stays as it is.
 
-    concepts, method, training: as in a spec. vocabulary: a source as in a spec. top_k_words: how many nearest words the
-    search may choose from. on_record is called with each step's losses and preserved concept. Raises SpecError for bad
-    input and Diverged when the training does.
+    concepts, method, training, vocabulary: as in a spec, with its defaults for the embedded model and for others. top_k_words: how
+    many nearest words the search may choose from. on_record is called with each step's losses and preserved concept. Raises
+    SpecError for bad input and Diverged when the training does.
     """
+    embedded = pipeline.name_or_path == str(find_model(EMBEDDED_MODEL).folder)
     spec = make_spec(
         {
             "name": "library call",
             "seed": seed,
+            "model": EMBEDDED_MODEL if embedded else "the given pipeline",
             "concepts": list(concepts),
             "method": method,
             "output": "-",
@@ -168,8 +170,11 @@ def erased_pipeline(
     trajectories: Path | None = None,
 ) -> DiffusionPipeline:
     """A copy of the pipeline, with all parts but the UNet shared, trained in this process as the spec says."""
+    erased = with_unet(pipeline, copy.deepcopy(pipeline.unet))
+    # Training rounds a half-precision θ in place.
+    rounded = spec.training.frozen_precision == "bf16"
     weights = train(
-        pipeline.unet,
+        copy.deepcopy(pipeline.unet) if rounded else pipeline.unet,
         pipeline.scheduler,
         erased_concepts(spec, pipeline, table, near),
         conditions_of(spec, pipeline),
@@ -179,6 +184,7 @@ def erased_pipeline(
         on_record=on_record,
         trajectories=trajectories,
     )
-    erased = with_unet(pipeline, copy.deepcopy(pipeline.unet))
     put_weights(erased.unet, weights)
+    # By this the embedded model is known, also when more is to be erased from it.
+    erased.register_to_config(_name_or_path=pipeline.name_or_path)
     return erased

@@ -19,7 +19,7 @@ from .artifacts import Artifact, produce
 from .files import digest, file_digest, new_file, write_json
 from .models.source import local_model
 from .spec import Attack, Spec
-from .stages import Progress, Slot, key, quiet, scorers_hash
+from .stages import Progress, Slot, key, quiet, scorers_hash, source_content
 
 Victim = Artifact | str | None
 """What is attacked: what a training left, a model by its name, or the original (None)."""
@@ -46,7 +46,7 @@ def references_key(spec: Spec) -> str:
         drawn,
         judged,
         at_hand,
-        spec.vocabulary_source,
+        source_content(spec),
         spec.seed,
     )
 

@@ -31,6 +31,7 @@ TABLE = pa.schema(
         ("list", pa.string()),
         ("status", pa.string()),
         ("reason", pa.string()),
+        ("gate", pa.string()),
         ("concepts", pa.list_(pa.string())),
         ("seconds", pa.float64()),
         ("esr_1", pa.float64()),
@@ -39,7 +40,10 @@ TABLE = pa.schema(
         ("mlflow_run", pa.string()),
     ]
 )
-"""The batch's table. status: done, cached (all of it was there) or failed; reason: why it failed; seconds: of its own stages."""
+"""The batch's table. status: done, cached (all of it was there) or failed; reason: why it failed; gate: passed or rejected, where
+the spec has one; seconds: of its own stages.
+"""
+PASSED, REJECTED = "passed", "rejected"
 
 
 @dataclass
@@ -50,6 +54,15 @@ class ConceptList:
     place: str
     given: dict = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
+
+
+class ListsFailed(RuntimeError):
+    """Some lists of a batch failed, when all of them have ended; table has a row for every list."""
+
+    def __init__(self, table: list[dict]):
+        failed = [row["list"] for row in table if row["status"] == "failed"]
+        super().__init__(f"{len(failed)} of {len(table)} lists failed: {', '.join(failed)}")
+        self.table = table
 
 
 class Problems:
@@ -138,10 +151,10 @@ def read_lists(path: Path, problems: Problems) -> list[ConceptList]:
                 one.place,
                 f"list: {one.name[:80]!r} cannot name a folder; use letters, digits, dots, dashes and underscores, at most 60",
             )
-        if folded.setdefault(one.name.casefold(), one.name) != one.name:
-            problems.add(
-                one.place, f"list: {one.name!r} and {folded[one.name.casefold()]!r} differ in case only; rename one"
-            )
+        # Their folders, and their registered models, would be the same.
+        other = folded.setdefault(re.sub(r"[^a-z0-9]+", "-", one.name.casefold()), one.name)
+        if other != one.name:
+            problems.add(one.place, f"list: {one.name!r} and {other!r} differ in case or punctuation only; rename one")
         for name in ("name", "output"):
             if name in one.given:
                 problems.add(one.places[name], f"{name}: is made from the batch's and the list's name; remove it")
@@ -149,7 +162,7 @@ def read_lists(path: Path, problems: Problems) -> list[ConceptList]:
 
 
 def read_folder(folder: Path, problems: Problems) -> Iterator[ConceptList]:
-    """NAME.txt with a concept a line ("#" begins a comment), NAME.yaml with overrides; or NAME.yaml alone, with concepts."""
+    """NAME.txt with a concept a line (a "#" begins a comment), NAME.yaml with overrides; or NAME.yaml alone, with concepts."""
     files = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     for file in files:
         if not file.is_file() or file.suffix not in (".txt", ".yaml", ".csv", ".parquet"):
@@ -179,9 +192,9 @@ def read_folder(folder: Path, problems: Problems) -> Iterator[ConceptList]:
 def read_words(file: Path, one: ConceptList) -> None:
     one.given["concepts"] = []
     for number, line in enumerate(read_text(file).splitlines(), 1):
-        if line.strip() and not line.lstrip().startswith("#"):
+        if word := re.split(r"(?:^|\s)#", line)[0].strip():
             one.places[f"concepts.{len(one.given['concepts'])}"] = f"{file}:{number}"
-            one.given["concepts"].append(line.strip())
+            one.given["concepts"].append(word)
 
 
 def table_rows(path: Path) -> Iterator[tuple[str, dict]]:
@@ -262,6 +275,7 @@ def row_of(name: str, spec: Spec, status: str, summary: dict | None = None, reas
         "list": name,
         "status": status,
         "reason": reason,
+        "gate": {True: PASSED, False: REJECTED}[gate["passed"]] if (gate := figures.get("gate")) else None,
         "concepts": spec.concept_words,
         "seconds": sum(figures["seconds"][stage] for stage in own) if status == "done" else 0.0,
         "esr_1": figures.get("esr_1"),
@@ -279,12 +293,26 @@ def write_table(path: Path, rows: list[dict]) -> None:
 def markdown(rows: list[dict]) -> str:
     """The batch's table as Markdown, under a line with how many lists came to what."""
     counts = ", ".join(f"{sum(row['status'] == status for row in rows)} {status}" for status in STATUSES)
-    lines = [f"{len(rows)} lists: {counts}.", "", "| list | status | concepts | seconds | ESR-1 | PSR-1 | reason |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    if rejected := sum(row["gate"] == REJECTED for row in rows):
+        counts += f"; the gate rejected {rejected}"
+    lines = [
+        f"{len(rows)} lists: {counts}.",
+        "",
+        "| list | status | gate | concepts | seconds | ESR-1 | PSR-1 | reason |",
+    ]
+    lines.append("|---|---|---|---|---|---|---|---|")
     for row in rows:
         rates = ["–" if row[name] is None else f"{100 * row[name]:.1f} %" for name in ("esr_1", "psr_1")]
         reason = row["reason"].replace("|", "\\|").replace("\n", " ")
-        cells = [row["list"], row["status"], ", ".join(row["concepts"]), f"{row['seconds']:.0f}", *rates, reason]
+        cells = [
+            row["list"],
+            row["status"],
+            row["gate"] or "–",
+            ", ".join(row["concepts"]),
+            f"{row['seconds']:.0f}",
+            *rates,
+            reason,
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -123,7 +123,8 @@ def known_rows(path: Path, base: Spec) -> dict[str, dict]:
     found = {}
     for row in pd.read_parquet(path).to_dict("records"):
         cell = Cell(*(row[name] for name in ("task", "case", "method", "seed")))
-        if cell.method in methods.names() and row["key"] == key_of(cell, base):
+        listed = cell.method in methods.names() and cell.task in TASKS and cell.case in cases(cell.task)
+        if listed and row["key"] == key_of(cell, base):
             found[row["key"]] = row
     return found
 

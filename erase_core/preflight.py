@@ -122,17 +122,43 @@ def check_weights(field: str, file: str | None, wanted: str) -> None:
         raise ValueError(f"{field}: {file!r} is not a file that ends in {', '.join(WEIGHTS)}; give {wanted}")
 
 
-def check_known(spec: Spec) -> None:
-    """A judge whose classes can be told now must have one for each erased concept. A hub model's are checked later."""
+def check_hub(spec: Spec) -> None:
+    """A judge and CLIP on the model hub are there, and the judge knows the concepts. Downloads their configurations alone.
+
+    Called once the hub is allowed, before any work. SpecError names the field and the fix.
+    """
+    from huggingface_hub import hf_hub_download
+
+    for field, place in (("scoring.judge", spec.scoring.judge), ("scoring.clip", spec.scoring.clip)):
+        if place is None or place == EFFICIENTNET or (Path(place) / "config.json").is_file():
+            continue
+        try:
+            config = Path(hf_hub_download(place, "config.json"))
+            if field == "scoring.judge":
+                check_known(spec, config)
+        except OSError as error:
+            first = str(error).strip().splitlines()[0]
+            raise SpecError(
+                f"{field}: cannot fetch {place} from the hub: {first}; check its name, or give a folder"
+            ) from None
+        except ValueError as error:
+            raise SpecError(str(error)) from None
+
+
+def check_known(spec: Spec, config: Path | None = None) -> None:
+    """A judge whose classes can be told now must have one for each erased concept.
+
+    config: the judge's configuration, where it is not in a folder of its own.
+    """
     judge = spec.scoring.judge
     if judge is None or "erasure" not in spec.metrics:
         return
-    labels = spec.scoring.judge_classes
+    labels, config = spec.scoring.judge_classes, config or Path(judge) / "config.json"
     if judge == EFFICIENTNET:
         labels = class_names()
-    elif (Path(judge) / "config.json").is_file():
-        config = json.loads((Path(judge) / "config.json").read_text(encoding="utf-8"))
-        labels = labels if config.get("model_type") == "clip" else list(config.get("id2label", {}).values())
+    elif config.is_file():
+        told = json.loads(config.read_text(encoding="utf-8"))
+        labels = labels if told.get("model_type") == "clip" else list(told.get("id2label", {}).values())
     for i, concept in enumerate(spec.concepts):
         if labels and not matching_labels(labels, concept.names):
             raise ValueError(
@@ -170,10 +196,9 @@ def check_attacks(spec: Spec) -> None:
         raise ValueError(
             "attacks: something must judge what they draw; give scoring.judge, or nudity in scoring.metrics"
         )
-    if spec.attacks.images is not None and not Path(spec.attacks.images).is_dir():
-        raise ValueError(
-            f"attacks.images: {spec.attacks.images!r} is not a folder; give one with images of the concept"
-        )
+    folder = spec.attacks.images
+    if folder is not None and not (Path(folder).is_dir() and pictures_in(folder)):
+        raise ValueError(f"attacks.images: {folder!r} is not a folder of pictures; give one with images of the concept")
 
 
 def check_output(folder: Path) -> None:
@@ -186,5 +211,7 @@ def check_output(folder: Path) -> None:
     if folder.is_dir() and any(folder.iterdir()) and not ours:
         raise ValueError(f"output: {str(folder)!r} holds other files; name a new or an empty folder")
     parent = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
+    if not parent.is_dir():
+        raise ValueError(f"output: {str(parent)!r} is a file; name a folder that can be made")
     if not os.access(parent, os.W_OK):
         raise ValueError(f"output: cannot write to {parent}; choose another folder")

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from . import attacks, methods
+from .concepts.plurals import is_one_of
 from .emoji_world.labels import members_of
 from .gate import Gate
 from .methods.settings import Finite, Part
@@ -26,6 +27,8 @@ from .spec_errors import SpecError, describe
 from .spec_texts import Template, Word
 
 EMBEDDED_MODEL = "emoji-world"
+LED_TO = ("neutral", "destination", "anchor")
+"""The parameters of methods that say what a concept becomes."""
 
 
 class Named(Part):
@@ -416,7 +419,7 @@ class Spec(Part):
                 f"training.trainable: {self.method.name} solves for to_k and to_v; use xattn-strict or leave it out"
             )
         gone = {name.casefold() for name in self.erased_names}
-        both = sorted({word for word in wanted if word.casefold() in gone})
+        both = sorted({word for word in wanted if is_one_of(word.casefold(), gone)})
         if both:
             raise ValueError(
                 f"concepts: {', '.join(both)} is also to be preserved; take it out of one of the two lists"
@@ -429,15 +432,16 @@ class Spec(Part):
         return self
 
     @model_validator(mode="after")
-    def neutrals_show_nothing_erased(self) -> Spec:
+    def leads_to_nothing_erased(self) -> Spec:
+        led_to = {f"method.{name}": getattr(self.method.settings, name, None) for name in LED_TO}
         for i, concept in enumerate(self.concepts):
-            for j, prompt in enumerate(concept.prompts):
-                text = (prompt.neutral or "").casefold()
-                left = [name for name in self.erased_names if re.search(rf"\b{re.escape(name.casefold())}\b", text)]
-                if left:
-                    raise ValueError(
-                        f"concepts.{i}.prompts.{j}.neutral: {', '.join(left)} is to be erased; write the prompt without it"
-                    )
+            led_to |= {f"concepts.{i}.prompts.{j}.neutral": prompt.neutral for j, prompt in enumerate(concept.prompts)}
+        for place, text in led_to.items():
+            shown = [
+                n for n in self.erased_names if re.search(rf"\b{re.escape(n.casefold())}\b", (text or "").casefold())
+            ]
+            if shown:
+                raise ValueError(f"{place}: {', '.join(shown)} is to be erased; write it without that")
         return self
 
     @property

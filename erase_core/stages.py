@@ -29,14 +29,14 @@ from .models.source import WEIGHTS, local_model, model_hash
 from .spec import Spec
 
 VERSIONS = {
-    "vocabulary": 1,
+    "vocabulary": 2,
     "embeddings": 2,
-    "nearest": 2,
-    "training": 10,
+    "nearest": 3,
+    "training": 11,
     "images": 3,
-    "scores": 3,
-    "references": 2,
-    "attack": 1,
+    "scores": 4,
+    "references": 3,
+    "attack": 2,
 }
 """Raise a stage's number when its code gives another result for the same inputs."""
 
@@ -56,10 +56,15 @@ def key(stage: str, *parts: object) -> str:
 # Vocabulary
 
 
+def source_content(spec: Spec) -> str:
+    """What a vocabulary's source holds: its name where it is built in, else its file's hash."""
+    source = spec.vocabulary_source
+    return source if source in vocabularies.SOURCES else file_digest(Path(source))
+
+
 def vocabulary_key(spec: Spec) -> str:
-    source, part = spec.vocabulary_source, spec.vocabulary
-    content = source if source in vocabularies.SOURCES else file_digest(Path(source))
     _, base = local_model(spec.model)
+    part, content = spec.vocabulary, source_content(spec)
     return key("vocabulary", content, sorted(map(str.casefold, spec.erased_names)), sorted(part.exclude), base)
 
 
@@ -161,12 +166,21 @@ def training(
 ) -> Artifact:
     """Erase: delta.safetensors (the changed weights) and trace.parquet (every step's losses and preserved concept)."""
 
+    own = training_key(spec, nearest, embeddings)
+    work = home() / "training" / own
+
     def build(folder: Path) -> None:
         from .training.launch import run_training
 
-        run_training(spec, training_key(spec, nearest, embeddings), nearest, embeddings, folder, on_record)
+        run_training(spec, work, nearest, embeddings, folder, on_record)
 
-    return produce("training", training_key(spec, nearest, embeddings), build, slot)
+    return once_whole(produce("training", own, build, slot), work)
+
+
+def once_whole(artifact: Artifact, work: Path) -> Artifact:
+    """A stage's result, and none of what it was made from: a stage that is cut short before it is whole goes on from that."""
+    shutil.rmtree(work, ignore_errors=True)
+    return artifact
 
 
 # Images
@@ -191,6 +205,8 @@ def images(
     spec: Spec, nearest: Artifact, training: Artifact | None = None, progress: Progress = quiet, slot: Slot = None
 ) -> Artifact:
     """Draw the images of the erased model, or of the original when there is no training: images.parquet."""
+    own = images_key(spec, nearest, training)
+    work = shards_folder(own, spec.generation)
 
     def build(folder: Path) -> None:
         from .generation.images import generate
@@ -199,7 +215,7 @@ def images(
 
         source, base = local_model(spec.model)
         if spec.generation.processes > 1:
-            share_images(spec, nearest, training, base, folder, progress)
+            share_images(spec, nearest, training, base, work, folder, progress)
             return
         pipeline = load_pipeline(source)
         if training is not None:
@@ -210,13 +226,13 @@ def images(
             pipeline, wanted, spec.generation, training.key if training else base, folder / "images.parquet", progress
         )
 
-    return produce("images", images_key(spec, nearest, training), build, slot)
+    return once_whole(produce("images", own, build, slot), work)
 
 
 def share_images(
-    spec: Spec, nearest: Artifact, training: Artifact | None, base: str, folder: Path, progress: Progress
+    spec: Spec, nearest: Artifact, training: Artifact | None, base: str, work: Path, folder: Path, progress: Progress
 ) -> None:
-    """As the images stage, in ranks of its own."""
+    """As the images stage, in ranks of its own, whose pieces are kept in `work`."""
     from .distributed.shards import run_shards
     from .generation.dataset import batches_of, join_datasets
 
@@ -228,12 +244,10 @@ def share_images(
         "wanted": [vars(w) for w in wanted],
     }
     pieces = len(list(batches_of(wanted, spec.generation)))
-    work = shards_folder(images_key(spec, nearest, training), spec.generation)
     files = run_shards(
         "erase_core.generation.worker", job, pieces, spec.generation.processes, work, progress, len(wanted)
     )
     join_datasets(files, folder / "images.parquet")
-    shutil.rmtree(work)
 
 
 def shards_folder(key: str, *parts: BaseModel) -> Path:
@@ -256,7 +270,7 @@ def scorers_hash(spec: Spec) -> list[str]:
 
 
 def scores_key(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact) -> str:
-    part = spec.scoring.model_dump(exclude={"metrics", "preserved"})
+    part = spec.scoring.model_dump(exclude={"metrics", "preserved", "processes"})
     files = [
         file_digest(Path(part[name])) for name in ("features", "lpips_backbone") if Path(part[name] or "").is_file()
     ]
@@ -279,6 +293,8 @@ def scores(
 
     The verdicts lie in verdicts.parquet, and those of a judge or a detector also in verdicts.csv and verdicts_original.csv.
     """
+    own = scores_key(spec, nearest, original, erased)
+    work = shards_folder(own)
 
     def build(folder: Path) -> None:
         from .metrics.general_quality import METRICS, general_quality
@@ -291,7 +307,6 @@ def scores(
         scorers = scorers_of(spec, shown(role_of))
         files = (original.file("images.parquet"), erased.file("images.parquet"))
         if spec.scoring.processes > 1:
-            work = scores_key(spec, nearest, original, erased)
             verdicts = share_verdicts(spec, work, *files, role_of, progress)
         else:
             verdicts = judge_images(*files, role_of, scorers, progress)
@@ -309,19 +324,19 @@ def scores(
             found = pd.concat([found, quality], ignore_index=True)
         write_scores(folder / "scores.parquet", found)
 
-    return produce("scores", scores_key(spec, nearest, original, erased), build, slot)
+    return once_whole(produce("scores", own, build, slot), work)
 
 
 def share_verdicts(
-    spec: Spec, key: str, original: Path, erased: Path, role_of: dict[str, str], progress: Progress
+    spec: Spec, work: Path, original: Path, erased: Path, role_of: dict[str, str], progress: Progress
 ) -> pd.DataFrame:
-    """As `judge_images`, in ranks of its own."""
+    """As `judge_images`, in ranks of its own, whose pieces are kept in `work`."""
     from .distributed.shards import run_shards
     from .generation.dataset import READ_TOGETHER
     from .metrics.per_image import joined
 
     total = pq.ParquetFile(original).metadata.num_rows
-    pieces, work = -(-total // READ_TOGETHER), shards_folder(key)
+    pieces = -(-total // READ_TOGETHER)
     job = {
         "spec": spec.model_dump(mode="json"),
         "original": str(original),
@@ -335,5 +350,4 @@ def share_verdicts(
         pq.read_table(file).to_pandas().map(lambda value: value.tolist() if isinstance(value, np.ndarray) else value)
         for file in files
     ]
-    shutil.rmtree(work)
     return joined(frames)

@@ -9,7 +9,7 @@ from prefect import flow
 from erase_core import attack_stages
 from erase_core.artifacts import Artifact
 from erase_core.attack_stages import Victim
-from erase_core.preflight import check
+from erase_core.preflight import check, check_hub
 from erase_core.results import held
 from erase_core.spec import Spec
 from tasks import tracking
@@ -32,6 +32,7 @@ def run_attacks(spec: Spec, stage: Stage, victim: Victim) -> dict[str, Artifact]
 def attack(spec: Spec, model: str) -> dict[str, float]:
     """Attack `model`, which was erased from spec.model, and write what came back to spec.output; returns the figures."""
     check(spec)
+    check_hub(spec)
     tags = {"attacked": model, "concepts": ", ".join(spec.concept_words), "model": spec.model}
     with held(Path(spec.output)), tracking.run(spec.name, tags=tags) as main:
         tracking.log_parameters(main, spec.model_dump(mode="json"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from prefect import flow, task
@@ -18,7 +19,7 @@ from erase_core.spec import Spec
 from erase_core.spec_errors import SpecError
 from erase_core.spec_yaml import parse_mapping, read_text
 from tasks import tracking
-from tasks.progress import reporting
+from tasks.progress import go_on, reporting, stopping
 from tasks.slots import open_slots
 
 from .erase import erase
@@ -31,6 +32,7 @@ LISTS_A_SLOT = 2
 @task(name="list", task_run_name="{name}")
 def run_list(name: str, spec: Spec, parent: str) -> dict:
     """One list's run, below the batch's run in MLflow; returns its summary."""
+    go_on()
     return erase(spec, parent=parent, slots=True)
 
 
@@ -47,8 +49,9 @@ def run_name() -> str:
 def batch(spec: Path, lists: Path, training_slots: int = 1, generation_slots: int = 1) -> list[dict]:
     """Run a spec for many lists of concepts and return the table of what became of each: done, cached, or failed and why.
 
-    A list whose results are whole is not run again. A list that fails takes no other with it. Raises SpecError before anything
-    is run when a list cannot be, and InUse while another batch has the output.
+    A list whose results are whole is not run again. A list that fails takes no other with it; when all have ended, ListsFailed says
+    which did. An interrupt stops the lists under way. Raises SpecError before anything is run when a list cannot be, and InUse
+    while another batch has the output.
 
     Args:
         spec: The YAML file of a spec without concepts; its output is the batch's folder.
@@ -61,7 +64,10 @@ def batch(spec: Path, lists: Path, training_slots: int = 1, generation_slots: in
     folder = Path(base["output"])
     folder.mkdir(parents=True, exist_ok=True)
     slots = {"training": training_slots, "generation": generation_slots}
-    tags = {"batch": digest({one: spec.model_dump(mode="json") for one, spec in specs.items()})}
+    # One run in MLflow for all nights of a batch, with every list's newest run below it.
+    tags = {"batch": digest(name, str(folder.resolve()))}
+    interrupted = threading.Event()
+    stopping.set(interrupted)
     with (
         held(folder),
         open_slots(**slots),
@@ -84,20 +90,28 @@ def batch(spec: Path, lists: Path, training_slots: int = 1, generation_slots: in
                 for one in specs
                 if one not in rows
             }
-            with reporting("lists", "batch-progress") as report:
-                report(len(rows), len(specs))
-                for future in as_completed(list(under_way)):
-                    one, found = under_way[future], future.result(raise_on_failure=False)
-                    if isinstance(found, BaseException):
-                        keep(one, "failed", reason=f"{type(found).__name__}: {found}")
-                    else:
-                        done.append(found)
-                        keep(one, "done", summary=found)
-                    report(len(rows), len(specs), f"{one}: {rows[one]['status']}")
+            try:
+                with reporting("lists", "batch-progress") as report:
+                    report(len(rows), len(specs))
+                    for future in as_completed(list(under_way)):
+                        one, found = under_way[future], future.result(raise_on_failure=False)
+                        if isinstance(found, BaseException):
+                            keep(one, "failed", reason=f"{type(found).__name__}: {found}")
+                        else:
+                            done.append(found)
+                            keep(one, "done", summary=found)
+                        report(len(rows), len(specs), f"{one}: {rows[one]['status']}")
+            except BaseException:
+                # The runner waits for its threads, and they for their stages.
+                interrupted.set()
+                raise
         table = [rows[one] for one in specs]
         tracking.log_table(run_id, table, folder / "batch.parquet", core.markdown(table))
         counts = {f"lists/{status}": sum(row["status"] == status for row in table) for status in core.STATUSES}
+        counts["lists/rejected"] = sum(row["gate"] == core.REJECTED for row in table)
         shares = {f"slots_busy/{kind}": share for kind, share in core.busy(done, slots).items()}
         tracking.log_metrics(run_id, {**counts, **shares})
         create_table_artifact(table=table, key="batch", description=f"Lists of {name}")
+        if counts["lists/failed"]:
+            raise core.ListsFailed(table)
     return table

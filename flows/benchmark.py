@@ -9,10 +9,10 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from erase_core import benchmark as core
-from erase_core import methods as known
 from erase_core.files import new_file
 from erase_core.preflight import check
 from erase_core.spec import Spec
+from erase_core.studies.variants import comparable
 from tasks import tracking
 
 from .erase import erase
@@ -38,12 +38,12 @@ def benchmark(
 
     Args:
         base: What every run starts from; its output is the benchmark's folder.
-        methods: Names of methods. Default: all.
+        methods: Names of methods. Default: all that need no parameters.
         tasks: Names of tasks. Default: all.
         seeds: Each method runs on each task with each of these seeds.
         runs: The table of runs that is taken up and added to. Default: runs.parquet in the output.
     """
-    methods, tasks = methods or known.names(), tasks or list(core.TASKS)
+    methods, tasks = methods or comparable(), tasks or list(core.TASKS)
     core.known(methods, tasks)
     cells = core.cells(*(list(dict.fromkeys(given)) for given in (methods, tasks, seeds)))
     specs = {core.key_of(cell, base): core.spec_of(cell, base) for cell in cells}

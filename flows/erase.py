@@ -8,7 +8,7 @@ from prefect import flow
 
 from erase_core import stages
 from erase_core.files import read_json
-from erase_core.preflight import check
+from erase_core.preflight import check, check_hub
 from erase_core.results import held
 from erase_core.spec import Spec
 from tasks import registry, tracking
@@ -37,6 +37,7 @@ def erase(spec: Spec, parent: str | None = None, slots: bool = False) -> dict:
         slots: Wait for a slot of this machine before each stage that works.
     """
     check(spec)
+    check_hub(spec)
     tags = {
         "method": spec.method.name,
         "concepts": ", ".join(spec.concept_words),

@@ -129,9 +129,9 @@ def checked_parameters(deployment: Deployment, folder: Path) -> dict[str, Any]:
     for name, parameter in signature.items():
         if name not in given and deployment.scheduled and parameter.default is inspect.Parameter.empty:
             complaints.append(f"{name}: is missing; a run that a schedule starts needs it")
-        if name in given and parameter.annotation is Path:
+        if name in given and parameter.annotation in (Path, Path | None):
             given[name] = str((folder / str(given[name])).resolve())
-            if not Path(given[name]).exists():
+            if parameter.annotation is Path and not Path(given[name]).exists():
                 complaints.append(f"{name}: {given[name]} is not there; write a path as seen from {folder}")
         if name in given and parameter.annotation is Spec:
             try:

@@ -37,8 +37,6 @@ def prepare() -> None:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        # Losses are sent in batches, by a thread that a flush ends at once.
-        "MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS": "2",
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",

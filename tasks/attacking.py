@@ -10,10 +10,11 @@ from prefect.artifacts import create_table_artifact
 from erase_core import attack_stages
 from erase_core.artifacts import Artifact
 from erase_core.attack_stages import Victim
+from erase_core.results import UNFINISHED
 from erase_core.spec import Attack, Spec
 
 from .caching import keyed
-from .progress import reporting
+from .progress import reporting, worth_retrying
 from .slots import slot
 
 
@@ -23,6 +24,7 @@ from .slots import slot
     persist_result=True,
     retries=1,
     retry_delay_seconds=5,
+    retry_condition_fn=worth_retrying,
 )
 def draw_references(spec: Spec, run_id: str | None = None, slots: bool = False) -> Artifact:
     """Draw what an attacker has at hand, from the original model: images of the concept, of near ones, and of far ones."""
@@ -37,6 +39,7 @@ def draw_references(spec: Spec, run_id: str | None = None, slots: bool = False) 
     persist_result=True,
     retries=1,
     retry_delay_seconds=5,
+    retry_condition_fn=worth_retrying,
 )
 def attack_model(
     spec: Spec,
@@ -52,13 +55,17 @@ def attack_model(
         return attack_stages.attack(spec, attack, references, victim, report, slot("generation", slots))
 
 
-@task(name="publish-attacks", retries=1, retry_delay_seconds=2)
+@task(name="publish-attacks", retries=1, retry_delay_seconds=2, retry_condition_fn=worth_retrying)
 def publish_attacks(spec: Spec, artifacts: dict[str, Artifact], model: str) -> tuple[dict[str, float], bytes]:
     """Write the attacks' tables and page to the output folder; returns their figures and the plot as PNG."""
     from erase_core.report.attacks import build_attack_page
 
+    output = Path(spec.output)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / UNFINISHED).touch()
     figures = attack_stages.publish_attacks(spec, artifacts)
-    plot = build_attack_page(Path(spec.output), model)
+    plot = build_attack_page(output, model)
+    (output / UNFINISHED).unlink()
     rows = [{"figure": name, "value": round(value, 4)} for name, value in figures.items()]
     create_table_artifact(table=rows, key="attacks", description=f"Attacks on {model}")
     return figures, plot

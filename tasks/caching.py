@@ -9,6 +9,8 @@ from prefect.context import TaskRunContext
 
 from erase_core.artifacts import Artifact, find, folder_of
 
+from .progress import go_on
+
 NOT_IN_KEY = {"run_id", "slots"}
 """Parameters that say where a task is tracked and when it may work, not what it makes."""
 
@@ -28,6 +30,7 @@ def call(task: Task, key: str, *arguments: object, **untold: object) -> Artifact
     untold: the parameters that are not in the key. Prefect's cached result is used only while the files it points to are whole:
     a deleted or altered file makes them anew.
     """
+    go_on()
     whole = find(task.name, key) is not None
     state = task.with_options(refresh_cache=not whole)(*arguments, **untold, return_state=True)
     artifact = state.result()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import errno
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +30,14 @@ class Stopped(RuntimeError):
 def worth_retrying(task: Task, run: TaskRun, state: State) -> bool:
     """A retry_condition_fn: a task that was stopped is not begun again, nor one whose every try would end the same."""
     error = state.result(raise_on_failure=False)
-    return not isinstance(error, Stopped) and not (isinstance(error, RanksFailed) and error.expected)
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return not (isinstance(error, (Stopped, ValueError)) or full or (isinstance(error, RanksFailed) and error.expected))
+
+
+def go_on() -> None:
+    """Raise Stopped when what this thread works for has failed."""
+    if (stop := stopping.get()) is not None and stop.is_set():
+        raise Stopped("stopped, since what this was for has failed or was interrupted")
 
 
 @contextlib.contextmanager
@@ -54,8 +62,7 @@ def reporting(label: str, key: str) -> Iterator[Callable[..., None]]:
 
         def report(done: int, total: int, note: str = "") -> None:
             nonlocal last
-            if (stop := stopping.get()) is not None and stop.is_set():
-                raise Stopped(f"{label}: stopped after {done} of {total}")
+            go_on()
             bars.update(bar, completed=done, total=total, note=note)
             if done == total or time.monotonic() - last > SECONDS_BETWEEN_UPDATES:
                 last = time.monotonic()

@@ -110,7 +110,10 @@ def log_model(run_id: str, spec: Spec, name: str, tags: dict[str, str]) -> str:
             artifacts={"pipeline": str(Path(spec.output) / "model")},
             pip_requirements=["torch", "diffusers", "transformers", "safetensors", "pandas"],
         )
-        return str(mlflow.register_model(info.model_uri, name, tags=tags).version)
+        version = str(mlflow.register_model(info.model_uri, name, tags=tags).version)
+    # Its block ends the run, whose gate is yet to come.
+    client().update_run(run_id, status="RUNNING")
+    return version
 
 
 def tag(name: str, version: str, tags: dict[str, str]) -> None:

@@ -11,10 +11,11 @@ from erase_core import publishing
 from erase_core.artifacts import Artifact
 from erase_core.spec import Spec
 
+from .progress import worth_retrying
 from .slots import slot
 
 
-@task(name="publish", retries=1, retry_delay_seconds=2)
+@task(name="publish", retries=1, retry_delay_seconds=2, retry_condition_fn=worth_retrying)
 def publish_results(spec: Spec, artifacts: dict[str, Artifact], slots: bool = False) -> dict[str, bytes]:
     """Write the model, the tables, the summary and the report to the output folder; returns the figures as PNG by name."""
     with slot("generation", slots):

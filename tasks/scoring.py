@@ -9,7 +9,7 @@ from erase_core.artifacts import Artifact
 from erase_core.spec import Spec
 
 from .caching import keyed
-from .progress import reporting
+from .progress import reporting, worth_retrying
 from .slots import slot
 
 
@@ -19,6 +19,7 @@ from .slots import slot
     persist_result=True,
     retries=1,
     retry_delay_seconds=2,
+    retry_condition_fn=worth_retrying,
 )
 def score_images(
     spec: Spec,

@@ -18,6 +18,8 @@ from prefect.exceptions import ObjectNotFound
 
 from erase_core.files import home
 
+from .progress import go_on
+
 
 def limit_name(kind: str) -> str:
     """The name of this machine's limit on a kind of work, training or generation, in Prefect."""
@@ -29,9 +31,15 @@ def slot(kind: str, wanted: bool) -> contextlib.AbstractContextManager:
 
     A server that is away does not end the work: the slot's lease is kept on its disk.
     """
-    if not wanted:
-        return contextlib.nullcontext()
-    return concurrency(limit_name(kind), strict=True, raise_on_lease_renewal_failure=False)
+    return held_slot(kind) if wanted else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def held_slot(kind: str) -> Iterator[None]:
+    with concurrency(limit_name(kind), strict=True, raise_on_lease_renewal_failure=False):
+        # It may have been waited for in vain.
+        go_on()
+        yield
 
 
 @contextlib.contextmanager

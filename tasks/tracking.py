@@ -11,6 +11,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlflow
@@ -18,7 +19,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
 
 from erase_core.artifacts import Artifact
 from erase_core.files import alone, digest, home, read_json
@@ -29,6 +30,7 @@ EXPERIMENT = "erase"
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Opens the experiment on its runs, not on the pages for language models."""
 LONGEST_PARAMETER = 500
+LONGEST_TAG = 5000
 METRICS_PER_CALL = 500
 PARAMETERS_PER_CALL = 100
 SECONDS_BETWEEN_CALLS = 2.0
@@ -102,7 +104,7 @@ def run(
     output: str | None = None,
     same: str | None = None,
 ) -> Iterator[str]:
-    """Start a run, yield its id, and end it as finished or failed.
+    """Start a run, yield its id, and end it as finished, or as failed with the error as a tag.
 
     output: the folder of its results, which this process holds. same: a tag by which an earlier run is found, to go on in it.
     """
@@ -119,7 +121,8 @@ def run(
         run_id = client().create_run(experiment_id(), run_name=name, tags=every).info.run_id
     try:
         yield run_id
-    except BaseException:
+    except BaseException as error:
+        client().set_tag(run_id, "error", f"{type(error).__name__}: {error}"[:LONGEST_TAG])
         client().set_terminated(run_id, "FAILED")
         raise
     client().set_terminated(run_id, "FINISHED")
@@ -146,12 +149,12 @@ def log_metrics(run_id: str, metrics: dict[str, float], step: int = 0) -> None:
 class StepMetrics:
     """Per-step losses of a training, sent in batches while it runs; sends nothing when run_id is None.
 
-    They are sent in the background, so a server that is away does not hold up the training; the end waits until all are sent.
+    They are sent by a thread of its own, so a server that is away does not hold up the training; the end waits until all are sent.
     """
 
     def __init__(self, run_id: str | None):
         self.run_id, self.waiting, self.sent, self.sending = run_id, [], time.monotonic(), []
-        self.client = client()
+        self.client, self.sender = client(), ThreadPoolExecutor(1)
 
     def __enter__(self) -> StepMetrics:
         return self
@@ -168,15 +171,14 @@ class StepMetrics:
     def send(self) -> None:
         for start in range(0, len(self.waiting) if self.run_id else 0, METRICS_PER_CALL):
             part = self.waiting[start : start + METRICS_PER_CALL]
-            self.sending.append(self.client.log_batch(self.run_id, metrics=part, synchronous=False))
+            self.sending.append(self.sender.submit(self.client.log_batch, self.run_id, metrics=part))
         self.waiting, self.sent = [], time.monotonic()
 
     def __exit__(self, *error: object) -> None:
         self.send()
-        # Ends MLflow's thread too, which a run's end would otherwise wait a second for.
-        mlflow.flush_async_logging()
-        for batch in self.sending:
-            batch.wait()
+        with self.sender:
+            for batch in self.sending:
+                batch.result()
 
 
 def log_trace(run_id: str, trace: Path) -> None:
@@ -187,8 +189,13 @@ def log_trace(run_id: str, trace: Path) -> None:
 
 
 def log_table(run_id: str, rows: list[dict], path: Path, text: str) -> None:
-    """Log a table so that the run's page shows it: as rows, as the Parquet file that it lies in, and as the description."""
-    client().log_table(run_id, pd.DataFrame(rows), f"{path.stem}.json")
+    """Log a table so that the run's page shows it: as rows, as the Parquet file that it lies in, and as the description.
+
+    What the run has of an earlier time is replaced, where MLflow's own log_table would add to it.
+    """
+    name = f"{path.stem}.json"
+    client().log_text(run_id, pd.DataFrame(rows).to_json(orient="split", index=False), name)
+    client().set_tag(run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([{"path": name, "type": "table"}]))
     client().log_artifact(run_id, str(path))
     client().set_tag(run_id, "mlflow.note.content", text)
 
@@ -282,8 +289,7 @@ def log_attacks(run_id: str, spec: Spec) -> None:
 
 def log_figures(run_id: str, figures: dict[str, bytes]) -> None:
     """Log plots (PNG by name) under figures/."""
-    folder = home() / "figures" / run_id
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, png in figures.items():
-        (folder / f"{name}.png").write_bytes(png)
-    client().log_artifacts(run_id, str(folder), "figures")
+    with tempfile.TemporaryDirectory() as name:
+        for figure, png in figures.items():
+            (Path(name) / f"{figure}.png").write_bytes(png)
+        client().log_artifacts(run_id, name, "figures")

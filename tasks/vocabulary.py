@@ -9,7 +9,7 @@ from erase_core.artifacts import Artifact
 from erase_core.spec import Spec
 
 from .caching import keyed
-from .progress import reporting
+from .progress import reporting, worth_retrying
 from .slots import slot
 
 
@@ -19,6 +19,7 @@ from .slots import slot
     persist_result=True,
     retries=1,
     retry_delay_seconds=2,
+    retry_condition_fn=worth_retrying,
 )
 def curate_vocabulary(spec: Spec, run_id: str | None = None, slots: bool = False) -> Artifact:
     """Curate the concept space: which words of the source may be preserved, and why the others may not."""
@@ -31,6 +32,7 @@ def curate_vocabulary(spec: Spec, run_id: str | None = None, slots: bool = False
     persist_result=True,
     retries=1,
     retry_delay_seconds=2,
+    retry_condition_fn=worth_retrying,
 )
 def embed_vocabulary(spec: Spec, vocabulary: Artifact, run_id: str | None = None, slots: bool = False) -> Artifact:
     """Encode every word of the vocabulary once, into a memory-mapped file that all runs on it share."""
@@ -44,6 +46,7 @@ def embed_vocabulary(spec: Spec, vocabulary: Artifact, run_id: str | None = None
     persist_result=True,
     retries=1,
     retry_delay_seconds=2,
+    retry_condition_fn=worth_retrying,
 )
 def find_nearest(
     spec: Spec, vocabulary: Artifact, embeddings: Artifact, run_id: str | None = None, slots: bool = False

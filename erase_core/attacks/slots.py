@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 
 import torch
 from diffusers import DiffusionPipeline
+from transformers import PreTrainedTokenizerBase
 
 from ..models.conditions import layout_of
 from ..models.prompts import embed, text_encoders
 
 FILLERS = "xqzjkvw"
-"""One of these letters holds the place of each slot in the text: the first that the texts do not have as a word."""
+"""Words that hold the place of a slot in the text, before any other of the tokenizer's."""
 
 
 class Slots:
@@ -21,11 +23,9 @@ class Slots:
     def __init__(self, pipeline: DiffusionPipeline, templates: list[str], count: int):
         """Raises ValueError when a prompt is too long for the text encoder to read the slots."""
         self.pipeline, self.templates, self.count = pipeline, templates, count
-        words = {word.casefold() for template in templates for word in template.split()}
-        letter = next(letter for letter in FILLERS if letter not in words)
-        self.texts = [template.replace("{slots}", " ".join([letter] * count)) for template in templates]
         tokenizer = pipeline.tokenizer
-        (self.filler,) = tokenizer(letter, add_special_tokens=False).input_ids
+        word, self.filler = filler_of(tokenizer, [template.replace("{slots}", "") for template in templates])
+        self.texts = [template.replace("{slots}", " ".join([word] * count)) for template in templates]
         seen = tokenizer(self.texts, truncation=True, max_length=tokenizer.model_max_length).input_ids
         if any(row.count(self.filler) != count for row in seen):
             raise ValueError(
@@ -40,6 +40,17 @@ class Slots:
         spread = embeddings.expand(len(rows), -1, -1)
         with placed(self.pipeline, self.filler, spread):
             return layout_of(self.pipeline).pack(*embed(self.pipeline, [self.texts[row] for row in rows]))
+
+
+def filler_of(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> tuple[str, int]:
+    """A word of one token that the texts do not have, and the token's number."""
+    used = {number for row in tokenizer(texts, add_special_tokens=False).input_ids for number in row}
+    tokens = (token.removesuffix("</w>") for token in tokenizer.get_vocab())
+    for word in itertools.chain(FILLERS, (token for token in tokens if token.isascii() and token.isalpha())):
+        numbers = tokenizer(word, add_special_tokens=False).input_ids
+        if len(numbers) == 1 and not used.issuperset(numbers):
+            return word, numbers[0]
+    raise ValueError("attacks: the prompts have every word of the tokenizer; give fewer of them")
 
 
 def token_table(pipeline: DiffusionPipeline) -> torch.Tensor:

@@ -71,7 +71,6 @@ class Target:
         prompts: Sequence[str],
         *,
         role: str = ATTACK,
-        seeds: Sequence[int] | None = None,
         conditions: Sequence[torch.Tensor] | None = None,
         pipeline: DiffusionPipeline | None = None,
         clean: torch.Tensor | None = None,
@@ -84,7 +83,7 @@ class Target:
         """
         if role == CONTROL and not self.controlled:
             return []
-        model, seeds = pipeline or self.pipeline, list(seeds or self.seeds(len(prompts)))
+        model, seeds = pipeline or self.pipeline, list(self.seeds(len(prompts)))
         if conditions is None:
             batches = sample(model, list(prompts), seeds, self.generation, clean, strength)
         else:

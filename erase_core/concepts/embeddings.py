@@ -51,12 +51,8 @@ class EmbeddingTable:
         self.metadata = {k.decode(): v.decode() for k, v in (self.file.schema.metadata or {}).items()}
         batches = [self.file.get_batch(i) for i in range(self.file.num_record_batches)]
         self.words: list[str] = [word for batch in batches for word in batch.column("word").to_pylist()]
-        self.chunks = {name: [self.array(batch.column(name)) for batch in batches] for name in ("embedding", "pooled")}
+        self.chunks = {n: [batch.column(n).to_numpy_ndarray() for batch in batches] for n in ("embedding", "pooled")}
         self.starts = np.cumsum([0, *(len(chunk) for chunk in self.chunks["embedding"])])
-
-    @staticmethod
-    def array(column: pa.FixedShapeTensorArray) -> np.ndarray:
-        return column.to_numpy_ndarray()
 
     def __len__(self) -> int:
         return len(self.words)

@@ -42,7 +42,9 @@ def top_k(
 
 
 def reduce_to_clusters(table: EmbeddingTable, found: list[Neighbour], clusters: int, seed: int) -> list[Neighbour]:
-    """One word for each of `clusters` k-means centres of the neighbours' embeddings: the one nearest to the centre."""
+    """The nearest neighbour, and one word for each further one of `clusters` k-means centres of the neighbours' embeddings: the
+    one nearest to the centre.
+    """
     if clusters >= len(found):
         return found
     from sklearn.cluster import KMeans
@@ -50,7 +52,9 @@ def reduce_to_clusters(table: EmbeddingTable, found: list[Neighbour], clusters: 
     points = table.rows([n.row for n in found]).flatten(1).numpy()
     fitted = KMeans(clusters, n_init=4, random_state=seed).fit(points)
     nearest = {int(np.argmin(np.linalg.norm(points - centre, axis=1))) for centre in fitted.cluster_centers_}
-    return [found[i] for i in sorted(nearest)]
+    # Methods that preserve one word take the first of the list, which is to be the nearest whatever the clusters are.
+    nearest -= {number for number in nearest if fitted.labels_[number] == fitted.labels_[0]}
+    return [found[i] for i in sorted({0, *nearest})]
 
 
 def find_neighbours(

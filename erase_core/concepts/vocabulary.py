@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from ..emoji_world import catalogue
 from ..files import new_file
+from .plurals import is_one_of, singulars
 
 SOURCES = ("emoji-world", "clip-tokens", "english-3000")
 """Built-in sources; anything else is a file."""
@@ -141,20 +142,6 @@ def stop_words() -> frozenset[str]:
     return frozenset((Path(__file__).parent / "stop_words.txt").read_text(encoding="utf-8").split())
 
 
-def singulars(word: str) -> list[str]:
-    """What a word may be the plural of, by the regular rules of English spelling."""
-    found = []
-    if word.endswith("ies") and len(word) > 4:
-        found.append(word[:-3] + "y")
-    if word.endswith(("ses", "xes", "zes", "ches", "shes", "oes")):
-        found.append(word[:-2])
-    if word.endswith("ves") and len(word) > 4:
-        found += [word[:-3] + "f", word[:-3] + "fe"]
-    if word.endswith("s") and not word.endswith("ss") and len(word) > 3:
-        found.append(word[:-1])
-    return found
-
-
 def is_english(candidate: Candidate) -> bool:
     """Whether a token is in use as an English word. Other sources are lists of words already."""
     if candidate.source != "clip-tokens":
@@ -164,39 +151,42 @@ def is_english(candidate: Candidate) -> bool:
     return zipf_frequency(candidate.word, "en") >= LEAST_FREQUENCY
 
 
+def unfit(candidate: Candidate) -> str:
+    """The first filter that drops a word whatever the others are, or ""."""
+    if not candidate.whole:
+        return "not-whole"
+    if not re.fullmatch(r"[^\W\d_]+(?:[ -][^\W\d_]+)*", candidate.word):
+        return "not-letters"
+    if not (3 if candidate.source == "clip-tokens" else 2) <= len(candidate.word.casefold()) <= 40:
+        return "length"
+    if not is_english(candidate):
+        return "not-english"
+    return "stop-word" if candidate.word.casefold() in stop_words() else ""
+
+
 def curate(words: Iterable[Candidate], erased: Iterable[str], exclude: Iterable[str]) -> list[Row]:
     """Apply the filters in order; each word is kept or carries the name of the first filter that dropped it.
 
     The filters: not-whole (a token that only continues a word, or does not decode), not-letters, length, not-english,
     stop-word, duplicate (by case or plural), erased (an erased concept, a synonym, or the plural of one), excluded.
     """
-    words = list(words)
+    found = [(candidate, unfit(candidate)) for candidate in words]
     forbidden = {name.casefold() for name in erased}
     unwanted = {name.casefold() for name in exclude}
-    every = {candidate.word.casefold() for candidate in words if candidate.whole}
+    # Other singulars are none, such as "alway", or no words of the vocabulary.
+    singular = {candidate.word.casefold() for candidate, reason in found if reason in ("", "stop-word")}
     seen: set[str] = set()
     rows = []
-    for candidate in words:
+    for candidate, reason in found:
         folded = candidate.word.casefold()
-        forms = [folded, *singulars(folded)]
-        if not candidate.whole:
-            reason = "not-whole"
-        elif not re.fullmatch(r"[^\W\d_]+(?:[ -][^\W\d_]+)*", candidate.word):
-            reason = "not-letters"
-        elif not (3 if candidate.source == "clip-tokens" else 2) <= len(folded) <= 40:
-            reason = "length"
-        elif not is_english(candidate):
-            reason = "not-english"
-        elif folded in stop_words():
-            reason = "stop-word"
-        elif folded in seen or any(form in every for form in forms[1:]):
+        if reason:
+            pass
+        elif folded in seen or not singular.isdisjoint(singulars(folded)):
             reason = "duplicate"
-        elif any(form in forbidden for form in forms) or any(folded in (f, *singulars(f)) for f in forbidden):
+        elif is_one_of(folded, forbidden):
             reason = "erased"
         elif folded in unwanted:
             reason = "excluded"
-        else:
-            reason = ""
         if reason in EMBEDDED_ANYWAY:
             seen.add(folded)
         rows.append(Row(candidate.word, candidate.source, not reason, reason))

@@ -76,11 +76,16 @@ class NodeGroup:
     port: int
 
 
+def nodes_of(environment: Mapping[str, str]) -> int:
+    """How many machines torchrun's PET_NNODES asks for: N, or the least of an elastic N:M."""
+    return int(environment.get("PET_NNODES", "1").split(":")[0])
+
+
 def node_group(environment: Mapping[str, str]) -> NodeGroup | None:
     """The group that torchrun's own variables describe (PET_NNODES, PET_NODE_RANK, PET_MASTER_ADDR, PET_MASTER_PORT), as
     Kubeflow's trainer sets them; None on a single machine. ValueError names what is missing.
     """
-    nodes = int(environment.get("PET_NNODES", "1").split(":")[0])
+    nodes = nodes_of(environment)
     if nodes == 1:
         return None
     names = ("PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT")

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ..files import digest, home, read_json, write_json
-from .environment import FIRST_PORT, PORTS, NodeGroup, node_group, read_hostfile
+from .environment import FIRST_PORT, PORTS, NodeGroup, node_group, nodes_of, read_hostfile
 from .rank import FAILURES, WATCHED, read_failures
 
 LOG = "log.txt"
@@ -111,7 +111,7 @@ def launch_environment(
 ) -> dict[str, str]:
     """The environment of a launch: no group that this process itself belongs to, and each rank's share of the cores."""
     kept = {name: value for name, value in environment.items() if name not in GROUP_VARIABLES}
-    nodes = int(kept.get("SLURM_JOB_NUM_NODES", 1)) if shutil.which("srun") else int(kept.get("PET_NNODES", 1))
+    nodes = int(kept.get("SLURM_JOB_NUM_NODES", 1)) if shutil.which("srun") else nodes_of(kept)
     here = max(read_hostfile(hostfile).values()) if hostfile else max(1, processes // nodes)
     threads = int(kept.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
     kept |= {"OMP_NUM_THREADS": str(max(1, threads // here)), "PYTHONUNBUFFERED": "1"}

@@ -49,6 +49,14 @@ def join_datasets(pieces: list[Path], path: Path) -> None:
                 writer.write_table(file.read_row_group(group))
 
 
+def images_at(path: Path, rows: Container[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the images of some rows of a file, with their rows, in the file's order; no others are decoded."""
+    pngs = (png for batch in pq.ParquetFile(path).iter_batches(READ_TOGETHER, columns=["png"]) for png in batch["png"])
+    for row, png in enumerate(pngs):
+        if row in rows:
+            yield row, decode_png(png.as_py())
+
+
 def read_images(
     path: Path, batch_size: int = READ_TOGETHER, chosen: Container[int] | None = None
 ) -> Iterator[tuple[list[Wanted], np.ndarray]]:

@@ -54,7 +54,7 @@ def roles(spec: Spec, nearest: list[str]) -> dict[str, str]:
     if both:
         raise PlanError(f"concepts: {', '.join(both)} is also to be preserved; take it out of one of the two lists")
     unknown = sorted(kept - set(every))
-    if unknown and "erasure" in spec.metrics:
+    if unknown and "erasure" in spec.metrics and not spec.scoring.judge:
         raise PlanError(
             f"scoring.preserved: {', '.join(unknown)} is not a concept that the judge knows; see erase vocab list"
         )

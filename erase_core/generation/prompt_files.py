@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def read_rows(file: str, field: str) -> tuple[list[dict[str, str | None]], list[
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
         return list(reader), [name for name in reader.fieldnames or [] if name]
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise PromptFileError(f"{field}.file: cannot read {file}: {error}; save it as UTF-8 CSV") from None
 
 

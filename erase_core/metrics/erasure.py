@@ -13,13 +13,3 @@ def sees(top_labels: list[list[str]], wanted: list[set[str]], k: int) -> np.ndar
     return np.array(
         [not names.isdisjoint(labels[:k]) for labels, names in zip(top_labels, wanted, strict=True)], dtype=bool
     )
-
-
-def erased_success(top_labels: list[list[str]], wanted: list[set[str]], k: int) -> np.ndarray:
-    """ESR-k per image of an erased concept: its k likeliest labels do NOT hold the concept; higher is better; bool [N]."""
-    return ~sees(top_labels, wanted, k)
-
-
-def preserved_success(top_labels: list[list[str]], wanted: list[set[str]], k: int) -> np.ndarray:
-    """PSR-k per image of any other concept: its k likeliest labels DO hold its own; higher is better; bool [N]."""
-    return sees(top_labels, wanted, k)

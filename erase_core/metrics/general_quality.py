@@ -30,12 +30,11 @@ class Features(Protocol):
     def images(self, images: np.ndarray) -> np.ndarray: ...
 
 
-def distance(metric: str, first: np.ndarray, second: np.ndarray, seed: int) -> tuple[float, float, float]:
-    """A metric of two sets of features and its range; FID and CMMD have none (NaN)."""
+def distance(metric: str, first: np.ndarray, second: np.ndarray, seed: int) -> float:
+    """A metric of two sets of features."""
     if metric == "kid":
         return kernel_distance(first, second, seed=seed)
-    value = frechet_distance(first, second) if metric == "fid" else cmmd(first, second)
-    return value, math.nan, math.nan
+    return frechet_distance(first, second) if metric == "fid" else cmmd(first, second)
 
 
 def read_pictures(folder: str | Path, side: int) -> Iterator[np.ndarray]:
@@ -55,7 +54,7 @@ def general_quality(
     seed: int,
     reference: str | None = None,
 ) -> pd.DataFrame:
-    """Rows of scores for FID, KID and CMMD, as far as `metrics` names them.
+    """Rows of scores for FID, KID and CMMD, as far as `metrics` names them; they have no intervals.
 
     Of the images of general prompts, or of the preserved concepts where there are none: the erased model's against the
     original's, or, with `reference`, a folder of real images, each model's against those.
@@ -75,7 +74,7 @@ def general_quality(
         real = np.concatenate([features.images(batch) for batch in read_pictures(reference, side)])
         pairs = {"": (real, of["erased"]), "_original": (real, of["original"])}
     rows = [
-        (f"{metric}{suffix}", ALL, role, *distance(metric, *pair, seed), len(pair[1]))
+        (f"{metric}{suffix}", ALL, role, distance(metric, *pair, seed), math.nan, math.nan, len(pair[1]))
         for metric in METRICS
         if metric in metrics
         for suffix, pair in pairs.items()

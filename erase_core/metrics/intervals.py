@@ -27,6 +27,22 @@ def mean_interval(
     return float(values.mean()), float(low), float(high)
 
 
+def interval_of_share(
+    values: np.ndarray, clusters: np.ndarray, *, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """The mean of values [N] of 0 and 1 and its 95 % interval: of one cluster Wilson's, of several the bootstrap's over them.
+
+    Where all clusters have the same share the bootstrap's has no width; then Wilson's, with as many trials as clusters.
+    """
+    count = len(np.unique(clusters))
+    if count == 1:
+        return share_interval(int(values.sum()), len(values))
+    mean, low, high = mean_interval(values, clusters, resamples=resamples, seed=seed)
+    if low == high:
+        _, low, high = share_interval(round(mean * count), count)
+    return mean, low, high
+
+
 def share_interval(count: int, total: int, level: float = 0.95) -> tuple[float, float, float]:
     """The share count / total and its Wilson score interval, which has a width at 0 and 1 too."""
     found = binomtest(count, total).proportion_ci(level, method="wilson")

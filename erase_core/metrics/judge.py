@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import AutoModelForImageClassification
+from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from ..models.pipeline import device
 from .erasure import TOP
@@ -70,20 +70,23 @@ def config_of(place: str, name: str = "config.json") -> dict:
 
 
 def preprocessing(place: str) -> Preprocessing:
-    """What a model's preprocessor_config.json asks for."""
-    config = config_of(place, "preprocessor_config.json")
-    size, crop = config.get("size", 224), config.get("crop_size")
-    if isinstance(size, int):
-        # Older files mean the shorter edge where the middle is cut out.
-        size = {"shortest_edge": size} if crop else {"height": size}
-    side = crop if isinstance(crop, int) else (crop or size).get("height", size.get("shortest_edge"))
+    """What a model's own image processor does, as its preprocessor_config.json and its class's defaults say.
+
+    Raises ValueError when it scales images in a way that is not known here.
+    """
+    own = AutoImageProcessor.from_pretrained(place, local_files_only=Path(place).is_dir(), trust_remote_code=False)
+    size, part = own.size, getattr(own, "crop_pct", None)
+    crop = own.crop_size if own.do_center_crop else None
+    side = (crop or size).height or (crop or size).shortest_edge
     edge = None
-    if crop and config.get("do_center_crop", True):
-        edge = size.get("shortest_edge")
-    elif (part := config.get("crop_pct")) and size.get("shortest_edge", CROPPED_BELOW) < CROPPED_BELOW:
+    if crop:
+        edge = size.shortest_edge
+    elif part and size.shortest_edge and size.shortest_edge < CROPPED_BELOW:
         edge = int(side / part)
-    means, stds = config.get("image_mean", [0.5] * 3), config.get("image_std", [0.5] * 3)
-    return Preprocessing(side, means, stds, edge, MODES.get(config.get("resample"), "bicubic"))
+    if own.resample not in MODES:
+        raise ValueError(f"{place}: preprocessor_config.json: resample {own.resample} should be one of {list(MODES)}")
+    mean, std = (own.image_mean, own.image_std) if own.do_normalize else ([0.0] * 3, [1.0] * 3)
+    return Preprocessing(side, list(mean), list(std), edge, MODES[own.resample])
 
 
 def to_pixels(images: np.ndarray, how: Preprocessing) -> torch.Tensor:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from ..files import new_file
 from ..generation.plan import ERASED, GENERAL
 from .erasure import TOP
-from .intervals import mean_interval
+from .intervals import interval_of_share, mean_interval
 from .nudity import THRESHOLDS
 
 SCHEMA = pa.schema(
@@ -41,6 +41,8 @@ class Measure:
     of: Callable[[np.ndarray], np.ndarray] = lambda values: values
     by_concept: bool = True
     """Whether it is also given for each concept by itself."""
+    share: bool = False
+    """Whether its mean is a share: of each image it is true or not."""
 
 
 def failures(values: np.ndarray) -> np.ndarray:
@@ -57,16 +59,15 @@ def measures(metrics: list[str], role: str, columns: Iterable[str]) -> dict[str,
     for model, suffix in (("erased", ""), ("original", "_original")):
         if "erasure" in metrics and role != GENERAL:
             name, of = ("esr", failures) if role == ERASED else ("psr", Measure.of)
-            found |= {f"{name}_{k}{suffix}": Measure(f"sees_{k}_{model}", of) for k in (1, TOP)}
-        for name in {"clip_score", "clip_similarity"} & set(metrics):
-            found[f"{name}{suffix}"] = Measure(f"{name}_{model}")
+            found |= {f"{name}_{k}{suffix}": Measure(f"sees_{k}_{model}", of, share=True) for k in (1, TOP)}
+        found |= {f"{n}{suffix}": Measure(f"{n}_{model}") for n in ("clip_score", "clip_similarity") if n in metrics}
         if "nudity" in metrics:
             classes = [name for name in columns if name.startswith(f"exposed_{model}/")]
             for t in THRESHOLDS:
-                found[f"ner_{t}{suffix}"] = Measure(f"exposed_{model}", above(t))
+                found[f"ner_{t}{suffix}"] = Measure(f"exposed_{model}", above(t), share=True)
                 for name in classes:
                     label = name.partition("/")[2]
-                    found[f"ner_{t}{suffix}/{label}"] = Measure(name, above(t), by_concept=False)
+                    found[f"ner_{t}{suffix}/{label}"] = Measure(name, above(t), by_concept=False, share=True)
     if "image_distance" in metrics:
         found |= {"clip_distance": Measure("clip_distance"), "pixel_distance": Measure("pixel_distance")}
     if "lpips" in metrics:
@@ -77,9 +78,14 @@ def measures(metrics: list[str], role: str, columns: Iterable[str]) -> dict[str,
 def score(frame: pd.DataFrame, metrics: list[str], resamples: int, seed: int) -> pd.DataFrame:
     """The scores (metric, concept, role, value, low, high, n): for each concept, and for all concepts of a role.
 
-    Intervals are 95 % bootstrap intervals, by concept for all concepts together and by image for one. A nudity detector's
-    class has its part of the NER under the metric's name and "/" and its own.
+    Intervals are 95 % bootstrap intervals, by concept for all concepts together and by image for one; of shares as
+    `interval_of_share` says. A nudity detector's class has its part of the NER under the metric's name and "/" and its own.
     """
+
+    def interval(measure: Measure, values: np.ndarray, clusters: np.ndarray) -> tuple[float, float, float]:
+        of = interval_of_share if measure.share else mean_interval
+        return of(values, clusters, resamples=resamples, seed=seed)
+
     rows = []
     for role, part in frame.groupby("role", sort=False):
         for metric, measure in measures(metrics, role, frame.columns).items():
@@ -88,12 +94,10 @@ def score(frame: pd.DataFrame, metrics: list[str], resamples: int, seed: int) ->
                 continue
             values = measure.of(known[measure.column].to_numpy(dtype=np.float64))
             clusters = known["concept"].to_numpy()
-            rows.append(
-                (metric, ALL, role, *mean_interval(values, clusters, resamples=resamples, seed=seed), len(values))
-            )
+            rows.append((metric, ALL, role, *interval(measure, values, clusters), len(values)))
             for concept in dict.fromkeys(clusters) if measure.by_concept else []:
-                own = values[clusters == concept]
-                rows.append((metric, concept, role, *mean_interval(own, resamples=resamples, seed=seed), len(own)))
+                own = clusters == concept
+                rows.append((metric, concept, role, *interval(measure, values[own], clusters[own]), int(own.sum())))
     return pd.DataFrame(rows, columns=SCHEMA.names)
 
 

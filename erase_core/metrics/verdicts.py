@@ -7,6 +7,7 @@ first. A detector's has NudeNet_label and NudeNet_score, the detections of one i
 from __future__ import annotations
 
 import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +63,14 @@ def read_verdicts(path: str | Path) -> Verdicts:
         raise VerdictsError(f"{path}: no such file; give a CSV of verdicts, plain or gzipped")
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna("")
-    except (OSError, EOFError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (
+        OSError,
+        EOFError,
+        zlib.error,
+        UnicodeDecodeError,
+        pd.errors.ParserError,
+        pd.errors.EmptyDataError,
+    ) as error:
         raise VerdictsError(f"{path}: not readable as CSV: {' '.join(str(error).split())}") from None
     if table.empty:
         raise VerdictsError(f"{path}: has no rows; a row is one image")

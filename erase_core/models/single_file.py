@@ -127,7 +127,7 @@ def write_checkpoint(pipeline: DiffusionPipeline, path: Path, origin: Origin) ->
 def carried_configs(pipeline: DiffusionPipeline, kind: str) -> dict:
     """The configurations of a pipeline's parts, without where each was loaded from."""
     found = {"force_zeros_for_empty_prompt": bool(pipeline.config.get("force_zeros_for_empty_prompt"))}
-    for part in set(configs(kind)) - {"model_index", "tokenizer", "tokenizer_2"}:
+    for part in sorted(set(configs(kind)) - {"model_index", "tokenizer", "tokenizer_2"}):
         of = getattr(pipeline, part)
         text = of.config.to_json_string() if hasattr(of.config, "to_json_string") else of.to_json_string()
         found[part] = {

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from ..files import new_file
-from ..generation.dataset import read_images
+from ..generation.dataset import images_at
 from ..metrics.scores import ALL
 from ..pictures import encode_png, grid
 from ..spec import Spec
@@ -23,20 +23,15 @@ SHOWN_PRESERVED = 24
 SEEDS_IN_GRID = 4
 
 
-def load_pairs(original: Path, erased: Path, roles: dict[str, str]) -> pd.DataFrame:
-    """Every image of both models, one row a prompt and seed: prompt, concept, role, seed, before, after."""
-    rows = []
-    for (wanted, before), (_, after) in zip(read_images(original), read_images(erased), strict=True):
-        rows += [
-            {**vars(w), "role": roles[w.concept], "before": b, "after": a} for w, b, a in zip(wanted, before, after)
-        ]
-    return pd.DataFrame(rows)
+def pairs_of(original: Path, roles: dict[str, str]) -> pd.DataFrame:
+    """What every image shows, one row a prompt and seed: prompt, concept, role, seed."""
+    pairs = pq.read_table(original, columns=["prompt", "concept", "seed"]).to_pandas()
+    return pairs.assign(role=pairs["concept"].map(roles))
 
 
-def strip(part: pd.DataFrame) -> dict:
-    """One concept's images, before above after, a column a prompt and seed."""
-    part = part.head(SEEDS_IN_GRID)
-    png = encode_png(grid(np.stack([*part["before"], *part["after"]]), columns=len(part)))
+def strip(part: pd.DataFrame, images: list[dict[int, np.ndarray]]) -> dict:
+    """One concept's images, before above after, a column a prompt and seed. images: both models', by the rows of the part."""
+    png = encode_png(grid(np.stack([of[row] for of in images for row in part.index]), columns=len(part)))
     first = part.iloc[0]
     return {"concept": first["concept"], "prompt": first["prompt"], "png": data_uri(png), "columns": len(part)}
 
@@ -77,15 +72,12 @@ def build_page(output: Path, summary: dict, original: Path, erased: Path) -> dic
     trace = pq.read_table(output / "trace.parquet").to_pandas()
     scores = pq.read_table(output / "scores.parquet").to_pandas()
     spec = Spec.model_validate(summary["spec"])
-    pairs = load_pairs(original, erased, summary["roles"])
+    pairs = pairs_of(original, summary["roles"])
     hidden = hidden_images(spec, pairs, pq.read_table(output / "verdicts.parquet").to_pandas())
-    for column, model in (("before", "original"), ("after", "erased")):
-        pairs[column] = [blurred(image) if hide else image for image, hide in zip(pairs[column], hidden[model])]
     concepts = spec.concept_words
     figures = build_figures(trace, scores, concepts)
     hurt = hurt_table(scores)
 
-    erased_strips = [strip(part) for _, part in pairs[pairs["role"] == "erased"].groupby("concept", sort=False)]
     preserved = pairs[pairs["role"] == "preserved"]
     near = (
         pq.read_table(output / "preserved.parquet").to_pandas().sort_values("rank")["word"]
@@ -97,7 +89,19 @@ def build_page(output: Path, summary: dict, original: Path, erased: Path) -> dic
             [*(w for w in near if w in set(preserved["concept"]))][: SHOWN_PRESERVED // 2] + list(hurt["concept"])
         )
     )
-    preserved_strips = [strip(preserved[preserved["concept"] == concept]) for concept in order[:SHOWN_PRESERVED]]
+    shown = {
+        "erased": [
+            part.head(SEEDS_IN_GRID) for _, part in pairs[pairs["role"] == "erased"].groupby("concept", sort=False)
+        ],
+        "preserved": [preserved[preserved["concept"] == c].head(SEEDS_IN_GRID) for c in order[:SHOWN_PRESERVED]],
+    }
+    # Only these are decoded: a benchmark's prompts may have thousands of images.
+    rows = {row for parts in shown.values() for part in parts for row in part.index}
+    images = [
+        {row: blurred(image) if hidden[model][row] else image for row, image in images_at(path, rows)}
+        for model, path in (("original", original), ("erased", erased))
+    ]
+    strips = {role: [strip(part, images) for part in parts] for role, parts in shown.items()}
     attacks = None
     if summary["spec"]["attacks"] is not None:
         attacks, figures["attacks"] = attack_part(output, hides(spec))
@@ -107,8 +111,7 @@ def build_page(output: Path, summary: dict, original: Path, erased: Path) -> dic
         attacks=attacks,
         figures={name: data_uri(png) for name, png in figures.items()},
         concepts=concepts,
-        erased=erased_strips,
-        preserved=preserved_strips,
+        **strips,
         hurt=hurt.head(15).round(3).to_dict("records"),
         hurt_columns=[c for c in hurt.columns if c != "concept"],
         hidden=bool(hidden.to_numpy().any()),

@@ -89,7 +89,12 @@ def products(rows: Rows, gradient: torch.Tensor) -> torch.Tensor:
 
 def mixture(rows: Rows, weights: torch.Tensor) -> torch.Tensor:
     """Σ_i weights_bi R_i, [B, R, d], for weights [B, K]."""
-    chunks = zip(weights.split(CHUNK, dim=1), rows.split(CHUNK))
+    if isinstance(rows, MappedRows):
+        # Of rows on disk those alone are read that some condition is made of.
+        used = weights.any(0).nonzero().flatten()
+        chunks = ((weights[:, part], rows[part.cpu()]) for part in used.split(CHUNK))
+    else:
+        chunks = zip(weights.split(CHUNK, dim=1), rows.split(CHUNK))
     return torch.stack([torch.einsum("bk,kld->bld", part, chunk) for part, chunk in chunks]).sum(0)
 
 

@@ -20,9 +20,10 @@ def runs(base: Spec) -> dict[str, Spec]:
     """One run a choice. The related word is the first of the group of the first target that has one in the catalogue."""
     from ..emoji_world.catalogue import concepts
 
-    gone = {name.casefold() for name in base.erased_names}
-    groups = {c.group for c in concepts() if c.word in gone}
-    near = [c.word for c in concepts() if c.group in groups and c.word not in gone]
+    gone = {name.casefold(): None for name in base.erased_names}
+    group_of = {c.word: c.group for c in concepts()}
+    groups = list(dict.fromkeys(group_of[name] for name in gone if name in group_of))
+    near = [word for group in groups for word, own in group_of.items() if own == group and word not in gone]
     unrelated = everyday([*gone, *near], UNRELATED)
     choices = {
         "nothing": "naive",

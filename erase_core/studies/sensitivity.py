@@ -13,16 +13,16 @@ from scipy.stats import spearmanr
 from ..report.charts import bars
 from ..spec import Spec
 from .findings import Findings, clip_drop
-from .variants import variant
+from .variants import everyday, variant
 
-SECOND, INSTEAD = "sword", "taxi"
+SECOND = ("sword", "taxi")
 
 
 def runs(base: Spec) -> dict[str, Spec]:
     """One run for each of the base's concepts; a base of a single concept is set beside another one."""
     targets = [concept.model_dump() for concept in base.concepts]
     if len(targets) == 1:
-        targets.append({"concept": SECOND if SECOND not in base.erased_names else INSTEAD})
+        targets.append({"concept": everyday(base.erased_names, SECOND)})
     drawn = {"metrics": ["clip_score"]}
     return {t["concept"]: variant(base, t["concept"], concepts=[t], method="naive", scoring=drawn) for t in targets}
 

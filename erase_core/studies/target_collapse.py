@@ -34,12 +34,13 @@ def runs(base: Spec) -> dict[str, Spec]:
 
 def between(path: Path, concepts: set[str]) -> list[float]:
     """Mean absolute pixel difference (0 to 1) of every two concepts' images of one seed."""
-    by_seed: dict[int, list[np.ndarray]] = {}
+    by_seed: dict[int, list[tuple[str, np.ndarray]]] = {}
     for wanted, images in read_images(path):
         for one, image in zip(wanted, images):
             if one.concept in concepts:
-                by_seed.setdefault(one.seed, []).append(image.astype(np.float32) / 255)
-    return [float(np.abs(a - b).mean()) for same in by_seed.values() for a, b in itertools.combinations(same, 2)]
+                by_seed.setdefault(one.seed, []).append((one.concept, image.astype(np.float32) / 255))
+    pairs = [pair for same in by_seed.values() for pair in itertools.combinations(same, 2)]
+    return [float(np.abs(a - b).mean()) for (one, a), (other, b) in pairs if one != other]
 
 
 def find(outputs: dict[str, Path]) -> Findings:

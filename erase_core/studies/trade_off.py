@@ -10,7 +10,7 @@ from .. import methods
 from ..report.charts import scatter
 from ..spec import Spec
 from .findings import Findings, summary
-from .variants import parameters_of, variant
+from .variants import comparable, parameters_of, variant
 
 STRENGTHS = (0.25, 0.5, 1.0, 2.0)
 """Multiples of a method's own learning rate; for a closed form, of the inverse of its regularisation."""
@@ -19,7 +19,7 @@ STRENGTHS = (0.25, 0.5, 1.0, 2.0)
 def runs(base: Spec) -> dict[str, Spec]:
     """One run a method and strength."""
     found = {}
-    for name in methods.names():
+    for name in comparable():
         for strength in STRENGTHS:
             method = parameters_of(name, base.erased_names)
             changes = {}

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from .. import methods
 from ..concepts.vocabulary import candidates, curate
 from ..spec import Spec, make_spec
 
@@ -14,14 +15,27 @@ EVERYDAY = ("car", "apple", "house")
 
 
 def everyday(erased: Iterable[str], words: Iterable[str] = EVERYDAY) -> str:
-    """The first of some words that is not among the erased names."""
+    """The first of some words that is not among the erased names; where all are, the most frequent English word that is not."""
     gone = {name.casefold() for name in erased}
-    return next(word for word in words if word not in gone)
+    for word in words:
+        if word not in gone:
+            return word
+    return next(row.word for row in curate(candidates("english-3000"), gone, ()) if row.kept)
+
+
+def needs(method: str) -> set[str]:
+    """The parameters of a method that have no default."""
+    return {name for name, field in methods.settings_of(method).model_fields.items() if field.is_required()}
+
+
+def comparable() -> list[str]:
+    """The methods that a comparison of all can run: those that need nothing said but which words to preserve."""
+    return [name for name in methods.names() if needs(name) <= {"words"}]
 
 
 def parameters_of(method: str, erased: Iterable[str]) -> dict:
-    """A method as in a spec, with the parameters that have no default."""
-    return {"name": method, **({"words": [everyday(erased)]} if method == "fixed" else {})}
+    """A method as in a spec, with an everyday word to preserve where it must be given words."""
+    return {"name": method, **({"words": [everyday(erased)]} if "words" in needs(method) else {})}
 
 
 def words_of(base: Spec, source: str) -> list[str]:
@@ -46,12 +60,21 @@ def merged(base: dict, changes: dict) -> dict:
 def variant(base: Spec, label: str, **changes: object) -> Spec:
     """A run of a study: the base spec with `changes`, without its gate, and an output folder below the base's.
 
-    A change of `method` replaces the method with all its parameters, and its own training defaults apply.
+    A change of `method` replaces the method with all its parameters, and its own training defaults apply. With other concepts,
+    those of them that the base hides are hidden, and none of them is preserved; with other prompts, the base's prompt files are
+    not drawn.
     """
     given = base.model_dump(mode="json", exclude_unset=True, exclude={"gate"})
     label = re.sub(r"[^\w.-]+", " ", label).strip()
     if "method" in changes:
         given.pop("method", None)
+    if "concepts" in changes:
+        erased = {n.casefold() for c in changes["concepts"] for n in [c["concept"], *c.get("synonyms", [])]}
+        for part, name, stay in (("report", "unsafe", True), ("scoring", "preserved", False)):
+            if words := given.get(part, {}).get(name):
+                given[part][name] = [word for word in words if (word.casefold() in erased) is stay] or None
+    if "prompts" in changes.get("generation", {}):
+        given.get("generation", {}).pop("prompt_files", None)
     named = {
         "name": f"{base.name} - {label}"[:100],
         "output": str(Path(base.output) / "runs" / label.replace(" ", "-")),

@@ -90,10 +90,13 @@ def without_concept(
 
 
 def name_positions(tokenizer: PreTrainedTokenizerBase, prompt: str, names: list[str]) -> list[int]:
-    """Positions of a concept's tokens in its tokenised prompt; of all its words where the prompt names it otherwise."""
+    """Positions of a concept's tokens in its tokenised prompt; of all its words where the prompt names it otherwise.
+
+    Of several names in one prompt, the longest counts: "police car" and not the "car" in it.
+    """
     ids = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids
-    for name in names:
-        own = tokenizer(name, add_special_tokens=False).input_ids
+    every = [tokenizer(name, add_special_tokens=False).input_ids for name in names]
+    for own in sorted(every, key=len, reverse=True):
         for start in range(1, len(ids) - len(own)):
             if ids[start : start + len(own)] == own:
                 return list(range(start, start + len(own)))

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from ..artifacts import Artifact
 from ..distributed.ranks import run_ranks
-from ..files import home, write_json
+from ..files import write_json
 from ..spec import Spec
 
 
 def run_training(
-    spec: Spec, key: str, nearest: Artifact, embeddings: Artifact, folder: Path, on_record: Callable[[dict], None]
+    spec: Spec, work: Path, nearest: Artifact, embeddings: Artifact, folder: Path, on_record: Callable[[dict], None]
 ) -> None:
     """Train and leave delta.safetensors and trace.parquet in `folder`. on_record is called with each step's record.
 
-    Checkpoints are kept below the project's home by the training's key, so that the next try goes on from the last one, also
-    with another number of ranks. Raises RanksFailed with the failing rank's own error.
+    Checkpoints are kept in `work`, so that the next try goes on from the last one, also with another number of ranks; who has the
+    whole result removes it. Raises RanksFailed with the failing rank's own error.
     """
-    work = home() / "training" / key
     work.mkdir(parents=True, exist_ok=True)
     job = work / "job.json"
     write_json(
@@ -43,4 +41,3 @@ def run_training(
     run_ranks(
         "erase_core.training.worker", job, training.processes, on_line, training.hostfile and Path(training.hostfile)
     )
-    shutil.rmtree(work)

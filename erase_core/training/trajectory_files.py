@@ -13,6 +13,8 @@ import pyarrow as pa
 from ..files import new_file
 
 ENDING = ".arrow"
+VERSION = 1
+"""Raise it when the same word, model and settings give other trajectories, or other files."""
 Parts = dict[str, np.ndarray]
 """Arrays [N, …] by name, a trajectory a row."""
 

@@ -25,6 +25,7 @@ from .candidates import conditions_of, erased_concepts
 from .loop import train
 from .records import Diverged
 from .result import Snapshots, save_result
+from .trajectory_files import VERSION
 
 SEARCHED = "searched.safetensors"
 SNAPSHOTS = 20
@@ -84,7 +85,9 @@ def main(path: Path) -> None:
 def trajectory_folder(spec: Spec, base: str) -> Path:
     """Where runs on one model and machine share trajectories, which may be deleted at any time."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    return home() / "trajectories" / digest(base, spec.training.precision, torch.__version__, device)
+    part = spec.training
+    made_by = digest(VERSION, base, part.precision, part.frozen_precision, torch.__version__, device)
+    return home() / "trajectories" / made_by
 
 
 def peak_memory() -> float:

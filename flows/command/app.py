@@ -59,7 +59,7 @@ def failing():
 
 def read_spec(path: Path, several: bool = False):
     """Load and check a spec, or end with its errors, one a line, before anything heavy is imported or written."""
-    from erase_core.preflight import check, uses_hub
+    from erase_core.preflight import check, check_hub, uses_hub
     from erase_core.spec_errors import SpecError
     from erase_core.spec_yaml import load_spec
 
@@ -69,6 +69,8 @@ def read_spec(path: Path, several: bool = False):
     prepare()
     if uses_hub(spec, source):
         allow_hub()
+        with refusing(SpecError):
+            check_hub(spec)
     return spec
 
 

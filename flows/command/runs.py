@@ -78,8 +78,11 @@ def batch(
         int, typer.Option(min=1, help="How much other work on a model it does at once: images, scores, embeddings.")
     ] = 1,
 ) -> None:
-    """Run a spec for many lists of concepts, and print what became of each. Goes on where it was interrupted."""
-    from erase_core.batch import markdown, read_specs
+    """Run a spec for many lists of concepts, and print what became of each. Goes on where it was interrupted.
+
+    Ends with 0, or with 1 when a list failed, 2 when something is wrong with a list, 3 when a model did not pass its gate.
+    """
+    from erase_core.batch import REJECTED, ListsFailed, markdown, read_specs
     from erase_core.models.source import find_model
     from erase_core.preflight import uses_hub
     from erase_core.spec_errors import SpecError
@@ -91,11 +94,16 @@ def batch(
         allow_hub()
     flow = flow_of("batch")
 
-    table = flow(spec, lists, training_slots, generation_slots)
+    with failing():
+        try:
+            table, status = flow(spec, lists, training_slots, generation_slots), 0
+        except ListsFailed as error:
+            table, status = error.table, 1
     console.print(markdown(table), markup=False, highlight=False, soft_wrap=True)
     console.print(f"\nWhere to look: {Path(base['output']) / 'batch.parquet'}", highlight=False, soft_wrap=True)
-    if any(row["status"] == "failed" for row in table):
-        raise typer.Exit(1)
+    if status == 0 and any(row["gate"] == REJECTED for row in table):
+        status = GATE_FAILED
+    raise typer.Exit(status)
 
 
 @app.command()
@@ -120,7 +128,8 @@ def study(
     base = base.model_copy(update={"output": str(output or Path(base.output) / name)})
     flow = flow_of("study")
 
-    figures = flow(name, base)
+    with failing():
+        figures = flow(name, base)
     for figure, value in figures.items():
         console.print(f"{figure}: {value:.4f}", highlight=False)
     console.print(
@@ -145,9 +154,9 @@ def benchmark(
 ) -> None:
     """Run every method on every task with every seed, and print the table. Goes on where it was interrupted."""
     from erase_core import benchmark as core
-    from erase_core import methods as known
+    from erase_core.studies.variants import comparable
 
-    names, wanted = names_in(methods) or known.names(), names_in(tasks) or list(core.TASKS)
+    names, wanted = names_in(methods) or comparable(), names_in(tasks) or list(core.TASKS)
     with refusing(ValueError):
         core.known(names, wanted)
         numbers = [int(seed) for seed in names_in(seeds)]
@@ -163,7 +172,9 @@ def benchmark(
             base = make_spec({**given, "attacks": {"run": names_in(attacks)}})
     flow = flow_of("benchmark")
 
-    console.print(flow(base, names, wanted, numbers, runs), markup=False, highlight=False, soft_wrap=True)
+    with failing():
+        text = flow(base, names, wanted, numbers, runs)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -178,6 +189,7 @@ def pretrain(
     prepare()
     flow = flow_of("pretrain")
 
-    figures = flow(str(output), scale, seed)
+    with failing():
+        figures = flow(str(output), scale, seed)
     for name, value in figures.items():
         console.print(f"{name}: {value:.4f}")

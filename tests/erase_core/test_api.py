@@ -8,11 +8,12 @@ import sys
 import pytest
 import torch
 
-from erase_core import compare, erase
+from erase_core import api, compare, erase
 from erase_core.generation.sampler import sample
 from erase_core.models.delta import DeltaError, apply_delta, save_delta
 from erase_core.spec import Generation
 from erase_core.spec_errors import SpecError
+from erase_core.training.candidates import erased_concepts
 
 SMALL = {"steps": 2, "batch_size": 2, "trajectories": 1, "latent_steps": 3}
 
@@ -21,7 +22,12 @@ def test_erase(tiny_pipeline) -> None:
     before = {name: value.clone() for name, value in tiny_pipeline.unet.state_dict().items()}
     records: list[dict] = []
     erased = erase(
-        tiny_pipeline, concepts=["taxi", {"concept": "bus"}], top_k_words=6, training=SMALL, on_record=records.append
+        tiny_pipeline,
+        concepts=["taxi", {"concept": "bus"}],
+        vocabulary="emoji-world",
+        top_k_words=6,
+        training=SMALL,
+        on_record=records.append,
     )
     after = erased.unet.state_dict()
     assert all(torch.equal(value, before[name]) for name, value in tiny_pipeline.unet.state_dict().items())
@@ -36,7 +42,8 @@ def test_erase(tiny_pipeline) -> None:
 )
 def test_other_methods(tiny_pipeline, method) -> None:
     records: list[dict] = []
-    erase(tiny_pipeline, ["taxi"], method=method, top_k_words=6, training=SMALL, on_record=records.append)
+    given = {"vocabulary": "emoji-world", "top_k_words": 6, "training": SMALL}
+    erase(tiny_pipeline, ["taxi"], method=method, on_record=records.append, **given)
     drawn = {word for r in records for word in r["drawn"]}
     name = method if isinstance(method, str) else method["name"]
     assert drawn == {"fixed": {"bus"}, "neutral": {""}, "naive": set()}.get(name, drawn)
@@ -47,16 +54,48 @@ def test_other_methods(tiny_pipeline, method) -> None:
 def test_records_say_how_far_it_is(tiny_pipeline, method: str) -> None:
     """A closed form's steps are its layers."""
     records: list[dict] = []
-    erase(tiny_pipeline, ["taxi", "bus"], method=method, top_k_words=6, training=SMALL, on_record=records.append)
+    given = {"vocabulary": "emoji-world", "top_k_words": 6, "training": SMALL}
+    erase(tiny_pipeline, ["taxi", "bus"], method=method, on_record=records.append, **given)
     assert [record["step"] for record in records] == list(range(records[0]["steps"]))
     assert (len(records) == 2 * SMALL["steps"]) == (method == "naive")
+
+
+def test_a_half_precision_training_leaves_the_pipeline_alone(tiny_pipeline) -> None:
+    half = {**SMALL, "precision": "bf16", "frozen_precision": "bf16"}
+    before = {name: value.clone() for name, value in tiny_pipeline.unet.state_dict().items()}
+    erased = erase(tiny_pipeline, ["taxi"], method="naive", vocabulary="emoji-world", top_k_words=6, training=half)
+    assert all(torch.equal(value, before[name]) for name, value in tiny_pipeline.unet.state_dict().items())
+    after = erased.unet.state_dict()
+    assert after["conv_in.weight"].dtype == torch.float32 and torch.equal(
+        after["conv_in.weight"], before["conv_in.weight"]
+    )
+
+
+def test_a_group_covers_what_the_embedded_model_knows(world, tiny_pipeline) -> None:
+    """Another model has no groups; what was made from the embedded one has."""
+
+    def erased(pipeline, vocabulary):
+        named.clear()
+        return erase(pipeline, ["bird"], method="uce", vocabulary=vocabulary, top_k_words=6, on_record=lambda r: None)
+
+    named: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            api, "erased_concepts", lambda spec, *rest: named.extend(spec.erased_names) or erased_concepts(spec, *rest)
+        )
+        once = erased(world, None)
+        assert len(named) > 10
+        erased(once, None)
+        assert len(named) > 10
+        erased(tiny_pipeline, "emoji-world")
+        assert named == ["bird"]
 
 
 def test_bad_input(tiny_pipeline) -> None:
     with pytest.raises(SpecError, match="concepts: is empty"):
         erase(tiny_pipeline, [])
     with pytest.raises(ValueError, match="vocabulary.top_k"):
-        erase(tiny_pipeline, ["taxi"], top_k_words=10_000)
+        erase(tiny_pipeline, ["taxi"], vocabulary="emoji-world", top_k_words=10_000)
 
 
 @pytest.mark.slow

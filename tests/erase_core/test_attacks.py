@@ -15,7 +15,7 @@ from erase_core.attacks.discrete_prompt import best_swap, one_hot_gradient, onto
 from erase_core.attacks.objective import Noised, draw_noised, noise_losses
 from erase_core.attacks.rates import headline, rates
 from erase_core.attacks.settings import DiscretePrompt, Words
-from erase_core.attacks.slots import Slots, placed, token_table
+from erase_core.attacks.slots import FILLERS, Slots, placed, token_table
 from erase_core.attacks.soft_prompt import project
 from erase_core.attacks.target import CONTROL, Target
 from erase_core.attacks.words import prompts, translations
@@ -148,6 +148,9 @@ def test_each_row_of_a_batch_has_its_own_slots(world) -> None:
 
 def test_a_letter_in_the_prompt_is_no_slot(world) -> None:
     assert "q" in Slots(world, ["an x {slots}"], 1).texts[0].split()
+    assert "q" in Slots(world, ["{slots} an x-ray of a hand"], 1).texts[0].split()
+    every = Slots(world, ["{slots} " + " ".join(FILLERS)], 2)
+    assert every.texts[0].split()[0] not in FILLERS and every.texts[0].split()[2:] == list(FILLERS)
     with pytest.raises(ValueError, match="more tokens do not fit"):
         Slots(world, ["{slots}"], 500)
 

@@ -111,7 +111,8 @@ TABLES = {
     "last dot": ("list,concept\na.,taxi\n", "lists.csv:2: list: 'a.' cannot name a folder"),
     "long": (f"list,concept\n{'a' * 61},taxi\n", "cannot name a folder"),
     "emoji": ("list,concept\n🚕,taxi\n", "lists.csv:2: list: '🚕' cannot name a folder"),
-    "case": ("list,concept\na,taxi\nA,lion\n", "lists.csv:3: list: 'A' and 'a' differ in case only"),
+    "case": ("list,concept\na,taxi\nA,lion\n", "lists.csv:3: list: 'A' and 'a' differ in case or punctuation only"),
+    "registered as one": ("list,concept\nred car,taxi\nred-car,lion\n", "'red-car' and 'red car' differ in case or"),
     "no concept": ("list,word\na,taxi\n", "lists.csv:2: needs the columns list and concept"),
     "unknown column": ("list,concept,colour\na,taxi,red\n", "lists.csv:2: colour: is not a key"),
     "two values": ("list,concept,seed\na,taxi,1\na,lion,2\n", "lists.csv:3: seed: 2 is not the 1 of the same list's"),
@@ -157,7 +158,7 @@ def test_the_table(spec: Path) -> None:
     }
     rows = [
         row_of("a", one, "done", summary),
-        row_of("b", one, "cached", summary),
+        row_of("b", one, "cached", {**summary, "gate": {"passed": False}}),
         row_of("c", one, "failed", reason="Diverged: it | did\nnot"),
     ]
     assert [row["seconds"] for row in rows] == [5.0, 0.0, 0.0]
@@ -169,8 +170,15 @@ def test_the_table(spec: Path) -> None:
         True,
     ]
     text = markdown(rows)
-    assert text.startswith("3 lists: 1 done, 1 cached, 1 failed.")
-    assert "| c | failed | taxi | 0 | – | – | Diverged: it \\| did not |" in text
+    assert text.startswith("3 lists: 1 done, 1 cached, 1 failed; the gate rejected 1.")
+    assert "| b | cached | rejected | taxi | 0 |" in text
+    assert "| c | failed | – | taxi | 0 | – | – | Diverged: it \\| did not |" in text
+
+
+def test_comments_in_a_list(spec: Path) -> None:
+    (spec.parent / "lists" / "a.txt").write_text("# cars\ntaxi  # the yellow one\n\nlion\n")
+    (one,) = read_specs(spec, spec.parent / "lists")[1].values()
+    assert one.concept_words == ["taxi", "lion"]
 
 
 def test_how_busy_the_slots_were() -> None:

@@ -31,7 +31,10 @@ def test_holds_its_equation_on_the_real_model(name: str, world) -> None:
     settings = methods.load(name).Settings()
     found = concepts(world, PRESERVED if name == "uce" else [])
     conditions = Conditions(*encode(world, ["", ""]))
-    source, wanted, kept = (rows.numpy() for rows in token_rows(found, conditions))
+    source, wanted, kept = (
+        encode(world, texts).flatten(0, 1).double().numpy() if texts else np.zeros((0, 0))
+        for texts in (["taxi", "a taxi"], ["", ""], PRESERVED if name == "uce" else [])
+    )
     rho, d = settings.regularisation, source.shape[1]
     names = trainable_names(world.unet, "xattn-strict")
     weights = dict(world.unet.named_parameters())

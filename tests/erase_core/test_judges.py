@@ -12,6 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from transformers import AutoImageProcessor, CLIPImageProcessor, ConvNextImageProcessor, ViTImageProcessor
 
+from erase_core.files import write_json
 from erase_core.generation.sampler import sample
 from erase_core.metrics.clip_features import ClipFeatures
 from erase_core.metrics.imagenet import ImagenetJudge, class_names
@@ -121,9 +122,42 @@ def test_preserved_concepts_that_the_judge_does_not_know_are_not_judged(images_f
 def test_images_are_prepared_as_a_model_s_own_processor_does(processor, tmp_path: Path) -> None:
     """But for the rounding to whole levels, which PIL does after each direction that it scales."""
     processor.save_pretrained(tmp_path)
+    as_its_own_processor(tmp_path)
+
+
+OLDER = {
+    "a share of the shorter edge": (
+        "resnet",
+        {"feature_extractor_type": "ConvNextFeatureExtractor", "size": 112, "crop_pct": 0.875, "resample": 3},
+    ),
+    "both edges": ("vit", {"size": 96, "resample": 2, "do_normalize": True}),
+    "a cropped size": (
+        "clip",
+        {"feature_extractor_type": "CLIPFeatureExtractor", "size": 112, "crop_size": 96, "do_center_crop": True},
+    ),
+    "not normalised": ("vit", {"size": 96, "do_normalize": False}),
+}
+
+
+@pytest.mark.parametrize(("kind", "written"), OLDER.values(), ids=OLDER)
+def test_older_preprocessor_files(kind: str, written: dict, tmp_path: Path) -> None:
+    """Their sizes are plain numbers, and mean one thing or another by the class that reads them."""
+    write_json(tmp_path / "preprocessor_config.json", written)
+    write_json(tmp_path / "config.json", {"model_type": kind})
+    as_its_own_processor(tmp_path)
+
+
+def test_an_unknown_way_to_scale_is_refused(tmp_path: Path) -> None:
+    write_json(tmp_path / "preprocessor_config.json", {"size": 96, "resample": 0})
+    write_json(tmp_path / "config.json", {"model_type": "vit"})
+    with pytest.raises(ValueError, match="resample 0 should be one of"):
+        preprocessing(str(tmp_path))
+
+
+def as_its_own_processor(folder: Path) -> None:
     image = load_sample_image("china.jpg")
-    theirs = AutoImageProcessor.from_pretrained(tmp_path)(Image.fromarray(image), return_tensors="pt").pixel_values
-    how = preprocessing(str(tmp_path))
+    theirs = AutoImageProcessor.from_pretrained(folder)(Image.fromarray(image), return_tensors="pt").pixel_values
+    how = preprocessing(str(folder))
     ours = to_pixels(image[None], how)
     assert ours.shape == theirs.shape
     levels = 255 * (ours - theirs).abs() * torch.tensor(how.std).reshape(1, 3, 1, 1)

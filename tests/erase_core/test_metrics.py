@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import CLIPModel
@@ -13,13 +14,13 @@ from erase_core.emoji_world.labels import labels_of
 from erase_core.generation.images import generate
 from erase_core.generation.plan import Wanted
 from erase_core.metrics.clip_features import ClipFeatures, clip_distance, clip_score
-from erase_core.metrics.erasure import erased_success, preserved_success
-from erase_core.metrics.intervals import mean_interval
+from erase_core.metrics.erasure import sees
+from erase_core.metrics.intervals import interval_of_share, mean_interval, share_interval
 from erase_core.metrics.judge import Judge
 from erase_core.metrics.labels import matching_labels
 from erase_core.metrics.per_image import judge_images
 from erase_core.metrics.scorers import Scorers
-from erase_core.metrics.scores import headline, score
+from erase_core.metrics.scores import ALL, headline, score
 from erase_core.models.source import WEIGHTS
 from erase_core.spec import Generation
 
@@ -40,13 +41,24 @@ def test_pixel_distance_by_hand(images_file) -> None:
     assert list(frame["pixel_distance"]) == pytest.approx([0.2, 0])
 
 
-def test_success_rates_by_hand() -> None:
+def test_what_a_judge_sees_by_hand() -> None:
     top = [["taxi", "bus", "car", "van", "cab"], ["bus", "taxi", "a", "b", "c"], ["a", "b", "c", "d", "e"]]
     wanted = [{"taxi"}] * 3
-    assert erased_success(top, wanted, 1).tolist() == [False, True, True]
-    assert erased_success(top, wanted, 5).tolist() == [False, False, True]
-    assert preserved_success(top, wanted, 1).tolist() == [True, False, False]
-    assert preserved_success(top, wanted, 5).tolist() == [True, True, False]
+    assert sees(top, wanted, 1).tolist() == [True, False, False]
+    assert sees(top, wanted, 5).tolist() == [True, True, False]
+
+
+def test_intervals_of_shares_have_a_width() -> None:
+    """Of one concept Wilson's over the images; of concepts that are all alike, over the concepts."""
+    erased = pd.DataFrame(
+        {"role": "erased", "concept": ["taxi"] * 4 + ["cab"] * 4, "sees_1_erased": 0, "pixel_distance": 0.5}
+    )
+    table = score(erased, ["erasure", "image_distance"], 100, 0).set_index(["metric", "concept"])
+    found = table[["value", "low", "high"]]
+    assert found.loc[("esr_1", "taxi")].tolist() == pytest.approx(share_interval(4, 4))
+    assert found.loc[("esr_1", ALL)].tolist() == pytest.approx(share_interval(2, 2))
+    assert found.loc[("pixel_distance", ALL)].tolist() == [0.5, 0.5, 0.5]
+    assert interval_of_share(np.array([1.0, 1, 0, 0]), np.array([0, 0, 1, 1])) == (0.5, 0, 1)
 
 
 def test_interval_covers_the_truth() -> None:

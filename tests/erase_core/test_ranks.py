@@ -152,7 +152,7 @@ def test_a_killed_agent_leaves_no_rank(tmp_path: Path) -> None:
 def test_two_machines_launch_together(tmp_path: Path, monkeypatch) -> None:
     """Two agents with two nodes on the loopback: this process is the first machine, and a thread lends it a second."""
     port = talking_rank.free_port()
-    group = {"PET_NNODES": "2", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(port)}
+    group = {"PET_NNODES": "2:2", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(port)}
     for name, value in {**group, "PET_NODE_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     over, lines = threading.Event(), []

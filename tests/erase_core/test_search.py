@@ -142,6 +142,7 @@ def test_concept_attention_picks_the_concept_s_tokens() -> None:
     [
         ("a taxi", ["taxi"], "taxi"),
         ("a photo of a police car", ["police car"], "police car"),
+        ("a photo of a police car", ["vehicle", "car", "police car"], "police car"),
         ("a cab", ["taxi"], "a cab"),
     ],
 )

@@ -6,11 +6,13 @@ import importlib.util
 import json
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from erase_core.concepts.vocabulary import candidates, curate
 from erase_core.emoji_world.labels import labels_of
-from erase_core.preflight import check
+from erase_core.files import write_json
+from erase_core.preflight import check, check_hub
 from erase_core.spec import json_schema, make_spec
 from erase_core.spec_errors import SpecError
 from erase_core.spec_yaml import load_spec, parse_spec
@@ -41,6 +43,10 @@ BAD = {
     "boolean": (SMALLEST + "seed: true", "seed: True is not a whole number"),
     "also preserved": (SMALLEST + "scoring: {preserved: [Taxi]}", "Taxi is also to be preserved"),
     "also fixed": (SMALLEST + "method: {name: fixed, words: [taxi]}", "taxi is also to be preserved"),
+    "fixed in the plural": (SMALLEST + "method: {name: fixed, words: [Taxis]}", "Taxis is also to be preserved"),
+    "led to itself": (SMALLEST + "method: {name: naive, neutral: a red Taxi}", "method.neutral: taxi is to be erased"),
+    "its own anchor": (SMALLEST + "method: {name: concept-ablation, anchor: taxi}", "method.anchor: taxi is to be"),
+    "its own destination": (SMALLEST + "method: {name: uce, destination: taxi}", "method.destination: taxi is to be"),
     "long": (f"name: x\nconcepts: ['{'a' * 10_000}']\noutput: o", "concepts.0.concept: has 10000 characters"),
     "control": ('name: x\nconcepts: ["a\\u0007b"]\noutput: o', "concepts.0.concept: has control"),
     "right-to-left override": ('name: x\nconcepts: ["a\\u202eb"]\noutput: o', "concepts.0.concept: has control"),
@@ -58,7 +64,7 @@ BAD = {
     "name": ("name: ../x\nconcepts: [taxi]\noutput: o", "name: '../x' may hold letters"),
     "neutral": (
         "name: x\nconcepts: [{concept: cab, prompts: [a cab, {prompt: a red cab, neutral: a red Cab}]}]\noutput: o",
-        "concepts.0.prompts.1.neutral: cab is to be erased; write the prompt without it",
+        "concepts.0.prompts.1.neutral: cab is to be erased; write it without that",
     ),
     "prompt": (
         "name: x\nconcepts: [{concept: cab, prompts: [3]}]\noutput: o",
@@ -171,6 +177,40 @@ def test_output_with_other_files(tmp_path: Path) -> None:
     spec = parse_spec(f"name: x\nconcepts: [taxi]\noutput: {tmp_path}")
     with pytest.raises(SpecError, match="holds other files"):
         check(spec)
+
+
+def test_output_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(SpecError, match="thesis.txt' is a file; name a folder that can be made"):
+        check(parse_spec(f"name: x\nconcepts: [taxi]\noutput: {tmp_path}/thesis.txt/x/y"))
+
+
+def test_no_pictures_to_attack_with(tmp_path: Path) -> None:
+    (tmp_path / "readme.txt").write_text("none yet")
+    with pytest.raises(SpecError, match="is not a folder of pictures"):
+        check(parse_spec(f"name: x\nconcepts: [taxi]\noutput: {tmp_path}/o\nattacks: {{images: {tmp_path}}}"))
+
+
+HUB_JUDGE = (
+    "name: x\nmodel: {model}\nconcepts: [{concept}]\noutput: {out}\nscoring: {{judge: owner/judge, metrics: [erasure]}}"
+)
+
+
+def test_a_judge_on_the_hub_is_looked_at_first(tmp_path: Path, tiny_folder: Path, monkeypatch) -> None:
+    """Here without a network: a judge that cannot be had is refused, one that was fetched before is asked for its classes."""
+    given = {"model": tiny_folder, "out": tmp_path / "o"}
+    spec = parse_spec(HUB_JUDGE.format(concept="garbage truck", **given))
+    check(spec)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(SpecError, match="scoring.judge: cannot fetch owner/judge from the hub"):
+        check_hub(spec)
+    kept = tmp_path / "hub" / "models--owner--judge"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text("c0ffee")
+    write_json(kept / "snapshots" / "c0ffee" / "config.json", {"id2label": {"0": "garbage truck, dustcart"}})
+    check_hub(spec)
+    with pytest.raises(SpecError, match="concepts.0.concept: the judge owner/judge has no class 'zeppelin'"):
+        check_hub(parse_spec(HUB_JUDGE.format(concept="zeppelin", **given)))
 
 
 def test_output_that_leads_out_of_its_folder() -> None:

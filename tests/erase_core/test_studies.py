@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from erase_core import methods, studies
+from erase_core.emoji_world.catalogue import concepts
 from erase_core.files import write_json
 from erase_core.metrics.scores import write_scores
 from erase_core.models.conditions import latent_shape
@@ -21,8 +22,16 @@ from erase_core.preflight import check
 from erase_core.randomness import generator
 from erase_core.spec import Spec
 from erase_core.spec_yaml import parse_spec
-from erase_core.studies import preserve_what, sensitivity, spectrum, text_similarity, trade_off
-from erase_core.studies.variants import variant
+from erase_core.studies import (
+    preserve_what,
+    sensitivity,
+    spectrum,
+    target_collapse,
+    text_similarity,
+    trade_off,
+    variants,
+)
+from erase_core.studies.variants import comparable, everyday, variant
 from erase_core.training.latents import Sampler
 from erase_core.training.predictions import noise_predictor
 
@@ -72,6 +81,48 @@ def test_a_variant_keeps_the_base_and_takes_the_method_s_own_defaults(tmp_path: 
     changed = variant(spec, "closed form", method="uce", generation={"seeds": [5]})
     assert (changed.seed, changed.training.steps, changed.generation.seeds) == (9, 11, [5])
     assert changed.training.trainable == "xattn-strict" and changed.method.settings.regularisation == 0.1
+
+
+@pytest.mark.parametrize("name", studies.NAMES)
+def test_a_base_may_say_more(name: str, tmp_path: Path) -> None:
+    """Hidden concepts, prompts from a file, and a preserved word that a study would have erased."""
+    prompts = tmp_path / "prompts.csv"
+    prompts.write_text(
+        "case_number,prompt,evaluation_seed,class\n0,a taxi,1,taxi\n1,a sword,2,sword\n2,an apple,3,apple\n"
+    )
+    for extra in (
+        "report: {unsafe: [taxi]}",
+        f"generation: {{prompt_files: [{prompts}]}}",
+        "scoring: {preserved: [sword, apple, car, house]}",
+    ):
+        for spec in studies.load(name).runs(base(tmp_path, extra)).values():
+            check(spec)
+            assert {"taxi"} >= set(spec.report.unsafe or [])
+
+
+def test_an_everyday_word_is_always_found() -> None:
+    assert everyday(["car"]) == "apple"
+    assert everyday(["car", "apple", "house"]) not in ("car", "apple", "house", "the", "of")
+
+
+def test_the_related_word_is_the_first_target_s(tmp_path: Path) -> None:
+    spec = parse_spec(f"name: study\nconcepts: [apple, taxi]\noutput: {tmp_path}")
+    (word,) = preserve_what.runs(spec)["related word"].method.settings.words
+    group = {c.word: c.group for c in concepts()}
+    assert group[word] == group["apple"]
+
+
+def test_images_of_one_concept_are_no_pair(images_file, tmp_path: Path) -> None:
+    """Of two prompts for the taxi and one for the bus: only taxi and bus are different concepts."""
+    wanted = [("a taxi", "taxi", 0), ("a photo of a taxi", "taxi", 0), ("a bus", "bus", 0), ("a bus", "bus", 1)]
+    path = images_file("drawn", wanted, [0, 255, 51, 0])
+    assert target_collapse.between(path, {"taxi", "bus"}) == pytest.approx([0.2, 0.8])
+
+
+def test_methods_that_need_more_are_not_compared(monkeypatch) -> None:
+    needed = {"fixed": {"words"}, "esd": {"something"}}
+    monkeypatch.setattr(variants, "needs", lambda name: needed.get(name, set()))
+    assert "fixed" in comparable() and "esd" not in comparable()
 
 
 def test_sensitivity_ranks_what_is_hurt(tmp_path: Path) -> None:

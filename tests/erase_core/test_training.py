@@ -19,13 +19,13 @@ from erase_core.randomness import Streams, generator
 from erase_core.search.choosers import chooser_of
 from erase_core.search.uniform import UniformChoice
 from erase_core.spec import Method, make_spec
-from erase_core.training import checkpoint
+from erase_core.training import checkpoint, loop
 from erase_core.training.candidates import erased_concepts
 from erase_core.training.latents import FreshLatents, Sampler, TrajectoryBank
 from erase_core.training.loop import train
 from erase_core.training.predictions import loss_weights, noise_predictor, weight_at
 from erase_core.training.records import Diverged
-from erase_core.training.result import Snapshots
+from erase_core.training.result import Snapshots, put_weights
 from erase_core.training.step import ErasedConcept, draw, frozen_predictions
 from tests.erase_core.tiny_training import WORDS, inputs, settings
 from tests.tiny import tiny_stable_diffusion
@@ -171,7 +171,13 @@ def test_fresh_latents_stop_at_their_timestep(tiny_pipeline) -> None:
     sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=4, guidance=3.0)
     fresh = FreshLatents(sampler, noise_predictor(unet, scheduler))
     taxi = concept.embeddings[:1]
-    seen = {int(fresh.draw(["taxi"], taxi, taxi, Streams(0, i, samples=[0])).timesteps[0]) for i in range(20)}
+    seen = set()
+    for i in range(20):
+        drawn = fresh.draw(["taxi"], taxi, taxi, Streams(0, i, samples=[0]))
+        noise = Streams(0, i, samples=[0]).normal(4, 16, 16)
+        states = {int(t): z for z, t, *_ in sampler.run(noise_predictor(unet, scheduler), taxi, noise)}
+        assert torch.allclose(drawn.latents, states[int(drawn.timesteps[0])], atol=1e-5)
+        seen.add(int(drawn.timesteps[0]))
     assert seen <= set(sampler.timesteps.tolist()) and len(seen) > 1
 
 
@@ -476,9 +482,24 @@ def test_half_precision_trains_full_precision_weights(tiny_pipeline) -> None:
     assert next(tiny_pipeline.unet.parameters()).dtype == torch.float32
 
 
-@pytest.mark.parametrize("latents", ["fresh", "frozen-bank"])
-def test_latent_sources(tiny_pipeline, latents: str) -> None:
-    train(*inputs(tiny_pipeline), Method(), settings(latents=latents, steps=2), seed=0)
+@pytest.mark.parametrize(("latents", "source"), [("fresh", "FreshLatents"), ("frozen-bank", "TrajectoryBank")])
+def test_latents_are_sampled_by_the_model_that_the_source_says(
+    tiny_pipeline, latents: str, source: str, monkeypatch
+) -> None:
+    """Fresh ones by the edited model as it is by then, a bank's by the frozen one."""
+    own, given = getattr(loop, source), []
+    monkeypatch.setattr(loop, source, lambda *arguments: given.append(arguments[1]) or own(*arguments))
+    unet, scheduler, _, conditions = inputs(tiny_pipeline)
+    weights = train(*inputs(tiny_pipeline), Method(), settings(latents=latents, steps=2), seed=0)
+    edited = twin(unet, list(weights))
+    put_weights(edited, weights)
+    at = torch.randn(1, 4, 16, 16), torch.tensor([500]), conditions.neutral[None]
+    found = {
+        name: noise_predictor(model, scheduler)(*at) for name, model in {"fresh": edited, "frozen-bank": unet}.items()
+    }
+    assert not torch.allclose(found["fresh"], found["frozen-bank"], atol=1e-5)
+    with torch.no_grad():
+        assert torch.allclose(given[0](*at), found[latents], atol=1e-5)
 
 
 def test_a_step_is_timed_to_its_end(tiny_pipeline, monkeypatch) -> None:

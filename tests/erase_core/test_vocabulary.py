@@ -52,6 +52,15 @@ def test_erased_plural_is_dropped_without_its_singular() -> None:
     assert reasons(["knife"], ["knives"]) == {"knife": "erased"}
 
 
+def test_a_plural_goes_when_there_is_its_singular() -> None:
+    """Not when the singular is none, or no word of the vocabulary; a stop word's form goes with it."""
+    words = [v.Candidate(w, "mine.txt") for w in ["cats", "iris", "gets", "get", "cat"]]
+    found = {row.word: row.reason for row in v.curate([*words, v.Candidate("iri", "mine.txt", whole=False)], [], [])}
+    assert found == {
+        "cats": "duplicate", "iris": "", "gets": "duplicate", "get": "stop-word", "cat": "", "iri": "not-whole",
+    }  # fmt: skip
+
+
 def test_embedded_words_do_not_depend_on_what_is_erased() -> None:
     words = [v.Candidate(w, "mine.txt") for w in ["taxi", "taxis", "bus", "the", "cab"]]
     assert (
@@ -143,6 +152,8 @@ def test_clusters(table: EmbeddingTable, world) -> None:
     near = top_k(table, encode(world, ["taxi"])[0], 40, "cosine", set(table.words))
     reduced = reduce_to_clusters(table, near, 8, seed=0)
     assert 1 < len(reduced) <= 8 and set(reduced) <= set(near)
+    for count in (2, 5, 11):
+        assert reduce_to_clusters(table, near, count, seed=0)[0] == near[0]
     assert reduced == reduce_to_clusters(table, near, 8, seed=0)
 
 

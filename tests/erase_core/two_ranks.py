@@ -28,16 +28,16 @@ def main(job: dict, folder: Path) -> None:
     searches = []
     make = loop.chooser_of
     loop.chooser_of = lambda *arguments: searches.append(make(*arguments)) or searches[-1]
-    for name, training in job["trainings"].items():
+    for name, (method, training) in job["trainings"].items():
         records, same_pi = [], []
 
         def on_search(step: int, concept: str, searched: torch.Tensor, same_pi=same_pi) -> None:
-            found = gather([searches[-1].logits.detach().tolist()])
+            found = gather([next(iter(searches[-1].state_dict().values())).detach().flatten().tolist()])
             same_pi.append(len(found) == 2 and found[0] == found[1] and any(found[0]))
 
         weights = loop.train(
             *inputs(pipeline),
-            Method(gumbel=job["gumbel"]),
+            Method(**method),
             Training(**training),
             job["seed"],
             Path(job["checkpoints"]) / name,

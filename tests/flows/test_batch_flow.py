@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import time
 from pathlib import Path
 
 import mlflow
@@ -12,7 +14,8 @@ import pytest
 from prefect.client.orchestration import get_client
 
 from erase_core.emoji_world.catalogue import words
-from tests.command import erase
+from erase_core.results import held
+from tests.command import erase, erase_here
 from tests.faults.runs import all_ended, kill_when, start_erase
 
 SPEC = """
@@ -32,6 +35,52 @@ def prepared(folder: Path, name: str, lists: dict[str, str]) -> tuple[str, ...]:
     for file, text in lists.items():
         (folder / "lists" / file).write_text(text)
     return "batch", str(folder / "spec.yaml"), "--lists", str(folder / "lists")
+
+
+def test_a_batch_tells_of_failures_and_of_the_gate(server, tmp_path: Path) -> None:
+    """A list that cannot work now fails the batch in its exit code, Prefect and MLflow; the next night goes on in the same run."""
+    strict = {"strict.txt": "taxi # yellow\n", "strict.yaml": "gate: {max_clip_distance_preserved: 0.0}\n"}
+    arguments = prepared(tmp_path, "nightly", {**strict, "busy.txt": "cat\n"})
+    (tmp_path / "spec.yaml").write_text("method: uce\n" + (tmp_path / "spec.yaml").read_text())
+    with held(tmp_path / "out" / "busy"):
+        ran = erase_here(*arguments)
+    assert ran.returncode == 1 and "2 lists: 1 done, 0 cached, 1 failed; the gate rejected 1." in ran.stdout
+    client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+
+    def parent():
+        experiment = client.get_experiment_by_name("erase").experiment_id
+        (found,) = client.search_runs([experiment], "tags.batch != '' and run_name = 'nightly'")
+        return found
+
+    assert parent().info.status == "FAILED" and parent().data.metrics["lists/rejected"] == 1
+    assert "1 of 2 lists failed: busy" in parent().data.tags["error"]
+    with get_client(sync_client=True) as prefect:
+        assert [run.state_name for run in prefect.read_flow_runs() if run.name == "nightly"] == ["Failed"]
+
+    ran = erase_here(*arguments)
+    assert ran.returncode == 3 and "2 lists: 1 done, 1 cached, 0 failed; the gate rejected 1." in ran.stdout
+    assert parent().info.status == "FINISHED"
+    rows = json.loads(Path(client.download_artifacts(parent().info.run_id, "batch.json", str(tmp_path))).read_text())
+    assert len(rows["data"]) == 2
+    table = pd.read_parquet(tmp_path / "out" / "batch.parquet").set_index("list")
+    assert table["gate"].fillna("").to_dict() == {"busy": "", "strict": "rejected"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_interrupt_ends_a_batch_soon(tmp_path: Path) -> None:
+    """The lists under way are stopped; each would have trained for minutes."""
+    arguments = prepared(tmp_path, "long", {"a.txt": "taxi\n", "b.txt": "rose\n", "c.txt": "cat\n"})
+    text = (tmp_path / "spec.yaml").read_text().replace("steps: 3,", "steps: 5000,")
+    (tmp_path / "spec.yaml").write_text(text)
+    home = tmp_path / "home"
+    process = start_erase(*arguments, "--training-slots", "2", home=home)
+    while len(list((home / "training").glob("*/checkpoints/step-*"))) < 2:
+        assert process.poll() is None, home.with_suffix(".log").read_text()
+        time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
+    assert process.returncode not in (0, None) and all_ended(home)
 
 
 @pytest.mark.slow
@@ -65,7 +114,7 @@ def test_one_list_fails_alone_and_only_what_is_missing_is_made(tmp_path: Path) -
     assert {run.info.run_name: run.info.status for run in children} == {
         "batch test - taxis": "FINISHED", "batch test - again": "FINISHED", "batch test - wild": "FAILED",
     }  # fmt: skip
-    assert "| wild | failed | rose |" in parent.data.tags["mlflow.note.content"]
+    assert "| wild | failed | – | rose |" in parent.data.tags["mlflow.note.content"]
     assert {"batch.json", "batch.parquet"} <= {a.path for a in client.list_artifacts(parent.info.run_id)}
     with get_client(sync_client=True) as prefect:
         (artifact,) = (a for a in prefect.read_artifacts() if a.key == "batch")

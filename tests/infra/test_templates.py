@@ -34,6 +34,26 @@ def kubernetes() -> dict[str, dict]:
     return {document["kind"]: document for document in documents}
 
 
+def test_an_installation_has_every_file(monkeypatch) -> None:
+    """Also one that is not editable, as in the image: what is no module is packaged too."""
+    from setuptools import Distribution
+
+    monkeypatch.chdir(ROOT)
+    distribution = Distribution()
+    distribution.parse_config_files()
+    # What git has is not looked at: in a copy without it the same is to be packaged.
+    distribution.include_package_data = False
+    build = distribution.get_command_obj("build_py")
+    build.ensure_finalized()
+    packaged = {str(Path(place) / name) for _, place, _, names in build.data_files for name in names}
+    packages = [str(ROOT / name) for name in ("erase_core", "tasks", "flows")]
+    kept = subprocess.run(
+        ["git", "ls-files", "-z", *packages], capture_output=True, text=True, check=True
+    ).stdout.split("\0")
+    wanted = {name for name in kept if name and not name.endswith((".py", ".md"))}
+    assert wanted and wanted <= {os.path.relpath(name, ROOT) for name in packaged}
+
+
 def test_deepspeed_configs_are_what_the_training_makes(tmp_path: Path) -> None:
     deepspeed_configs.write(tmp_path)
     made = {path.name: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
