@@ -109,7 +109,7 @@ def sections(found: dict[str, dict[str, dict]]) -> Iterator[str]:
         f"{TRAINING['learning_rate']:g} for {TRAINING['steps']} steps, milder than the "
         f"defaults; means over the three, in per cent. PSR-1 is over all other concepts; the original's is "
         f"{100 * mean['psr_1_original'].mean():.1f} %. Success is at "
-        "the budget that served the attacker best: "
+        "the budget that served the attacker best (of sdedit, at its greatest strength): "
         + ", ".join(f"{attack['name']} {'/'.join(map(str, attack['budgets']))}" for attack in ATTACKS)
         + ". A figure is of 24 images, eight a concept (16 for seeds and words, of which one has to succeed)."
     )

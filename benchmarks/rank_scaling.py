@@ -5,7 +5,7 @@
 One rank on one core trains with PER-RANK samples a step; two ranks, a core each, with PER-RANK samples each. The efficiency is
 the first's time of a step over the second's. Every rank is bound to a core. Runs of both kinds take turns, and the
 quickest median of each counts, so that other work on the machine disturbs both alike. Trajectories are sampled
-before, as they are in a training once its words have been visited; steps while the bank still fills are left out.
+before, as they are in a training once its words have been visited; the first steps are left out.
 The communication share is the part of a step that rank 0 spends in collective calls, waits for the other rank included.
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from erase_core.models.trainable import CHOICES
 from erase_core.spec import Spec, make_spec
 from erase_core.training.candidates import conditions_of, erased_concepts
 from erase_core.training.loop import train
+from erase_core.training.worker import peak_memory
 
 from . import reference_loop
 from .pairs import Ratio, compared
@@ -82,14 +82,14 @@ def against_published(pipeline: StableDiffusionPipeline, rounds: int) -> list[Ra
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         given = prepared(pipeline, spec, folder)
-        _, sampling = step_seconds(pipeline, spec, given, folder)
+        step_seconds(pipeline, spec, given, folder)
         ours, theirs = [], []
         for _ in range(rounds):
             ours.append(step_seconds(pipeline, spec, given, folder)[0])
             theirs.append(published_seconds(pipeline, given, STEPS))
     batch = spec.training.batch_size
     ratios = [batch * b / a for a, b in zip(ours, theirs)]
-    claim = f"a trained sample (erased and preserved, with a search step), {FEW} words"
+    claim = f"a trained sample (erased and preserved, with a search step), {FEW} words, trajectories at hand"
     return [Ratio(claim, median(ours) / batch, median(theirs), median(ratios), min(ratios), max(ratios))]
 
 
@@ -122,12 +122,12 @@ def against_variants(pipeline: StableDiffusionPipeline, rounds: int) -> list[Rat
 
 
 def growth_with_words(pipeline: StableDiffusionPipeline, sizes: list[int], rounds: int) -> Iterator[dict]:
-    """Seconds of a step and this process's largest memory so far, for each number of words to choose among, small to large.
+    """Seconds of a step, and the most memory of its training, for each number of words to choose among.
 
     The words are the tokenizer's tokens, all of them and unfiltered, nearest first.
     """
     with tempfile.TemporaryDirectory() as name:
-        folder, given = Path(name), {}
+        folder, given, peaks = Path(name), {}, {}
         tokens = sorted(pipeline.tokenizer.get_vocab(), key=pipeline.tokenizer.get_vocab().get)
         write_embeddings(folder / "embeddings.arrow", pipeline, tokens, {})
         table = EmbeddingTable(folder / "embeddings.arrow")
@@ -136,21 +136,24 @@ def growth_with_words(pipeline: StableDiffusionPipeline, sizes: list[int], round
             spec = spec_of(["taxi"], "clip-tokens", size)
             concepts = erased_concepts(spec, pipeline, table, {"taxi": every[:size]})
             given[size] = (spec, (concepts, conditions_of(spec, pipeline)))
+            forget_peak()
             step_seconds(pipeline, *given[size], folder)
+            peaks[size] = peak_memory()
         found = {size: [] for size in sizes}
         for _ in range(rounds):
             for size in sizes:
                 found[size].append(step_seconds(pipeline, *given[size], folder)[0])
         for size in sizes:
-            yield {"words": size, "seconds": median(found[size]), "rounds": found[size], "peak_gib": peak_gib()}
+            yield {"words": size, "seconds": median(found[size]), "rounds": found[size], "peak_gib": peaks[size]}
 
 
-def peak_gib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def forget_peak() -> None:
+    """Let `peak_memory` be the most that this process holds from now on."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def growth_with_concepts(pipeline: StableDiffusionPipeline, counts: list[int]) -> Iterator[dict]:
-    """Seconds of a whole training for each number of concepts erased at once."""
+    """Seconds of a step, and of all sampling of trajectories, for each number of concepts erased at once."""
     from erase_core.emoji_world.catalogue import concepts
 
     words = [concept.word for concept in concepts()]

@@ -4,7 +4,7 @@
 
 The attacker has an image of the concept already, so the success at a low strength says nothing about the model: too little of
 the image is gone. Control: the same image, noise and strength under the empty prompt, that is, what the image alone brings
-back. Only the distance between the two is the model's own; at strength 1 nothing of the image is left.
+back. Only the distance between the two is the model's own; at strength 1 hardly anything of the image is left.
 """
 
 from __future__ import annotations

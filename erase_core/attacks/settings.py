@@ -66,7 +66,7 @@ class Sdedit(AttackSettings):
     budgets: list[Share] = Field(
         [0.3, 0.5, 0.7, 0.9],
         min_length=1,
-        description="Strengths: the share of the noise schedule that is added; 1 leaves nothing of the image.",
+        description="Strengths: the share of the noise schedule that is added; 1 leaves hardly anything of the image.",
     )
     images: int = Field(8, gt=0, description="Images judged at each strength.")
 

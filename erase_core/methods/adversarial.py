@@ -10,7 +10,7 @@ Gumbel-softmax; there is one π for each erased concept, over its own K nearest 
 
     gradient    ∇_π L2 through the straight-through one-hot or the mixture, as published
     measured    of several words drawn from softmax(π) for each sample, the one with the largest L2 is the update's c_a, and
-                ∇_π E_{c ~ softmax(π)} L2(c) = E[A(c) ∇ log softmax(π)_c],  A(c) = L2(c) / mean L2 − 1
+                ∇_π E_{c ~ softmax(π)} L2(c) ∝ E[A(c) ∇ log softmax(π)_c],  A(c) = L2(c) / mean L2 − 1, sample by sample
 
 A sample's rivals are measured at the same timestep of their own trajectories, and the mean is over them: by how much L2 differs
 among timesteps says nothing of the words.

@@ -3,7 +3,8 @@
 Extra tokens p follow the prompt's embedding, so that every cross-attention layer has further keys and values. In turn:
 
     search:  min_p  ‖ε_θ'(z_t, t, [c_e; p]) − ε_θ(z_t, t, c_e)‖²       p learns to bring c_e back
-    update:  min_θ' ‖ε_θ'(z_t, t, [c_e; p]) − ε_θ(z_t, t, c_n)‖² + λ ‖ε_θ'(z_t, t, c_n) − ε_θ(z_t, t, c_n)‖²
+    update:  min_θ' ½ Σ_c ‖ε_θ'(z_t, t, c) − (ε_θ(z_t, t, c_n) − η (ε_θ(z_t, t, c_e) − ε_θ(z_t, t, c_n)))‖²
+                    + λ ‖ε_θ'(z_t, t, c_n) − ε_θ(z_t, t, c_n)‖²,   c ∈ {c_e, [c_e; p]}
 
 What θ' still knows moves into p and is erased from there too; p is thrown away at the end.
 """
