@@ -33,7 +33,7 @@ def attack(spec: Spec, model: str) -> dict[str, float]:
     """Attack `model`, which was erased from spec.model, and write what came back to spec.output; returns the figures."""
     check(spec)
     check_hub(spec)
-    tags = {"attacked": model, "concepts": ", ".join(spec.concept_words), "model": spec.model}
+    tags = {"kind": "attack", "attacked": model, "concepts": ", ".join(spec.concept_words), "model": spec.model}
     with held(Path(spec.output)), tracking.run(spec.name, tags=tags) as main:
         tracking.log_parameters(main, spec.model_dump(mode="json"))
         artifacts = run_attacks(spec, stages_of(spec, main), model)

@@ -65,7 +65,7 @@ def batch(spec: Path, lists: Path, training_slots: int = 1, generation_slots: in
     folder.mkdir(parents=True, exist_ok=True)
     slots = {"training": training_slots, "generation": generation_slots}
     # One run in MLflow for all nights of a batch, with every list's newest run below it.
-    tags = {"batch": digest(name, str(folder.resolve()))}
+    tags = {"kind": "batch", "batch": digest(name, str(folder.resolve()))}
     interrupted = threading.Event()
     stopping.set(interrupted)
     with (

@@ -52,7 +52,7 @@ def benchmark(
     folder = Path(base.output)
     folder.mkdir(parents=True, exist_ok=True)
     runs = runs or folder / "runs.parquet"
-    with tracking.run(base.name, tags={"benchmark": base.name}) as run_id:
+    with tracking.run(base.name, tags={"kind": "benchmark", "benchmark": base.name}) as run_id:
         for number, (cell, (key, spec)) in enumerate(zip(cells, specs.items())):
             # Another process may have made it since.
             there = key in core.keys_in(runs)

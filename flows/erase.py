@@ -39,6 +39,7 @@ def erase(spec: Spec, parent: str | None = None, slots: bool = False) -> dict:
     check(spec)
     check_hub(spec)
     tags = {
+        "kind": "run",
         "method": spec.method.name,
         "concepts": ", ".join(spec.concept_words),
         "model": spec.model,

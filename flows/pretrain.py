@@ -28,7 +28,7 @@ def pretrain(output: str = "results/emoji-world", scale: float = 1.0, seed: int 
     """
     torch.set_num_threads(os.cpu_count() or 1)
     work = str(home() / "pretraining" / f"seed-{seed}-scale-{scale:g}")
-    with tracking.run("emoji world", tags={"seed": str(seed), "scale": f"{scale:g}"}) as parent:
+    with tracking.run("emoji world", tags={"kind": "pretraining", "seed": str(seed), "scale": f"{scale:g}"}) as parent:
         render_emoji(work)
         for part in PARTS:
             with tracking.run(part, parent) as run_id:

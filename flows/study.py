@@ -24,7 +24,7 @@ def study(name: str, base: Spec) -> dict[str, float]:
     wanted = studies.load(name).runs(base)
     for spec in wanted.values():
         check(spec)
-    with tracking.run(f"study: {name}", tags={"study": name, "model": base.model}) as run_id:
+    with tracking.run(f"study: {name}", tags={"kind": "study", "study": name, "model": base.model}) as run_id:
         tracking.log_parameters(run_id, base.model_dump(mode="json"))
         outputs = {}
         for label, spec in wanted.items():

@@ -25,7 +25,7 @@ def stages_of(spec: Spec, main: str, **untold: object) -> Stage:
     hidden = hides(spec)
 
     def stage(name: str, task, key: str, *inputs: object) -> Artifact:
-        with tracking.run(name, main) as run_id:
+        with tracking.run(name, main, {"kind": "stage"}) as run_id:
             artifact = call(task, key, *inputs, run_id=run_id, **untold)
             tracking.log_stage(run_id, artifact, hidden)
             if name == "training" and artifact.cached:

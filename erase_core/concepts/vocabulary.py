@@ -151,6 +151,7 @@ def is_english(candidate: Candidate) -> bool:
     return zipf_frequency(candidate.word, "en") >= LEAST_FREQUENCY
 
 
+@functools.cache
 def unfit(candidate: Candidate) -> str:
     """The first filter that drops a word whatever the others are, or ""."""
     if not candidate.whole:

@@ -1,5 +1,5 @@
-"""Does the search stay among concepts? Images of the searched c_a over the steps, by gradient ascent on the embedding and
-by the Gumbel-softmax over words, and c_a's distance from the nearest word.
+"""Does the search stay among concepts? Images of the searched c_a and of the erased c_e over the steps, by gradient ascent on the
+embedding and by the Gumbel-softmax over words, and c_a's distance from the nearest word.
 """
 
 from __future__ import annotations
@@ -8,14 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from diffusers import DiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
 
+from ..concepts.neighbours import read_neighbours
 from ..generation.sampler import sample_embeddings
 from ..models.conditions import layout_of
-from ..models.pipeline import load_pipeline
+from ..models.pipeline import load_pipeline, with_unet
 from ..models.source import local_model
 from ..report.charts import strips
 from ..spec import Spec, make_spec
+from ..training.candidates import conditions_of, erased_concepts
+from ..training.loop import train
+from ..training.trajectory_files import folder_for
 from ..unsafe import blurred, hides
 from .findings import Findings, summary
 from .places import embedding_table, stage_folder
@@ -55,9 +60,10 @@ def find(outputs: dict[str, Path]) -> Findings:
             )
         steps = sorted(own)[:: max(1, len(own) // SHOWN)][:SHOWN]
         drawn = sample_embeddings(pipeline, [own[s] for s in steps], [spec.seed] * len(steps), spec.generation)
-        images[label] = np.concatenate(list(drawn))
+        images[f"{label}: c_a"] = np.concatenate(list(drawn))
+        images[f"{label}: c_e"] = erased_images(spec, pipeline, path, steps)
         if hides(spec):
-            images[label] = np.stack([blurred(image) for image in images[label]])
+            images |= {name: np.stack([blurred(image) for image in row]) for name, row in images.items()}
     table = pd.DataFrame(rows)
     last = table.groupby("search", sort=False).tail(1).set_index("search")
     return Findings(
@@ -68,3 +74,31 @@ def find(outputs: dict[str, Path]) -> Findings:
         + "; ".join(f"{row.distance:.2f} from {row.word} by {label}" for label, row in last.iterrows())
         + ".",
     )
+
+
+def erased_images(spec: Spec, pipeline: DiffusionPipeline, output: Path, steps: list[int]) -> np.ndarray:
+    """The first concept under θ' after some steps of a run's training, [N, H, W, 3].
+
+    A run keeps its last weights alone, so the training is done once more, by this process.
+    """
+    near = read_neighbours(stage_folder(output, "nearest") / "preserved.parquet")
+    concepts = erased_concepts(spec, pipeline, embedding_table(output), near)
+    prompt, images = concepts[0].embeddings[0], []
+
+    def on_update(step: int, unet: UNet2DConditionModel) -> None:
+        if step in steps:
+            images.extend(sample_embeddings(with_unet(pipeline, unet), [prompt], [spec.seed], spec.generation))
+
+    alone = spec.training.model_copy(update={"processes": 1, "hostfile": None, "zero_stage": 0, "offload": "none"})
+    train(
+        pipeline.unet,
+        pipeline.scheduler,
+        concepts,
+        conditions_of(spec, pipeline),
+        spec.method,
+        alone,
+        spec.seed,
+        trajectories=folder_for(spec.training, local_model(spec.model)[1]),
+        on_update=on_update,
+    )
+    return np.concatenate(images)

@@ -52,13 +52,14 @@ def train(
     on_record: Callable[[Record], None] = lambda record: None,
     on_search: Callable[[int, str, torch.Tensor], None] | None = None,
     trajectories: Path | None = None,
+    on_update: Callable[[int, torch.nn.Module], None] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Erase `concepts` from a copy of `unet` and return the trained weights by name.
 
     `unet` is θ and stays as it is; only with a frozen_precision of bf16 its weights are rounded in place. Goes on from the
     newest checkpoint in `checkpoints`, if there is one. Every rank calls this with the same arguments. on_search is given the
-    step, the concept and the searched c_a after each search step. trajectories is a folder that runs on this model share
-    their latents in.
+    step, the concept and the searched c_a after each search step, on_update the step and the edited UNet after each update; with
+    ZeRO 3 its weights are not whole then. trajectories is a folder that runs on this model share their latents in.
     Raises Diverged when a loss is not a number or out of bounds.
     """
     losses, settings = methods.load(method.name), method.settings
@@ -201,6 +202,8 @@ def train(
         set_learning_rate(engine, training, step / total)
         engine.step()
         record(step, "update", concept, chooser, at, began, **both)
+        if on_update is not None:
+            on_update(step, engine.module)
 
         if checkpoints and ((step + 1) % training.checkpoint_every == 0) and step + 1 < total:
             searches = [search.state_dict() for search in searches_of(choosers)]

@@ -5,18 +5,28 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import platform
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import torch
 
-from ..files import new_file
+from ..files import digest, home, new_file
+from ..spec import Training
 
 ENDING = ".arrow"
 VERSION = 1
 """Raise it when the same word, model and settings give other trajectories, or other files."""
 Parts = dict[str, np.ndarray]
 """Arrays [N, …] by name, a trajectory a row."""
+
+
+def folder_for(training: Training, model: str) -> Path:
+    """Where runs on one model (its hash) and machine share trajectories, which may be deleted at any time."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    made_by = digest(VERSION, model, training.precision, training.frozen_precision, torch.__version__, device)
+    return home() / "trajectories" / made_by
 
 
 def checksum(parts: Parts) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import re
 import sys
 from dataclasses import replace
@@ -15,17 +14,16 @@ from ..concepts.embeddings import EmbeddingTable
 from ..concepts.neighbours import read_neighbours
 from ..distributed.group import begin, rank
 from ..distributed.rank import run_rank
-from ..files import digest, home, write_json
+from ..files import write_json
 from ..models.delta import weights_hash
 from ..models.origin import origin_of
 from ..models.pipeline import load_pipeline
 from ..models.source import local_model
-from ..spec import Spec
 from .candidates import conditions_of, erased_concepts
 from .loop import train
 from .records import Diverged
 from .result import Snapshots, save_result
-from .trajectory_files import VERSION
+from .trajectory_files import folder_for
 
 SEARCHED = "searched.safetensors"
 SNAPSHOTS = 20
@@ -71,7 +69,7 @@ def main(path: Path) -> None:
         Path(job["checkpoints"]),
         on_record,
         snapshots,
-        trajectory_folder(spec, base),
+        folder_for(spec.training, base),
     )
     if rank() == 0:
         save_result(Path(job["output"]), unet, weights, records, origin.header)
@@ -80,14 +78,6 @@ def main(path: Path) -> None:
         used = {"peak_memory_gib": peak_memory(), "latent_seconds": sampling, "step_seconds": whole - sampling}
         write_json(Path(job["output"]) / "resources.json", used)
         snapshots.save(Path(job["output"]) / SEARCHED)
-
-
-def trajectory_folder(spec: Spec, base: str) -> Path:
-    """Where runs on one model and machine share trajectories, which may be deleted at any time."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    part = spec.training
-    made_by = digest(VERSION, base, part.precision, part.frozen_precision, torch.__version__, device)
-    return home() / "trajectories" / made_by
 
 
 def peak_memory() -> float:

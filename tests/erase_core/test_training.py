@@ -502,6 +502,18 @@ def test_latents_are_sampled_by_the_model_that_the_source_says(
         assert torch.allclose(given[0](*at), found[latents], atol=1e-5)
 
 
+def test_the_model_is_shown_after_each_update(tiny_pipeline) -> None:
+    shown = {}
+
+    def on_update(step: int, unet) -> None:
+        shown[step] = {name: value.detach().clone() for name, value in unet.named_parameters()}
+
+    weights = train(*inputs(tiny_pipeline), Method(), settings(), seed=0, on_update=on_update)
+    assert list(shown) == [0, 1, 2, 3]
+    assert all(torch.equal(value, shown[3][name]) for name, value in weights.items())
+    assert not all(torch.equal(value, shown[2][name]) for name, value in weights.items())
+
+
 def test_a_step_is_timed_to_its_end(tiny_pipeline, monkeypatch) -> None:
     """The seconds of an update hold its backward pass and Adam's step."""
     step = torch.optim.Adam.step
