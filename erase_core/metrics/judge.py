@@ -62,11 +62,11 @@ def likeliest(logits: torch.Tensor, labels: list[str]) -> tuple[list[list[str]],
     return [[labels[i] for i in row] for row in rows.tolist()], scores.numpy()
 
 
-def config_of(place: str, name: str = "config.json") -> dict:
-    """A configuration file of a model in a local folder or on the hub."""
+def config_of(place: str) -> dict:
+    """The configuration of a model in a local folder or on the hub."""
     from transformers.utils import cached_file
 
-    return json.loads(Path(cached_file(place, name)).read_text(encoding="utf-8"))
+    return json.loads(Path(cached_file(place, "config.json")).read_text(encoding="utf-8"))
 
 
 def preprocessing(place: str) -> Preprocessing:

@@ -110,6 +110,6 @@ def test_texts_encoded(tiny_pipeline, monkeypatch) -> None:
 
     monkeypatch.setattr(encoder, "forward", counted)
     training = {"steps": 1, "latent_steps": 2, "trajectories": 1, "batch_size": 1}
-    api.erase(tiny_pipeline, ["taxi"], top_k_words=3, training=training)
+    api.erase(tiny_pipeline, ["taxi"], vocabulary="emoji-world", top_k_words=3, training=training)
     words = embedded_words(curate(candidates("emoji-world"), ["taxi"], []))
     assert sum(seen) == len(words) + 4
