@@ -131,7 +131,7 @@ def strips(
     above, below = still.subfigures(2, 1, height_ratios=[1.05 * rows + 0.4, 2.4])
     axes, panel = above.subplots(rows, columns, squeeze=False), below.subplots()
     live = make_subplots(
-        rows + 1, columns, row_titles=list(images), column_titles=captions,
+        rows + 1, columns, row_titles=[name.replace("\n", "<br>") for name in images], column_titles=captions,
         specs=[[{}] * columns] * rows + [[{"colspan": columns}, *[None] * (columns - 1)]],
         row_heights=[1.0] * rows + [2.0],
     )  # fmt: skip
@@ -142,7 +142,7 @@ def strips(
     panel.set_ylabel(y)
     panel.legend(fontsize=7)
     for i, (name, row) in enumerate(images.items()):
-        axes[i, 0].set_ylabel(name, fontsize=8)
+        axes[i, 0].set_ylabel(name, fontsize=7)
         for j in range(columns):
             axes[i, j].set_xticks([])
             axes[i, j].set_yticks([])

@@ -60,8 +60,8 @@ def find(outputs: dict[str, Path]) -> Findings:
             )
         steps = sorted(own)[:: max(1, len(own) // SHOWN)][:SHOWN]
         drawn = sample_embeddings(pipeline, [own[s] for s in steps], [spec.seed] * len(steps), spec.generation)
-        images[f"{label}: c_a"] = np.concatenate(list(drawn))
-        images[f"{label}: c_e"] = erased_images(spec, pipeline, path, steps)
+        images[f"{label}\nc_a"] = np.concatenate(list(drawn))
+        images[f"{label}\nc_e"] = erased_images(spec, pipeline, path, steps)
         if hides(spec):
             images |= {name: np.stack([blurred(image) for image in row]) for name, row in images.items()}
     table = pd.DataFrame(rows)
