@@ -170,7 +170,6 @@ def erased_pipeline(
     trajectories: Path | None = None,
 ) -> DiffusionPipeline:
     """A copy of the pipeline, with all parts but the UNet shared, trained in this process as the spec says."""
-    erased = with_unet(pipeline, copy.deepcopy(pipeline.unet))
     # Training rounds a half-precision θ in place.
     rounded = spec.training.frozen_precision == "bf16"
     weights = train(
@@ -184,6 +183,7 @@ def erased_pipeline(
         on_record=on_record,
         trajectories=trajectories,
     )
+    erased = with_unet(pipeline, copy.deepcopy(pipeline.unet))
     put_weights(erased.unet, weights)
     # By this the embedded model is known, also when more is to be erased from it.
     erased.register_to_config(_name_or_path=pipeline.name_or_path)

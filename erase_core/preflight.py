@@ -56,9 +56,14 @@ def check(spec: Spec, several: bool = False) -> ModelSource:
 
 def uses_hub(spec: Spec, source: ModelSource) -> bool:
     """Whether the spec names anything that is on the model hub, and not on this machine."""
-    places = [p for p in (spec.scoring.judge, spec.scoring.clip) if p and p != EFFICIENTNET]
-    away = [place for place in places if not (Path(place) / "config.json").is_file()]
-    return source.on_hub or bool(away) or not all(is_local(part) for part in spec.generation.prompt_files)
+    return source.on_hub or bool(hub_scorers(spec)) or not all(is_local(part) for part in spec.generation.prompt_files)
+
+
+def hub_scorers(spec: Spec) -> dict[str, str]:
+    """The judge and CLIP that are on the model hub, and not on this machine, by the field that names them."""
+    named = {"scoring.judge": spec.scoring.judge, "scoring.clip": spec.scoring.clip}
+    given = {field: place for field, place in named.items() if place and place != EFFICIENTNET}
+    return {field: place for field, place in given.items() if not (Path(place) / "config.json").is_file()}
 
 
 def check_vocabulary(spec: Spec, source: ModelSource) -> None:
@@ -127,11 +132,10 @@ def check_hub(spec: Spec) -> None:
 
     Called once the hub is allowed, before any work. SpecError names the field and the fix.
     """
-    from huggingface_hub import hf_hub_download
+    for field, place in hub_scorers(spec).items():
+        # Only here: every run checks, and few have anything on the hub.
+        from huggingface_hub import hf_hub_download
 
-    for field, place in (("scoring.judge", spec.scoring.judge), ("scoring.clip", spec.scoring.clip)):
-        if place is None or place == EFFICIENTNET or (Path(place) / "config.json").is_file():
-            continue
         try:
             config = Path(hf_hub_download(place, "config.json"))
             if field == "scoring.judge":
