@@ -9,7 +9,7 @@ import pandas as pd
 
 from . import methods
 from .emoji_world.catalogue import STYLES, with_article
-from .files import alone, digest, new_file
+from .files import alone, digest, file_digest, new_file
 from .generation.plan import STYLE_PROMPT
 from .models.source import local_model
 from .spec import Spec
@@ -46,6 +46,14 @@ METRICS = (
     *RATES, "clip_score_erased", "clip_score_preserved", "clip_distance_erased",
     "clip_distance_preserved", "kid_preserved", "attack_success", "seconds", "peak_memory_gib",
 )  # fmt: skip
+
+
+class RunsFailed(RuntimeError):
+    """Some runs of a benchmark failed, when all of them have ended."""
+
+    def __init__(self, reasons: dict[str, str], count: int):
+        told = "; ".join(f"{label}: {reason}" for label, reason in reasons.items())
+        super().__init__(f"{len(reasons)} of {count} runs failed: {told}")
 
 
 @dataclass(frozen=True)
@@ -107,13 +115,19 @@ def spec_of(cell: Cell, base: Spec) -> Spec:
 
 
 def key_of(cell: Cell, base: Spec) -> str:
-    """The hash of all that a run's figures depend on, but for the machine: its spec, its model, and the versions of the stages."""
+    """The hash of all that a run's figures depend on, but for the machine.
+
+    That is its spec, with the contents of the files it names, its model, and the versions of the stages.
+    """
     spec = spec_of(cell, base)
     told = spec.model_dump(mode="json", exclude={"name", "output", "report", "gate"})
     # A spec tells of a method and an attack only what it was given.
     attacks = [attack.settings.model_dump(mode="json") for attack in spec.attacks.run] if spec.attacks else []
     settings = spec.method.settings.model_dump(mode="json")
-    return digest("benchmark", VERSIONS, local_model(spec.model)[1], told, settings, attacks)
+    scoring, prompts = spec.scoring, spec.generation.prompt_files
+    named = [spec.vocabulary.source, scoring.features, scoring.lpips_backbone, *(each.file for each in prompts)]
+    contents = [file_digest(Path(name)) for name in named if name and Path(name).is_file()]
+    return digest("benchmark", VERSIONS, local_model(spec.model)[1], told, settings, attacks, *contents)
 
 
 def known_rows(path: Path, base: Spec) -> dict[str, dict]:

@@ -18,6 +18,7 @@ import diffusers
 import torch
 import transformers
 from diffusers import UNet2DConditionModel
+from diffusers.models.modeling_utils import no_init_weights
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -134,7 +135,7 @@ def part_of(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> torc
     # Tensors without contents cannot be converted in place, so they are made as they should be.
     torch.set_default_dtype(dtype)
     try:
-        with device():
+        with device(), no_init_weights():
             own = getattr(LIBRARIES[library], kind)
             if library == "diffusers":
                 return own.from_config(config)

@@ -34,7 +34,8 @@ def benchmark(
     A run that is in the table of runs already, with the same key, is not run again, wherever it was run; so an interrupted
     benchmark goes on, several processes can share it, and a method can be added without running the others again. Each run is
     added to the table of runs when it ends, whose other rows stay as they are; table.parquet and benchmark.md hold those that this
-    base, model and code would give again.
+    base, model and code would give again. A run that fails, as one that diverges does, takes no other with it; when all have
+    ended, RunsFailed says which did.
 
     Args:
         base: What every run starts from; its output is the benchmark's folder.
@@ -52,19 +53,31 @@ def benchmark(
     folder = Path(base.output)
     folder.mkdir(parents=True, exist_ok=True)
     runs = runs or folder / "runs.parquet"
+    failed: dict[str, str] = {}
     with tracking.run(base.name, tags={"kind": "benchmark", "benchmark": base.name}) as run_id:
         for number, (cell, (key, spec)) in enumerate(zip(cells, specs.items())):
             # Another process may have made it since.
             there = key in core.keys_in(runs)
             print(f"benchmark: {cell.label} ({number + 1} of {len(cells)}){', known' if there else ''}")
-            if not there:
-                core.add_row(runs, core.row_of(cell, erase(spec, parent=run_id), key))
-                write_tables(core.known_rows(runs, base), folder)
+            if there:
+                continue
+            try:
+                summary = erase(spec, parent=run_id)
+            except Exception as error:
+                failed[cell.label] = f"{type(error).__name__}: {error}"
+                print(f"benchmark: {cell.label} failed: {error}")
+                continue
+            core.add_row(runs, core.row_of(cell, summary, key))
+            write_tables(core.known_rows(runs, base), folder)
+        if len(failed) == len(cells):
+            raise core.RunsFailed(failed, len(cells))
         text = write_tables(core.known_rows(runs, base), folder)
         for path in (runs, folder / "table.parquet", folder / "benchmark.md"):
             tracking.client().log_artifact(run_id, str(path))
         tracking.client().set_tag(run_id, "mlflow.note.content", text)
-    create_markdown_artifact(text, key="benchmark", description=base.name)
+        create_markdown_artifact(text, key="benchmark", description=base.name)
+        if failed:
+            raise core.RunsFailed(failed, len(cells))
     return text
 
 

@@ -24,12 +24,6 @@ from infra.environment import prepare  # noqa: E402 - the home must be chosen fi
 prepare()
 
 import pytest  # noqa: E402
-import torch  # noqa: E402
-
-torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-
-from erase_core.models.pipeline import load_pipeline  # noqa: E402
-from erase_core.models.source import find_model  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,6 +34,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def world():
     """The embedded model, loaded once. Tests must not change it."""
+    # The session's parent has no use for it, and waits for its own imports before it starts the workers.
+    from erase_core.models.pipeline import load_pipeline
+    from erase_core.models.source import find_model
+
     return load_pipeline(find_model("emoji-world"))
 
 

@@ -109,6 +109,16 @@ def test_rows_are_taken_up_while_they_would_come_out_the_same(tmp_path: Path, mo
     assert benchmark.known_rows(tmp_path / "runs.parquet", base) == {}
 
 
+def test_a_file_that_a_spec_names_is_known_by_its_content(tmp_path: Path) -> None:
+    words, cell = tmp_path / "words.txt", benchmark.Cell("unsafe", "weapon", "naive", 0)
+    base = parse_spec(f"name: b\nconcepts: [taxi]\noutput: o\nvocabulary: {{source: {words}, top_k: 2}}")
+    keys = []
+    for text in ("bus\ncar\n", "bus\nrose\n", "bus\ncar\n"):
+        words.write_text(text)
+        keys.append(benchmark.key_of(cell, base))
+    assert keys[0] == keys[2] != keys[1]
+
+
 def test_a_row_is_added_and_all_others_stay(tmp_path: Path) -> None:
     path = tmp_path / "runs.parquet"
     assert benchmark.keys_in(path) == set()

@@ -1,4 +1,4 @@
-"""A Prefect server that the runs of a file share, as those of a user's machine may."""
+"""A Prefect server that the runs of a session share, as those of a user's machine may."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from collections.abc import Iterator
 import pytest
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[None]:
+@pytest.fixture(scope="session")
+def address() -> str:
+    """Where the session's server answers; no other test is pointed at it."""
     from infra.private_server import start
 
-    ready = start()
+    start()()
+    return os.environ.pop("PREFECT_API_URL")
+
+
+@pytest.fixture(scope="module")
+def server(address: str) -> Iterator[None]:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}):
-        ready()
+    os.environ["PREFECT_API_URL"] = address
+    with temporary_settings({PREFECT_API_URL: address}):
         yield
     del os.environ["PREFECT_API_URL"]

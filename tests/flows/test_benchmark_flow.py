@@ -39,6 +39,17 @@ def test_benchmark_and_an_added_method(tmp_path: Path) -> None:
     assert "| original |" in (tmp_path / "out" / "benchmark.md").read_text()
 
 
+@pytest.mark.slow
+def test_a_run_that_fails_ends_no_other(tmp_path: Path) -> None:
+    wild = SPEC.replace("steps: 2,", "steps: 2, learning_rate: 1e6,").format(output=tmp_path / "out")
+    (tmp_path / "base.yaml").write_text(wild)
+    only = ("--tasks", "unsafe", "--seeds", "0", "--methods", "naive,uce")
+    ran = erase("benchmark", "--spec", str(tmp_path / "base.yaml"), *only)
+    assert ran.returncode == 1 and "1 of 2 runs failed: unsafe-weapon-naive-0: " in ran.stderr
+    assert "lower training.learning_rate" in ran.stderr
+    assert list(pd.read_parquet(tmp_path / "out" / "runs.parquet")["method"]) == ["uce"]
+
+
 def test_unknown_method() -> None:
     ran = erase("benchmark", "--methods", "magic")
     assert ran.returncode == 2 and "methods: magic is not one of" in ran.stderr
