@@ -27,4 +27,4 @@ def draw_images(
     """Draw one image for every concept, prompt and seed; without a training, from the original model."""
     which = "erased" if training is not None else "original"
     with reporting(f"images, {which}", f"images-{which}") as report:
-        return stages.images(spec, nearest, training, report, slot("generation", slots))
+        return stages.images(spec, nearest, training, report, slot("generation", slots, spec.generation.processes))

@@ -31,4 +31,4 @@ def score_images(
 ) -> Artifact:
     """Judge both models' images: is the concept gone, and is everything else still there?"""
     with reporting("scoring", "scoring") as report:
-        return stages.scores(spec, nearest, original, erased, report, slot("generation", slots))
+        return stages.scores(spec, nearest, original, erased, report, slot("generation", slots, spec.scoring.processes))

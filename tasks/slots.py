@@ -18,6 +18,7 @@ from prefect.exceptions import ObjectNotFound
 
 from erase_core.files import home
 
+from .gpus import own_gpus
 from .progress import go_on
 
 
@@ -26,20 +27,21 @@ def limit_name(kind: str) -> str:
     return f"{kind}-on-{socket.gethostname()}"
 
 
-def slot(kind: str, wanted: bool) -> contextlib.AbstractContextManager:
-    """A slot of a kind, waited for when it is entered; nothing when it is not wanted.
+def slot(kind: str, wanted: bool, ranks: int = 1) -> contextlib.AbstractContextManager:
+    """A slot of a kind, waited for when it is entered, and a GPU for each rank of its work; nothing when it is not wanted.
 
     A server that is away does not end the work: the slot's lease is kept on its disk.
     """
-    return held_slot(kind) if wanted else contextlib.nullcontext()
+    return held_slot(kind, ranks) if wanted else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
-def held_slot(kind: str) -> Iterator[None]:
+def held_slot(kind: str, ranks: int) -> Iterator[None]:
     with concurrency(limit_name(kind), strict=True, raise_on_lease_renewal_failure=False):
         # It may have been waited for in vain.
         go_on()
-        yield
+        with own_gpus(ranks):
+            yield
 
 
 @contextlib.contextmanager

@@ -42,4 +42,4 @@ def erase_concepts(
                 )
                 report(record["step"] + 1, record["steps"], f"{shown}  {record['word'] or ''}")
 
-        return stages.training(spec, nearest, embeddings, on_record, slot("training", slots))
+        return stages.training(spec, nearest, embeddings, on_record, slot("training", slots, spec.training.processes))

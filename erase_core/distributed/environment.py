@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from pathlib import Path
 
 FIRST_PORT, PORTS = 20_000, 20_000
 """Slurm says nothing of ports: a job step's own number chooses one of these."""
+gpus: contextvars.ContextVar[str | None] = contextvars.ContextVar("gpus", default=None)
+"""The GPUs of this machine that ranks which are started here may see, as in CUDA_VISIBLE_DEVICES. None: all."""
 
 
 @dataclass(frozen=True)

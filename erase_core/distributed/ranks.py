@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ..files import digest, home, read_json, write_json
-from .environment import FIRST_PORT, PORTS, NodeGroup, node_group, nodes_of, read_hostfile
+from .environment import FIRST_PORT, PORTS, NodeGroup, gpus, node_group, nodes_of, read_hostfile
 from .rank import FAILURES, WATCHED, read_failures
 
 LOG = "log.txt"
@@ -121,6 +121,8 @@ def launch_environment(
     failures.mkdir(exist_ok=True)
     kept[FAILURES] = str(failures)
     if hostfile is None:
+        if (own := gpus.get()) is not None:
+            kept["CUDA_VISIBLE_DEVICES"] = own
         return kept | {WATCHED: "1"}
     # What DeepSpeed starts on another host is not this process's child: it shares no pipe with it, and no environment.
     exported = job.parent / "environment"
