@@ -116,8 +116,9 @@ def embeddings(spec: Spec, vocabulary: Artifact, progress: Progress = quiet, slo
 
 def nearest_key(spec: Spec, vocabulary: Artifact, embeddings: Artifact) -> str:
     part = spec.vocabulary
-    names = spec.concept_words
-    return key("nearest", names, part.top_k, part.similarity, part.clusters, spec.seed, vocabulary.key, embeddings.key)
+    # Only the clusters begin at random.
+    settings = [part.top_k, part.similarity, part.clusters, spec.seed if part.clusters else None]
+    return key("nearest", spec.concept_words, settings, vocabulary.key, embeddings.key)
 
 
 def nearest(spec: Spec, vocabulary: Artifact, embeddings: Artifact, slot: Slot = None) -> Artifact:
@@ -153,8 +154,11 @@ NOT_IN_KEY = {"checkpoint_every", "processes", "hostfile", "zero_stage", "offloa
 def training_key(spec: Spec, nearest: Artifact, embeddings: Artifact) -> str:
     training = spec.training.model_dump(exclude=NOT_IN_KEY)
     method = {"name": spec.method.name, **spec.method.settings.model_dump()}
-    used = [nearest.key, embeddings.key] if methods.load(spec.method.name).CHOICE in methods.NEIGHBOURS else []
-    return key("training", local_model(spec.model)[1], spec.named_concepts, method, training, spec.seed, used)
+    losses = methods.load(spec.method.name)
+    used = [nearest.key, embeddings.key] if losses.CHOICE in methods.NEIGHBOURS else []
+    # A closed form draws nothing at random.
+    seed = None if hasattr(losses, "solve") else spec.seed
+    return key("training", local_model(spec.model)[1], spec.named_concepts, method, training, seed, used)
 
 
 def training(
