@@ -33,5 +33,7 @@ class Settings(Part):
     words: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = Field(
         None, min_length=1, description="The words to preserve. Default: the top-K."
     )
-    preservation_weight: Finite = Field(1.0, ge=0, description="λ: weight of each preserved token.")
+    preservation_weight: Finite = Field(
+        0.1, ge=0, description="λ: weight of each preserved token. As published for ten words or more."
+    )
     regularisation: Finite = Field(0.1, gt=0, description="ρ: how much staying close to W counts.")

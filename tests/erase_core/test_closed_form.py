@@ -35,18 +35,34 @@ def test_holds_its_equation_on_the_real_model(name: str, world) -> None:
         encode(world, texts).flatten(0, 1).double().numpy() if texts else np.zeros((0, 0))
         for texts in (["taxi", "a taxi"], ["", ""], PRESERVED if name == "uce" else [])
     )
-    rho, d = settings.regularisation, source.shape[1]
+    rho, d, weigh = settings.regularisation, source.shape[1], getattr(settings, "preservation_weight", 0.0)
     names = trainable_names(world.unet, "xattn-strict")
     weights = dict(world.unet.named_parameters())
     layers = list(solve_layers(world.unet, names, found, conditions, methods.load(name), settings))
     assert [layer[0] for layer in layers] == names
-    system = rho * np.eye(d) + sum(np.outer(c, c) for c in source) + sum(np.outer(c, c) for c in kept)
+    system = rho * np.eye(d) + sum(np.outer(c, c) for c in source) + weigh * sum(np.outer(c, c) for c in kept)
     for layer, solved, *_ in layers:
         weight = weights[layer].detach().double().numpy()
         right = rho * weight + sum(np.outer(weight @ b, c) for c, b in zip(source, wanted))
-        right = right + sum(np.outer(weight @ c, c) for c in kept)
+        right = right + weigh * sum(np.outer(weight @ c, c) for c in kept)
         left = solved.double().numpy() @ system
         assert np.abs(left - right).max() / np.abs(right).max() < 1e-4
+
+
+def test_uce_keeps_what_its_words_are_projected_to(world) -> None:
+    """On every layer better than where they are not given, and the better the more they count."""
+    uce, names = methods.load("uce"), trainable_names(world.unet, "xattn-strict")
+    kept, conditions = encode(world, PRESERVED).flatten(0, 1).double(), Conditions(*encode(world, ["", ""]))
+    weights = dict(world.unet.named_parameters())
+
+    def moved(words: list[str], weight: float) -> list[float]:
+        settings = uce.Settings(preservation_weight=weight)
+        layers = solve_layers(world.unet, names, concepts(world, words), conditions, uce, settings)
+        return [float((kept @ (new.double() - weights[name].double()).T).norm()) for name, new, *_ in layers]
+
+    without, light, heavy = moved([], 0.1), moved(PRESERVED, 0.1), moved(PRESERVED, 10.0)
+    for none, some, most in zip(without, light, heavy, strict=True):
+        assert most < 0.3 * some < 0.3 * none
 
 
 def test_a_prompt_s_tokens_are_led_to_its_own_neutral_s(tiny_pipeline) -> None:

@@ -41,7 +41,7 @@ SEED = 2
 
 
 def shared(**changes):
-    return settings(batch_size=4, steps=3, **changes)
+    return settings(**{"batch_size": 4, "steps": 3, **changes})
 
 
 def alone(
@@ -90,10 +90,12 @@ def launched(tiny_pipeline, tiny_folder, tmp_path_factory) -> Path:
     trainings = {f"zero-{stage}": shared(processes=2, zero_stage=stage) for stage in STAGES}
     trainings |= {
         "from-one": shared(processes=2, zero_stage=3),
-        "fresh": shared(processes=2, zero_stage=3, latents="fresh"),
+        "fresh": shared(processes=2, zero_stage=3, latents="fresh", steps=2),
     }
     asked = {name: ({}, t.model_dump()) for name, t in trainings.items()}
-    asked |= {n: (method, shared(processes=2, zero_stage=z).model_dump()) for n, (method, z) in METHODS.items()}
+    asked |= {
+        n: (method, shared(processes=2, zero_stage=z, steps=2).model_dump()) for n, (method, z) in METHODS.items()
+    }
     job = {"trainings": asked, "seed": SEED}
     places = {name: str(folder / name / "job.json") for name in ("images", "verdicts")}
     write_json(folder / "job.json", {**job, **places, "checkpoints": str(folder / "checkpoints")})
@@ -134,7 +136,7 @@ def test_every_rank_holds_the_same_pi(launched: Path, stage: int) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_other_searches_on_two_ranks(launched: Path, tiny_pipeline, name: str) -> None:
-    weights, records = alone(tiny_pipeline, method=METHODS[name][0])
+    weights, records = alone(tiny_pipeline, method=METHODS[name][0], steps=2)
     found = read_json(launched / f"{name}.json")
     assert (losses(records) - losses(found["records"])).abs().max() < 1e-4
     assert all(found["same_pi"][1:])
@@ -145,7 +147,7 @@ def test_other_searches_on_two_ranks(launched: Path, tiny_pipeline, name: str) -
 
 
 def test_latents_of_the_edited_model_stop_together(launched: Path, tiny_pipeline) -> None:
-    _, records = alone(tiny_pipeline, latents="fresh")
+    _, records = alone(tiny_pipeline, latents="fresh", steps=2)
     found = read_json(launched / "fresh.json")["records"]
     assert (losses(records) - losses(found)).abs().max() < 1e-4
 
