@@ -22,14 +22,21 @@ COLUMNS = {
 
 
 def measure() -> list[dict]:
-    """Rows (latents, runs, COLUMNS): means over the held-out splits that the table of runs has for each spec, seed 0."""
+    """Rows (latents, runs, COLUMNS): means over the held-out splits for each spec, seed 0, from the table of runs.
+
+    Raises LookupError where the table lacks a run.
+    """
     cells = benchmark.cells(["adversarial"], [benchmark.HELD_OUT], [0])
     rows = []
     for told, path in SPECS.items():
         base = load_spec(path)
         known = benchmark.known_rows(RUNS, base)
         found = [known[key] for key in (benchmark.key_of(cell, base) for cell in cells) if key in known]
-        if found:
-            means = pd.DataFrame(found)[list(COLUMNS)].mean()
-            rows.append({"latents": told, "runs": len(found), **{name: means[key] for key, name in COLUMNS.items()}})
+        if len(found) < len(cells):
+            raise LookupError(
+                f"{RUNS} lacks runs of {path}; make them: erase benchmark --spec {path} --runs {RUNS} "
+                f"--tasks {benchmark.HELD_OUT} --methods adversarial --seeds 0"
+            )
+        means = pd.DataFrame(found)[list(COLUMNS)].mean()
+        rows.append({"latents": told, "runs": len(found), **{name: means[key] for key, name in COLUMNS.items()}})
     return rows

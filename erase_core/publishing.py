@@ -59,12 +59,12 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
         and known.get("training") == artifacts["training"].key
         and model_hash(made) == known.get("erased_model_hash")
     ):
-        from .models.delta import apply_delta, weights_hash
+        from .models.delta import apply_delta
         from .models.pipeline import load_pipeline, save_pipeline
 
         pipeline = load_pipeline(source)
-        origin = origin_of(source.folder, spec.model, base, weights_hash(pipeline.unet))
-        apply_delta(pipeline.unet, artifacts["training"].file("delta.safetensors"))
+        own = apply_delta(pipeline.unet, artifacts["training"].file("delta.safetensors"))
+        origin = origin_of(source.folder, spec.model, base, own)
         save_pipeline(pipeline, made, origin.without(", ".join(spec.concept_words), spec.method.name))
 
     tables = {

@@ -10,7 +10,7 @@ from ..distributed.rank import run_rank
 from ..distributed.shards import own_pieces, piece_file, told
 from ..models.delta import apply_delta
 from ..models.pipeline import load_pipeline, prepare_sampling
-from ..models.source import local_model
+from ..models.source import local_source
 from .dataset import batches_of
 from .images import generate
 from .plan import Wanted
@@ -18,7 +18,7 @@ from .plan import Wanted
 
 def main(path: Path) -> None:
     job, spec = begin(path)
-    pipeline = load_pipeline(local_model(spec.model)[0])
+    pipeline = load_pipeline(local_source(spec.model))
     if job["delta"] is not None:
         apply_delta(pipeline.unet, Path(job["delta"]))
     prepare_sampling(pipeline, spec.generation)

@@ -23,8 +23,8 @@ class Layout:
     time_ids: tuple[int, ...] = ()
     """SDXL's original height and width, crop top and left, and target height and width, in pixels."""
 
-    def pack(self, tokens: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
-        """Tokens [..., L, d] and pooled embeddings [..., p] as conditions [..., R, d]."""
+    def pack(self, tokens: torch.Tensor, pooled: torch.Tensor | None) -> torch.Tensor:
+        """Tokens [..., L, d] and pooled embeddings [..., p], which some models read, as conditions [..., R, d]."""
         if not self.pooled:
             return tokens
         width = tokens.shape[-1]

@@ -48,8 +48,8 @@ def save_delta(path: Path, base: nn.Module, weights: dict[str, torch.Tensor], me
     return len(changed)
 
 
-def apply_delta(unet: nn.Module, path: Path, any_base: bool = False) -> None:
-    """Put a delta's weights into a UNet, in place.
+def apply_delta(unet: nn.Module, path: Path, any_base: bool = False) -> str | None:
+    """Put a delta's weights into a UNet, in place; returns the hash of the weights that it was put on, None with any_base.
 
     Raises DeltaError when the delta names weights the UNet lacks, has other shapes, or, unless any_base is true, was made
     from another base model.
@@ -73,3 +73,4 @@ def apply_delta(unet: nn.Module, path: Path, any_base: bool = False) -> None:
     with torch.no_grad():
         for name, value in values.items():
             own[name].copy_(value)
+    return base

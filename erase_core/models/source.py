@@ -107,11 +107,18 @@ def model_hash(folder: Path) -> str:
 
 
 @functools.cache
-def local_model(name: str) -> tuple[ModelSource, str]:
-    """A spec's model as a local folder (a hub model is downloaded, a single file converted) and its hash."""
+def local_source(name: str) -> ModelSource:
+    """A spec's model as a local folder; a hub model is downloaded, a single file converted."""
     source = find_model(name)
     if source.folder is None:
         from .pipeline import resolve_folder
 
         source = ModelSource(name, resolve_folder(source))
+    return source
+
+
+@functools.cache
+def local_model(name: str) -> tuple[ModelSource, str]:
+    """As `local_source`, and the model's hash, for which all of it is read."""
+    source = local_source(name)
     return source, model_hash(source.folder)

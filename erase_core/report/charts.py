@@ -60,9 +60,17 @@ def bars(frame: pd.DataFrame, label: str, value: str, facet: str, axis: str, sho
 
 
 def scatter(
-    frame: pd.DataFrame, x: str, y: str, label: str, group: str | None = None, joined: bool = False, named: int = 12
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    label: str,
+    group: str | None = None,
+    joined: bool = False,
+    named: int = 12,
+    front: pd.Series | None = None,
 ) -> Chart:
-    """Points with their labels, coloured by `group`, joined in the frame's order if `joined`.
+    """Points with their labels, coloured by `group`, joined in the frame's order if `joined`; front: which rows are on the Pareto
+    front, which is drawn as a line.
 
     The still one names the `named` points that lie furthest from the middle, or all of a small frame; not those beside a named one.
     """
@@ -79,6 +87,12 @@ def scatter(
             marker_symbol="square" if again else "circle", line_dash="dash" if again else "solid",
             mode="lines+markers" if joined else "markers",
         )  # fmt: skip
+    if front is not None:
+        best = frame[front].sort_values([x, y])
+        axis.plot(best[x], best[y], "D-", color=INK, markersize=8, markerfacecolor="none", label="Pareto front")
+        live.add_scatter(
+            x=best[x], y=best[y], name="Pareto front", line_color=INK, marker_symbol="diamond-open", marker_size=12
+        )
     spread = ((frame[[x, y]] - frame[[x, y]].mean()) / frame[[x, y]].std().replace(0, 1)).pow(2).sum(axis=1)
     places = (frame[[x, y]] - frame[[x, y]].min()) / (frame[[x, y]].max() - frame[[x, y]].min()).replace(0, 1)
     told: list[int] = []

@@ -70,7 +70,7 @@ def rows_of(table: EmbeddingTable, indices: Sequence[int], layout: Layout, devic
 
 def packed(table: EmbeddingTable, indices: Sequence[int], layout: Layout) -> torch.Tensor:
     """The conditions [B, R, d] of a table's rows, as they are on disk."""
-    return layout.pack(table.rows(indices), table.rows(indices, "pooled"))
+    return layout.pack(table.rows(indices), table.rows(indices, "pooled") if layout.pooled else None)
 
 
 def principal_directions(centred: torch.Tensor, count: int) -> torch.Tensor:

@@ -5,6 +5,7 @@ and by L2 as a share of the concept's signal, what it adds to the neutral concep
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,8 @@ def find(outputs: dict[str, Path]) -> Findings:
     frame = frame.join(preservation_losses(spec, pipeline, delta, list(frame["concept"])))
     frame["share"] = frame["preservation_loss"] / frame["signal"]
     figures, said = {}, []
+    apart = difference(*(frame[column].to_numpy() for column in ("preservation_loss", "similarity", "drop")), spec.seed)
+    figures |= dict(zip(("l2_over_similarity", "l2_over_similarity/low", "l2_over_similarity/high"), apart))
     for column, name in ORDERS.items():
         value, low, high = rank_correlation(frame[column].to_numpy(), frame["drop"].to_numpy(), spec.seed)
         figures |= {f"{column}/rank_correlation": value, f"{column}/low": low, f"{column}/high": high}
@@ -64,7 +67,8 @@ def find(outputs: dict[str, Path]) -> Findings:
         frame,
         scatter(pd.concat(shown, ignore_index=True), "percentile", "drop", "concept", group="order"),
         figures,
-        f"Rank correlation with the CLIP drop after {target} was erased: {', '.join(said)}.",
+        f"Rank correlation with the CLIP drop after {target} was erased: {', '.join(said)}; "
+        f"L2 over text similarity {apart[0]:.2f} ({apart[1]:.2f} to {apart[2]:.2f}).",
     )
 
 
@@ -95,6 +99,16 @@ def preservation_losses(spec: Spec, pipeline, delta: Path, words: list[str]) -> 
 
 def rank_correlation(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[float, float, float]:
     """Spearman's ρ of x and y [N] and its 95 % bootstrap interval over pairs."""
-    picks = np.random.default_rng(seed).integers(len(x), size=(RESAMPLES, len(x)))
-    drawn = [spearmanr(x[p], y[p]).statistic for p in picks if len(set(y[p])) > 1]
-    return (float(spearmanr(x, y).statistic), *map(float, np.quantile(drawn, [0.025, 0.975])))
+    return with_interval(lambda p: spearmanr(x[p], y[p]).statistic, y, seed)
+
+
+def difference(first: np.ndarray, second: np.ndarray, y: np.ndarray, seed: int) -> tuple[float, float, float]:
+    """By how much y's rank correlation with one order [N] is over that with another, and its 95 % bootstrap interval."""
+    return with_interval(lambda p: spearmanr(first[p], y[p]).statistic - spearmanr(second[p], y[p]).statistic, y, seed)
+
+
+def with_interval(figure: Callable[[np.ndarray], float], y: np.ndarray, seed: int) -> tuple[float, float, float]:
+    """A figure of all rows [N], by their numbers, and its 95 % bootstrap interval over those draws whose y are not all alike."""
+    picks = np.random.default_rng(seed).integers(len(y), size=(RESAMPLES, len(y)))
+    drawn = [figure(p) for p in picks if len(set(y[p])) > 1]
+    return (float(figure(np.arange(len(y)))), *map(float, np.quantile(drawn, [0.025, 0.975])))

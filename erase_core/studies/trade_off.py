@@ -57,7 +57,7 @@ def find(outputs: dict[str, Path]) -> Findings:
     front = ", ".join(dict.fromkeys(table[table["front"]]["method"]))
     return Findings(
         table,
-        scatter(table, "esr_1", "psr_1", "strength", group="method", joined=True),
+        scatter(table, "esr_1", "psr_1", "strength", group="method", joined=True, front=table["front"]),
         {f"{key}/{label}": row[key] for label, row in zip(outputs, rows) for key in ("esr_1", "psr_1")},
         f"On the Pareto front: {front}.",
     )

@@ -235,10 +235,15 @@ class FreshLatents:
     ) -> Latents:
         """Sample all rows of embeddings [B, L, d] down to one random timestep, the same on every rank."""
         stop = int(self.sampler.numbers(torch.rand(1, generator=streams.shared)))
-        *_, (z, t, _, _) = self.sampler.run(self.predict, embeddings, streams.normal(*self.sampler.shape), stop)
+        *_, (z, t, _, _) = self.sampled(embeddings, streams, stop)
         return Latents(z, t.to(z.device).expand(len(embeddings)))
 
     def draw_noised(self, words: list[str], embeddings: torch.Tensor, streams: Streams) -> Latents:
         """Images sampled for each row of embeddings [B, L, d], with noise."""
-        *_, (finished, *_) = self.sampler.run(self.predict, embeddings, streams.normal(*self.sampler.shape))
+        *_, (finished, *_) = self.sampled(embeddings, streams)
         return self.sampler.renoise(finished, streams)
+
+    def sampled(self, embeddings: torch.Tensor, streams: Streams, stop: int | None = None):
+        # Predictions under c_n, which a bank keeps, would only be thrown away.
+        noise, neutral = streams.normal(*self.sampler.shape), self.sampler.unconditional
+        return self.sampler.run(self.predict, embeddings, noise, stop, neutral)

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..artifacts import Artifact
 from ..distributed.ranks import run_ranks
 from ..files import write_json
+from ..models.source import local_model
 from ..spec import Spec
 
 
@@ -26,6 +27,7 @@ def run_training(
         job,
         {
             "spec": spec.model_dump(mode="json"),
+            "model_hash": local_model(spec.model)[1],
             "nearest": str(nearest.file("preserved.parquet")),
             "embeddings": str(embeddings.file("embeddings.arrow")),
             "checkpoints": str(work / "checkpoints"),

@@ -23,7 +23,7 @@ from . import checkpoint
 from .closed_form import solve_layers
 from .engine import export, restore_moments, set_learning_rate, start_engine
 from .latents import FreshLatents, TrajectoryBank
-from .predictions import alphas_cumprod, distance_at, loss_weights, noise_predictor, weight_at
+from .predictions import alphas_cumprod, distance_at, loss_weights, noise_predictor, over_cores, weight_at
 from .records import LOSSES, Diverged, Record, record_of, require_bounds
 from .result import put_weights
 from .searching import Searching, attacked, by_gradient, by_measuring
@@ -105,7 +105,7 @@ def train(
     else:
         source = TrajectoryBank(
             sampler,
-            frozen,
+            over_cores(frozen),
             training.trajectories,
             seed,
             trajectories,
@@ -136,7 +136,8 @@ def train(
         for row in records:
             on_record(row)
 
-    searching = Searching(losses, settings, edited_for_search, frozen, source, conditions.neutral, distances)
+    measured = over_cores(edited_for_search) if training.zero_stage < 3 else edited_for_search
+    searching = Searching(losses, settings, edited_for_search, measured, frozen, source, conditions.neutral, distances)
     rivals = settings.rivals if getattr(settings, "search", None) == "measured" else 0
     unbounded = ("preservation",) if "weights" in losses.EDITED else ()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from diffusers import SchedulerMixin
 
+from ..cores import share_rows
 from ..models.conditions import Layout
 
 PLAIN = Layout()
@@ -37,6 +38,15 @@ def noise_predictor(
         return (latents - bar.sqrt() * output) / (1 - bar).sqrt()
 
     return predict
+
+
+def over_cores(predict: Predict) -> Predict:
+    """The same, its rows shared among a CPU's cores; without gradients, and for a UNet whose layers all lie on this rank."""
+
+    def shared(latents: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        return share_rows(predict, latents, timesteps, embeddings)
+
+    return shared
 
 
 def loss_weights(weighting: str, bars: torch.Tensor) -> torch.Tensor:

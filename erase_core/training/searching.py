@@ -24,11 +24,15 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Searching:
-    """What a search reads. losses and settings are the method's, distance that of a step's timesteps (`distance_at`)."""
+    """What a search reads. losses and settings are the method's, distance that of a step's timesteps (`distance_at`).
+
+    measured: the edited model, for predictions without gradients.
+    """
 
     losses: ModuleType
     settings: object
     edited: Predict
+    measured: Predict
     frozen: Predict
     source: FreshLatents | TrajectoryBank
     neutral: torch.Tensor
@@ -69,7 +73,7 @@ def by_measuring(given: Searching, concept: ErasedConcept, chooser: Chooser, str
     rows, rivals = chooser.rivals(streams, given.settings.rivals)
     of_edited, of_frozen = given.losses.SEARCHED
     at = draw(of_edited, concept, Given(rivals.measurable), given.source, given.neutral, same)
-    made, known = predict(given.edited, of_edited, at), frozen_predictions(given.frozen, of_frozen, at)
+    made, known = predict(given.measured, of_edited, at), frozen_predictions(given.frozen, of_frozen, at)
     hurt = (made["preserved"] - known["preserved"]).square().flatten(1).mean(1).reshape(rows.shape)
     hurt = torch.where(hurt > ROUNDING, hurt, 0.0)
     mean = hurt.mean(1, keepdim=True)

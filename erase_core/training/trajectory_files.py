@@ -16,7 +16,7 @@ from ..files import digest, home, new_file
 from ..spec import Training
 
 ENDING = ".arrow"
-VERSION = 1
+VERSION = 2
 """Raise it when the same word, model and settings give other trajectories, or other files."""
 Parts = dict[str, np.ndarray]
 """Arrays [N, …] by name, a trajectory a row."""

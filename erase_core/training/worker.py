@@ -18,7 +18,7 @@ from ..files import write_json
 from ..models.delta import weights_hash
 from ..models.origin import origin_of
 from ..models.pipeline import load_pipeline
-from ..models.source import local_model
+from ..models.source import local_source
 from .candidates import conditions_of, erased_concepts
 from .loop import train
 from .records import Diverged
@@ -32,7 +32,7 @@ SNAPSHOTS = 20
 
 def main(path: Path) -> None:
     job, spec = begin(path)
-    source, base = local_model(spec.model)
+    source, base = local_source(spec.model), job["model_hash"]
     pipeline = load_pipeline(source)
     table, near = EmbeddingTable(Path(job["embeddings"])), read_neighbours(Path(job["nearest"]))
     concepts, conditions = erased_concepts(spec, pipeline, table, near), conditions_of(spec, pipeline)

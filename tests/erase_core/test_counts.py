@@ -22,7 +22,8 @@ GRADIENT = {"name": "adversarial", "search": "gradient"}
 
 @pytest.fixture
 def calls(monkeypatch) -> list[tuple[int, bool]]:
-    """Every call of a UNet: how many rows, and whether its result can be differentiated."""
+    """Every call of a UNet, which cores would share: how many rows, and whether its result can be differentiated."""
+    monkeypatch.setattr(cores, "FEWEST_ROWS", 100)
     seen = []
     forward = UNet2DConditionModel.forward
 
@@ -89,9 +90,8 @@ def test_calls_do_not_grow_with_the_vocabulary(tiny_pipeline, tmp_path, calls) -
     assert asked == Counter(filter(None, without)) and set(without) & {1, 2}
 
 
-def test_calls_of_an_image(tiny_pipeline, calls, monkeypatch) -> None:
-    """Both halves of the guidance in one call, one call a step for a whole batch, which cores would share."""
-    monkeypatch.setattr(cores, "FEWEST_ROWS", 100)
+def test_calls_of_an_image(tiny_pipeline, calls) -> None:
+    """Both halves of the guidance in one call, one call a step for a whole batch."""
     settings = Generation(steps=3, batch_size=4)
     images = np.concatenate(list(sample(tiny_pipeline, ["a taxi"] * 5, list(range(5)), settings)))
     assert len(images) == 5
@@ -99,7 +99,7 @@ def test_calls_of_an_image(tiny_pipeline, calls, monkeypatch) -> None:
 
 
 def test_texts_encoded(tiny_pipeline, monkeypatch) -> None:
-    """Each text of a library call once: the vocabulary's words, the concept, its names, "" and c_n."""
+    """The vocabulary's words once each, and four texts more: the concept for its nearest words and as its prompt, "" and c_n."""
     seen: list[int] = []
     encoder = type(tiny_pipeline.text_encoder)
     forward = encoder.forward

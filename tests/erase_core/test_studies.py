@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from erase_core import methods, studies
+from erase_core.artifacts import folder_of
+from erase_core.concepts.embeddings import write_embeddings
 from erase_core.emoji_world.catalogue import concepts
-from erase_core.files import write_json
+from erase_core.files import read_json, write_json
 from erase_core.metrics.scores import write_scores
 from erase_core.models.conditions import latent_shape
 from erase_core.models.delta import save_delta
@@ -30,6 +32,7 @@ from erase_core.studies import (
     text_similarity,
     trade_off,
     variants,
+    vocabulary,
 )
 from erase_core.studies.variants import comparable, everyday, variant
 from erase_core.training.latents import Sampler
@@ -119,6 +122,79 @@ def test_images_of_one_concept_are_no_pair(images_file, tmp_path: Path) -> None:
     assert target_collapse.between(path, {"taxi", "bus"}) == pytest.approx([0.2, 0.8])
 
 
+def test_only_what_is_gone_has_collapsed(images_file, tmp_path: Path) -> None:
+    """Of the erased images one still shows its taxi, and is in no pair."""
+    drawn = [("a taxi", "taxi", 0), ("a bus", "bus", 0), ("a taxi", "taxi", 1), ("a bus", "bus", 1)]
+    pictures = {"original": [0, 255, 0, 51], "erased": [100, 151, 0, 255]}
+    keys = {"original": "collapse-original", "erased": "collapse-erased", "scores": "collapse-scores"}
+    for which, values in pictures.items():
+        place = folder_of("images", keys[which])
+        place.mkdir(parents=True, exist_ok=True)
+        images_file(which, drawn, values).rename(place / "images.parquet")
+    verdicts = pd.DataFrame(
+        {
+            "prompt": ["a taxi", "a bus", "a taxi", "a bus"],
+            "seed": [0, 0, 1, 1],
+            "role": "erased",
+            "sees_1_erased": [0.0, 0.0, 1.0, 0.0],
+        }
+    )
+    place = folder_of("scores", keys["scores"])
+    place.mkdir(parents=True, exist_ok=True)
+    verdicts.to_parquet(place / "verdicts.parquet")
+    figures = {"esr_1": 0.75, "esr_1_original": 0.0}
+    written = {"metrics": figures, "keys": keys, "roles": {"taxi": "erased", "bus": "erased", "rose": "preserved"}}
+    write_json(tmp_path / "summary.json", written)
+    found = target_collapse.find({"neutral target": tmp_path})
+    assert list(found.table["distance"]) == pytest.approx([(1 + 0.2) / 2, 0.2]) and list(found.table["pairs"]) == [2, 1]
+    assert list(found.table["esr_1"]) == [0.0, 0.75] and drawn_both_ways(found)
+
+
+def drawn_both_ways(found) -> bool:
+    return found.chart.png.startswith(b"\x89PNG") and "Plotly.newPlot" in found.chart.html
+
+
+def test_vocabulary_says_what_each_costs(tmp_path: Path) -> None:
+    outputs = {}
+    for label, psr in (("emoji-world 20", 0.9), ("emoji-world 50", 0.95), ("clip-tokens 20", 0.8)):
+        outputs[label] = result(tmp_path / label, {"bus": 0}, {"esr_1": 1.0, "psr_1": psr, "psr_5": 1.0})
+        spent = {"vocabulary": 1.0, "embeddings": 2.0, "nearest": 3.0, "training": 100.0}
+        known = read_json(outputs[label] / "summary.json")
+        write_json(outputs[label] / "summary.json", {**known, "seconds": spent, "step_seconds": 10.0})
+    found = vocabulary.find(outputs)
+    assert found.table[["source", "words", "seconds"]].values.tolist() == [
+        ["emoji-world", 20, 16.0], ["emoji-world", 50, 16.0], ["clip-tokens", 20, 16.0],
+    ]  # fmt: skip
+    assert found.said == "Best PSR-1 0.950 with 50 words of emoji-world." and drawn_both_ways(found)
+
+
+def test_text_similarity_compares_its_orders(tiny_pipeline, tiny_folder, tmp_path: Path) -> None:
+    """The drop falls with the place in the table; how each order goes with it is read off the real similarities and losses."""
+    words = ["bus", "car", "rose", "apple", "dog", "ship"]
+    spec = parse_spec(
+        f"name: s\nmodel: {tiny_folder}\nconcepts: [taxi]\noutput: o\nmethod: naive\n"
+        "training: {latent_steps: 2, trajectories: 1}"
+    )
+    keys = {"embeddings": "similarity-embeddings", "training": "similarity-training"}
+    for stage, key in keys.items():
+        folder_of(stage, key).mkdir(parents=True, exist_ok=True)
+    write_embeddings(folder_of("embeddings", keys["embeddings"]) / "embeddings.arrow", tiny_pipeline, words, {})
+    names = trainable_names(tiny_pipeline.unet, "xattn")
+    moved = {n: 1.5 * value for n, value in tiny_pipeline.unet.state_dict().items() if n in names}
+    save_delta(folder_of("training", keys["training"]) / "delta.safetensors", tiny_pipeline.unet, moved, {})
+    out = result(tmp_path / "naive", {word: 10.0 - i for i, word in enumerate(words)})
+    write_json(out / "summary.json", {"metrics": {}, "keys": keys, "spec": spec.model_dump(mode="json")})
+    found = text_similarity.find({"naive": out})
+    table = found.table
+    assert sorted(table["concept"]) == sorted(words) and drawn_both_ways(found)
+    assert np.allclose(table["share"], table["preservation_loss"] / table["signal"])
+    for column in text_similarity.ORDERS:
+        wanted = np.corrcoef(table[column].rank(), table["drop"].rank())[0, 1]
+        assert found.figures[f"{column}/rank_correlation"] == pytest.approx(wanted)
+    apart = found.figures["preservation_loss/rank_correlation"] - found.figures["similarity/rank_correlation"]
+    assert found.figures["l2_over_similarity"] == pytest.approx(apart)
+
+
 def test_methods_that_need_more_are_not_compared(monkeypatch) -> None:
     needed = {"fixed": {"words"}, "esd": {"something"}}
     monkeypatch.setattr(variants, "needs", lambda name: needed.get(name, set()))
@@ -195,6 +271,17 @@ def test_rank_correlation_and_its_interval() -> None:
 def test_pareto_front() -> None:
     table = pd.DataFrame({"esr_1": [1.0, 0.9, 0.8, 0.7], "psr_1": [0.5, 0.8, 0.7, 0.9]})
     assert list(trade_off.pareto(table)) == [True, True, False, True]
+
+
+def test_trade_off_marks_its_front(tmp_path: Path) -> None:
+    outputs = {}
+    for label, esr, psr in (("naive 1", 1.0, 0.5), ("naive 2", 0.9, 0.4), ("uce 1", 0.5, 0.9)):
+        figures = {"esr_1": esr, "psr_1": psr, "esr_5": esr, "psr_5": psr}
+        outputs[label] = result(tmp_path / label, {"bus": 0}, figures)
+    found = trade_off.find(outputs)
+    assert list(found.table["front"]) == [True, False, True] and found.table["strength"].tolist() == [1, 2, 1]
+    assert '"name":"Pareto front"' in found.chart.html
+    assert found.said == "On the Pareto front: naive, uce." and drawn_both_ways(found)
 
 
 def test_trade_off_sweeps_every_method(tmp_path: Path) -> None:
