@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch.utils.flop_counter import FlopCounterMode
 
+from erase_core.training import predictions
 from erase_core.training.loop import train
 
 from .step_speed import FEW, prepared, spec_of
@@ -35,14 +37,21 @@ def measure(pipeline: StableDiffusionPipeline, rounds: int) -> list[dict]:
     from erase_core.search.gumbel import GumbelSearch
 
     spent: dict[str, float] = defaultdict(float)
+    within: set[str] = set()
 
     def timed(part: str, call):
+        """Adds up its seconds, but for calls within such a one, and in threads that it shares its rows with."""
+
         def run(*arguments, **named):
+            if part in within or threading.current_thread() is not threading.main_thread():
+                return call(*arguments, **named)
+            within.add(part)
             began = time.perf_counter()
             try:
                 return call(*arguments, **named)
             finally:
                 spent[part] += time.perf_counter() - began
+                within.remove(part)
 
         return run
 
@@ -52,11 +61,15 @@ def measure(pipeline: StableDiffusionPipeline, rounds: int) -> list[dict]:
         given = prepared(pipeline, spec, folder)
         arguments = (pipeline.unet, pipeline.scheduler, *given, spec.method, spec.training, spec.seed)
         train(*arguments, trajectories=folder)
-        counter = FlopCounterMode(display=False)
+        counter, threads = FlopCounterMode(display=False), torch.get_num_threads()
+        # It counts in its own thread alone.
+        torch.set_num_threads(1)
         with counter:
             train(*arguments, trajectories=folder)
+        torch.set_num_threads(threads)
         patched = (
             (type(pipeline.unet), "forward", "UNet, forward"),
+            (predictions, "share_rows", "UNet, forward"),
             (torch.Tensor, "backward", "UNet, backward"),
             (GumbelSearch, "rivals", "search: draws"),
             (GumbelSearch, "score_gradient", "search: gradient to π"),

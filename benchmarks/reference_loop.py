@@ -44,11 +44,10 @@ def partial_sample(
     guidance: float,
     noise: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """z_t [1, C, h, w] and t, after `stop` DDIM steps with guidance from noise, one call for each half of the guidance."""
-    z = noise
+    """z_t [1, C, h, w] and t, after `stop` DDIM steps with guidance from noise, both halves of the guidance in one call."""
+    z, both = noise, torch.stack([condition, unconditional])
     for t in scheduler.timesteps[:stop]:
-        with_condition = noise_of(unet, z, t, condition)
-        without = noise_of(unet, z, t, unconditional)
+        with_condition, without = unet(torch.cat([z, z]), t, encoder_hidden_states=both).sample.split(1)
         z = scheduler.step(without + guidance * (with_condition - without), t, z).prev_sample
     return z, scheduler.timesteps[stop]
 

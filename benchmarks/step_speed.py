@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -29,12 +30,13 @@ from .pairs import Ratio, compared
 FEW, STEPS = 100, 12
 
 
-def spec_of(concepts: list[str], source: str, top_k: int, **training: object) -> Spec:
+def spec_of(concepts: list[str], source: str, top_k: int, search: str = "measured", **training: object) -> Spec:
     """A spec for timing: nothing is drawn or scored."""
     return make_spec(
         {
             "name": "speed",
             "concepts": concepts,
+            "method": {"name": "adversarial", "search": search},
             "vocabulary": {"source": source, "top_k": top_k},
             "training": {"steps": STEPS, "checkpoint_every": 10**6, **training},
             "output": "-",
@@ -47,33 +49,50 @@ def prepared(pipeline: StableDiffusionPipeline, spec: Spec, folder: Path) -> tup
     return erased_concepts(spec, pipeline, *neighbours(spec, pipeline, folder)), conditions_of(spec, pipeline)
 
 
-def step_seconds(
-    pipeline: StableDiffusionPipeline, spec: Spec, given: tuple, trajectories: Path
-) -> tuple[float, float]:
-    """Seconds of a step (search and update, without the sampling of trajectories), and of all sampling of the training."""
+class Spent(NamedTuple):
+    """Seconds of a training: of a step (search and update, without the sampling of trajectories), of all sampling, and of what is
+    done once, the first step included.
+    """
+
+    step: float
+    sampling: float
+    once: float
+
+
+def step_seconds(pipeline: StableDiffusionPipeline, spec: Spec, given: tuple, trajectories: Path) -> Spent:
     records: list[dict] = []
     parts = (pipeline.unet, pipeline.scheduler, *given, spec.method, spec.training, spec.seed)
+    began = time.perf_counter()
     train(*parts, on_record=records.append, trajectories=trajectories)
+    whole = time.perf_counter() - began
     by_step: dict[int, float] = {}
     for record in records:
         spent = record["seconds"] - record["latent_seconds"]
         by_step[record["step"]] = by_step.get(record["step"], 0.0) + spent
-    return median(list(by_step.values())[1:]), sum(record["latent_seconds"] for record in records)
+    later, sampling = list(by_step.values())[1:], sum(record["latent_seconds"] for record in records)
+    return Spent(median(later), sampling, whole - sampling - sum(later))
 
 
-def published_seconds(pipeline: StableDiffusionPipeline, given: tuple, steps: int) -> float:
+def published_seconds(pipeline: StableDiffusionPipeline, given: tuple, steps: int, seed: int) -> float:
     """Seconds of a step of the published loop, the mean over `steps`, since the length of a sampling is drawn anew."""
     (concept,), conditions = given
-    began = time.perf_counter()
+    times: list[float] = []
+
+    def after_step(step: int, edited) -> bool:
+        times.append(time.perf_counter())
+        return False
+
     reference_loop.erase(
         pipeline.unet,
         pipeline.scheduler,
         [(concept.embeddings[0], concept.candidates)],
         conditions.unconditional,
         CHOICES["xattn"],
-        reference_loop.Published(steps=steps),
+        reference_loop.Published(steps=steps + 1),
+        seed,
+        after_step,
     )
-    return (time.perf_counter() - began) / steps
+    return (times[-1] - times[0]) / steps
 
 
 def against_published(pipeline: StableDiffusionPipeline, rounds: int) -> list[Ratio]:
@@ -84,9 +103,9 @@ def against_published(pipeline: StableDiffusionPipeline, rounds: int) -> list[Ra
         given = prepared(pipeline, spec, folder)
         step_seconds(pipeline, spec, given, folder)
         ours, theirs = [], []
-        for _ in range(rounds):
-            ours.append(step_seconds(pipeline, spec, given, folder)[0])
-            theirs.append(published_seconds(pipeline, given, STEPS))
+        for seed in range(rounds):
+            ours.append(step_seconds(pipeline, spec, given, folder).step)
+            theirs.append(published_seconds(pipeline, given, STEPS, seed))
     batch = spec.training.batch_size
     ratios = [batch * b / a for a, b in zip(ours, theirs)]
     claim = f"a trained sample (erased and preserved, with a search step), {FEW} words, trajectories at hand"
@@ -121,30 +140,33 @@ def against_variants(pipeline: StableDiffusionPipeline, rounds: int) -> list[Rat
     return [compared(name, way, plain, rounds) for name, way in ways.items()]
 
 
-def growth_with_words(pipeline: StableDiffusionPipeline, sizes: list[int], rounds: int) -> Iterator[dict]:
-    """Seconds of a step, and the most memory of its training, for each number of words to choose among.
+def growth_with_words(pipeline: StableDiffusionPipeline, sizes: list[int], rounds: int, search: str) -> Iterator[dict]:
+    """Seconds of a step and of what is done once, and the most memory of its training, for each number of words to choose among.
 
-    The words are the tokenizer's tokens, all of them and unfiltered, nearest first.
+    The words are the tokenizer's tokens, all of them and unfiltered, nearest first. search: measured or gradient.
     """
     with tempfile.TemporaryDirectory() as name:
-        folder, given, peaks = Path(name), {}, {}
+        folder, given, peaks, once = Path(name), {}, {}, {}
         tokens = sorted(pipeline.tokenizer.get_vocab(), key=pipeline.tokenizer.get_vocab().get)
         write_embeddings(folder / "embeddings.arrow", pipeline, tokens, {})
         table = EmbeddingTable(folder / "embeddings.arrow")
         every = top_k(table, encode(pipeline, ["taxi"])[0], len(tokens), "cosine", set(tokens))
         for size in sizes:
-            spec = spec_of(["taxi"], "clip-tokens", size)
+            spec = spec_of(["taxi"], "clip-tokens", size, search=search)
             concepts = erased_concepts(spec, pipeline, table, {"taxi": every[:size]})
             given[size] = (spec, (concepts, conditions_of(spec, pipeline)))
             forget_peak()
-            step_seconds(pipeline, *given[size], folder)
+            once[size] = step_seconds(pipeline, *given[size], folder).once
             peaks[size] = peak_memory()
         found = {size: [] for size in sizes}
         for _ in range(rounds):
             for size in sizes:
-                found[size].append(step_seconds(pipeline, *given[size], folder)[0])
+                found[size].append(step_seconds(pipeline, *given[size], folder).step)
         for size in sizes:
-            yield {"words": size, "seconds": median(found[size]), "rounds": found[size], "peak_gib": peaks[size]}
+            ratios = [a / b for a, b in zip(found[size], found[sizes[0]])]
+            row = {"search": search, "words": size, "seconds": median(found[size]), "once": once[size]}
+            row |= {"ratio": median(ratios), "low": min(ratios), "high": max(ratios)}
+            yield row | {"peak_gib": peaks[size]}
 
 
 def forget_peak() -> None:
@@ -161,5 +183,5 @@ def growth_with_concepts(pipeline: StableDiffusionPipeline, counts: list[int]) -
         spec = spec_of(words[:count], "emoji-world", 50)
         with tempfile.TemporaryDirectory() as name:
             given = prepared(pipeline, spec, Path(name))
-            seconds, sampling = step_seconds(pipeline, spec, given, Path(name))
+            seconds, sampling, _ = step_seconds(pipeline, spec, given, Path(name))
         yield {"concepts": count, "seconds": seconds, "sampling": sampling}

@@ -47,7 +47,9 @@ def measure(pipeline: StableDiffusionPipeline, rounds: int) -> list[Ratio]:
         (query,) = encode(pipeline, ["taxi"])
 
         def read() -> int:
-            return int(np.frombuffer(path.read_bytes(), np.uint8).sum(dtype=np.int64))
+            """Every byte of the map once, eight at a time, on the threads that the other side has."""
+            every = np.memmap(path, np.uint8, mode="r")
+            return int(torch.from_numpy(every[: len(every) // 8 * 8].view(np.int64)).sum())
 
         nearest = compared(
             f"top-50 of {len(tokens)} tokens / reading the file's bytes once",
