@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from benchmarks import reference_loop as plain
 from erase_core.methods import adversarial
@@ -92,3 +92,30 @@ def test_gradients(pair, tiny_pipeline) -> None:
     found = torch.autograd.grad(loss, trained)
     for a, b in zip(found, wanted):
         assert torch.allclose(a, b, rtol=1e-3, atol=1e-5 * float(b.abs().max()))
+
+
+def test_the_whole_loop_calls_and_trains_what_is_published(tiny_pipeline, monkeypatch) -> None:
+    """A step: two samplings; both models in the search, θ' once and θ twice for L1, both for L2. Only what is chosen changes."""
+    calls, stops = [], []
+    forward, sampled = UNet2DConditionModel.forward, plain.partial_sample
+
+    def counted(self, sample, *arguments, **named):
+        calls.append(len(sample))
+        return forward(self, sample, *arguments, **named)
+
+    def stopped(unet, ddim, condition, unconditional, stop, *rest):
+        stops.append(stop)
+        return sampled(unet, ddim, condition, unconditional, stop, *rest)
+
+    monkeypatch.setattr(UNet2DConditionModel, "forward", counted)
+    monkeypatch.setattr(plain, "partial_sample", stopped)
+    erased, unconditional = encode(tiny_pipeline, ["a taxi", ""])
+    concepts, settings = [(erased, encode(tiny_pipeline, WORDS))], plain.Published(steps=5, ddim_steps=4)
+    arguments = (tiny_pipeline.unet, tiny_pipeline.scheduler, concepts, unconditional, CHOICES["xattn"], settings)
+    seen = []
+    edited = plain.erase(*arguments, after_step=lambda step, unet: seen.append(step) or step == 2)
+    assert seen == [0, 1, 2] and len(stops) == 2 * 3 and sum(stops) > 0
+    assert calls.count(2) == sum(stops) and calls.count(1) == 3 * (2 + 3 + 2)
+    before = tiny_pipeline.unet.state_dict()
+    changed = {name for name, value in edited.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(CHOICES["xattn"](name) for name in changed)
