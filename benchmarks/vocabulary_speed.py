@@ -46,15 +46,19 @@ def measure(pipeline: StableDiffusionPipeline, rounds: int) -> list[Ratio]:
         table, allowed = EmbeddingTable(path), set(tokens)
         (query,) = encode(pipeline, ["taxi"])
 
-        def read() -> int:
+        def passed_over() -> int:
             """Every byte of the map once, eight at a time, on the threads that the other side has."""
             every = np.memmap(path, np.uint8, mode="r")
             return int(torch.from_numpy(every[: len(every) // 8 * 8].view(np.int64)).sum())
 
-        nearest = compared(
-            f"top-50 of {len(tokens)} tokens / reading the file's bytes once",
-            lambda: top_k(table, query, 50, "cosine", allowed),
-            read,
-            rounds,
-        )
-    return [encoding, nearest]
+        yardsticks = {"reading the file into memory": path.read_bytes, "one pass over the map": passed_over}
+        nearest = [
+            compared(
+                f"top-50 of {len(tokens)} tokens / {told}",
+                lambda: top_k(table, query, 50, "cosine", allowed),
+                read,
+                rounds,
+            )
+            for told, read in yardsticks.items()
+        ]
+    return [encoding, *nearest]
