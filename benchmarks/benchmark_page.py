@@ -77,8 +77,8 @@ def weak_and_better(runs: pd.DataFrame) -> Iterator[str]:
     )
     lines = ["| task | ESR-1 below 90 % | over the default in both |", "|---|---|---|"]
     for task, part in runs.groupby("task", sort=False):
-        means = part.groupby("method", sort=False)[["esr_1"]].mean()
-        weak = ", ".join(f"{name} {100 * esr:.1f} %" for name, esr in means["esr_1"].items() if esr < ENOUGH)
+        means = part.groupby("method", sort=False)["esr_1"].mean()
+        weak = ", ".join(f"{name} {100 * esr:.1f} %" for name, esr in means.items() if esr < ENOUGH)
         rates = part.set_index(["case", "seed"])[["method", "esr_1", "psr_1"]]
         default = rates[rates["method"] == "adversarial"]
         over = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from diffusers import SchedulerMixin
@@ -42,11 +43,7 @@ def noise_predictor(
 
 def over_cores(predict: Predict) -> Predict:
     """The same, its rows shared among a CPU's cores; without gradients, and for a UNet whose layers all lie on this rank."""
-
-    def shared(latents: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-        return share_rows(predict, latents, timesteps, embeddings)
-
-    return shared
+    return partial(share_rows, predict)
 
 
 def loss_weights(weighting: str, bars: torch.Tensor) -> torch.Tensor:
