@@ -30,7 +30,7 @@ from .spec import Spec
 
 VERSIONS = {
     "vocabulary": 2,
-    "embeddings": 2,
+    "embeddings": 3,
     "nearest": 3,
     "training": 11,
     "images": 3,
@@ -97,7 +97,7 @@ def embeddings_key(spec: Spec, vocabulary: Artifact) -> str:
 
 
 def embeddings(spec: Spec, vocabulary: Artifact, progress: Progress = quiet, slot: Slot = None) -> Artifact:
-    """Encode the vocabulary: embeddings.arrow (word, embedding [L, d], pooled [p]), shared by every run on it."""
+    """Encode the vocabulary: embeddings.arrow (word, embedding [L, d], pooled [p], length), shared by every run on it."""
 
     def build(folder: Path) -> None:
         from .concepts.embeddings import write_embeddings

@@ -25,16 +25,21 @@ def write_embeddings(
     batch_size: int = 256,
     progress: Progress = lambda done, total: None,
 ) -> None:
-    """Encode `words` in batches and write (word, embedding [L, d], pooled [p]) as float16 fixed-shape tensors."""
+    """Encode `words` in batches and write (word, embedding [L, d], pooled [p], length).
+
+    Embeddings are float16 fixed-shape tensors; the length, float32, is the Euclidean norm of all of a row's embedding.
+    """
     with new_file(path) as partial:
         writer, done = None, 0
         for embedding, pooled in encode_batches(pipeline, words, batch_size):
+            embedding, pooled = embedding.half().cpu(), pooled.half().cpu()
             columns = [
                 pa.array(words[done : done + len(embedding)], pa.string()),
-                pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(embedding.half().cpu().numpy())),
-                pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(pooled.half().cpu().numpy())),
+                pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(embedding.numpy())),
+                pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(pooled.numpy())),
+                pa.array(embedding.float().flatten(1).norm(dim=1).numpy()),
             ]
-            batch = pa.record_batch(columns, names=["word", "embedding", "pooled"])
+            batch = pa.record_batch(columns, names=["word", "embedding", "pooled", "length"])
             if writer is None:
                 writer = pa.ipc.new_file(partial, batch.schema.with_metadata(metadata))
             writer.write_batch(batch)
@@ -52,14 +57,15 @@ class EmbeddingTable:
         batches = [self.file.get_batch(i) for i in range(self.file.num_record_batches)]
         self.words: list[str] = [word for batch in batches for word in batch.column("word").to_pylist()]
         self.chunks = {n: [batch.column(n).to_numpy_ndarray() for batch in batches] for n in ("embedding", "pooled")}
+        self.lengths = np.concatenate([batch.column("length").to_numpy() for batch in batches])
         self.starts = np.cumsum([0, *(len(chunk) for chunk in self.chunks["embedding"])])
 
     def __len__(self) -> int:
         return len(self.words)
 
-    def tensors(self, column: str) -> Iterator[torch.Tensor]:
-        """All rows as they are on disk, float16, a piece at a time; to be read only."""
-        for chunk in self.chunks[column]:
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """All embeddings as they are on disk, float16 [·, L, d], a piece at a time; to be read only."""
+        for chunk in self.chunks["embedding"]:
             with warnings.catch_warnings():
                 # The map cannot be written to, which torch has no way to say of a tensor.
                 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

@@ -5,37 +5,34 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ..cores import share_rows
 from ..spec import Vocabulary
 from .embeddings import EmbeddingTable
 from .neighbours import Neighbour
 
-CHUNK = 128
+CHUNK = 64
 """Rows read together, so few that they stay in a core's cache."""
 
 
-def similarities(table: EmbeddingTable, query: torch.Tensor, similarity: str, column: str = "embedding") -> np.ndarray:
-    """Similarity of every row to `query` ([L, d] or [p]): cosine, or minus the Euclidean distance; float32 [rows].
+def similarities(table: EmbeddingTable, query: torch.Tensor, similarity: str) -> np.ndarray:
+    """Similarity of every row to `query` [L, d]: cosine, or minus the Euclidean distance; float32 [rows].
 
-    Memory is bounded by CHUNK rows whatever the vocabulary's size.
+    Memory is bounded by CHUNK rows a core whatever the vocabulary's size.
     """
     flat = query.detach().float().reshape(-1).cpu()
-    found = []
-    length = flat.norm()
-    for chunk in table.tensors(column):
-        for part in chunk.flatten(1).split(CHUNK):
-            rows = part.float()
-            if similarity == "cosine":
-                found.append((rows @ flat) / (rows.norm(dim=1) * length).clamp(min=1e-8))
-            else:
-                found.append(-torch.linalg.vector_norm(rows.sub_(flat), dim=1))
-    return torch.cat(found).numpy()
+
+    def compared(parts: list[torch.Tensor]) -> torch.Tensor:
+        if similarity == "cosine":
+            return torch.cat([part.float() @ flat for part in parts])
+        return torch.cat([-torch.linalg.vector_norm(part.float().sub_(flat), dim=1) for part in parts])
+
+    found = share_rows(compared, [part for chunk in table.tensors() for part in chunk.flatten(1).split(CHUNK)]).numpy()
+    return found / (table.lengths * float(flat.norm())).clip(1e-8) if similarity == "cosine" else found
 
 
-def top_k(
-    table: EmbeddingTable, query: torch.Tensor, k: int, similarity: str, allowed: set[str], column: str = "embedding"
-) -> list[Neighbour]:
+def top_k(table: EmbeddingTable, query: torch.Tensor, k: int, similarity: str, allowed: set[str]) -> list[Neighbour]:
     """The k nearest of the allowed words, nearest first; equal similarities keep the vocabulary's order."""
-    scores = similarities(table, query, similarity, column)
+    scores = similarities(table, query, similarity)
     scores[[word not in allowed for word in table.words]] = -np.inf
     order = np.argsort(-scores, kind="stable")[: min(k, len(allowed))]
     return [Neighbour(table.words[row], float(scores[row]), int(row)) for row in order]

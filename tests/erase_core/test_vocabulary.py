@@ -120,6 +120,7 @@ def test_embeddings_are_the_text_encoders(table: EmbeddingTable, world) -> None:
     words = ["taxi", "police car", "weapon"]
     rows = [table.words.index(word) for word in words]
     assert torch.allclose(table.rows(rows), encode(world, words), atol=5e-3)
+    assert np.allclose(table.lengths[rows], table.rows(rows).flatten(1).double().norm(dim=1), rtol=1e-6)
     assert table.metadata["model_hash"] == "m"
     assert not isinstance(table.chunks["embedding"][0].base, type(None)), "the rows must be views into the memory map"
 
