@@ -235,7 +235,7 @@ def training_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
         together = part.batch_size if part.latents == "fresh" else part.trajectories
         half = DTYPES[part.precision] if part.precision != "fp32" else None
         sampling = forward_bytes(frozen, length, 3 * together, half)
-        iterative = not hasattr(losses, "solve")
+        iterative = not methods.solves(losses)
         update = update_bytes(unet, length, spec) if iterative else 0
         rivals = spec.method.settings.rivals if getattr(spec.method.settings, "search", None) == "measured" else 0
         measuring = forward_bytes(unet, length, rivals * part.batch_size // ranks, half) if rivals else 0

@@ -412,9 +412,9 @@ class Spec(Part):
                 f"training.batch_size: {self.training.batch_size} samples cannot be shared evenly by {self.training.processes} "
                 "ranks; use a multiple of training.processes"
             )
-        if hasattr(module, "solve") and self.training.processes > 1:
+        if methods.solves(module) and self.training.processes > 1:
             raise ValueError(f"training.processes: {self.method.name} has no steps to share; use 1")
-        if hasattr(module, "solve") and self.training.trainable != "xattn-strict":
+        if methods.solves(module) and self.training.trainable != "xattn-strict":
             raise ValueError(
                 f"training.trainable: {self.method.name} solves for to_k and to_v; use xattn-strict or leave it out"
             )

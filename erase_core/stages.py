@@ -157,7 +157,7 @@ def training_key(spec: Spec, nearest: Artifact, embeddings: Artifact) -> str:
     losses = methods.load(spec.method.name)
     used = [nearest.key, embeddings.key] if losses.CHOICE in methods.NEIGHBOURS else []
     # A closed form draws nothing at random.
-    seed = None if hasattr(losses, "solve") else spec.seed
+    seed = None if methods.solves(losses) else spec.seed
     return key("training", local_model(spec.model)[1], spec.named_concepts, method, training, seed, used)
 
 

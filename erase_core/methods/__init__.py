@@ -67,3 +67,8 @@ def settings_of(name: str) -> type[BaseModel]:
 def load(name: str) -> ModuleType:
     """The module of a method; KeyError when there is none of that name."""
     return importlib.import_module(modules()[name])
+
+
+def solves(losses: ModuleType) -> bool:
+    """Whether a method solves for the weights in place of training them."""
+    return hasattr(losses, "solve")

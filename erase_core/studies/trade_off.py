@@ -23,7 +23,7 @@ def runs(base: Spec) -> dict[str, Spec]:
         for strength in STRENGTHS:
             method = parameters_of(name, base.erased_names)
             changes = {}
-            if hasattr(methods.load(name), "solve"):
+            if methods.solves(methods.load(name)):
                 method["regularisation"] = methods.settings_of(name)().regularisation / strength
             else:
                 own = variant(base, "own", method=method).training.learning_rate

@@ -64,7 +64,7 @@ def train(
     """
     losses, settings = methods.load(method.name), method.settings
     trained = trainable_names(unet, training.trainable)
-    if hasattr(losses, "solve"):
+    if methods.solves(losses):
         return solve(unet, trained, concepts, conditions, losses, settings, on_record)
     # ZeRO 3 takes every parameter of the engine's model apart, so nothing may be shared with θ.
     owned = trained if training.zero_stage < 3 else trainable_names(unet, "full")

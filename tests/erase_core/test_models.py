@@ -379,7 +379,7 @@ def test_every_method_takes_steps_on_sdxl(name: str, pipelines) -> None:
     method = Method(name=name, **own)
     training = Training(
         **{"steps": 2, "batch_size": 1, "latent_steps": 2, "trajectories": 1, "learning_rate": 1e-3}
-        | ({"trainable": "xattn-strict"} if hasattr(methods.load(name), "solve") else {})
+        | ({"trainable": "xattn-strict"} if methods.solves(methods.load(name)) else {})
     )
     unet = pipelines["sdxl"].unet
     weights = train(*inputs(pipelines["sdxl"], method), training, seed=0)
