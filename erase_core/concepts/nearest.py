@@ -22,9 +22,12 @@ def similarities(table: EmbeddingTable, query: torch.Tensor, similarity: str) ->
     flat = query.detach().float().reshape(-1).cpu()
 
     def compared(parts: list[torch.Tensor]) -> torch.Tensor:
-        if similarity == "cosine":
-            return torch.cat([part.float() @ flat for part in parts])
-        return torch.cat([-torch.linalg.vector_norm(part.float().sub_(flat), dim=1) for part in parts])
+        # One place for all chunks: memory asked for anew for each would be cleared page by page.
+        place, found = torch.empty(CHUNK, len(flat)), []
+        for part in parts:
+            rows = place[: len(part)].copy_(part)
+            found.append(rows @ flat if similarity == "cosine" else -torch.linalg.vector_norm(rows.sub_(flat), dim=1))
+        return torch.cat(found)
 
     found = share_rows(compared, [part for chunk in table.tensors() for part in chunk.flatten(1).split(CHUNK)]).numpy()
     return found / (table.lengths * float(flat.norm())).clip(1e-8) if similarity == "cosine" else found
