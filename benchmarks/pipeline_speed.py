@@ -17,7 +17,8 @@ from erase_core.files import read_json, write_json
 from .list_growth import own_home
 
 ROOT = Path(__file__).parent.parent
-PORT = 4290
+PORT, PAGES = 4290, 4291
+ADDRESS = f"http://127.0.0.1:{PORT}/api"
 SERVER = f"from infra import environment, private_server; environment.prepare(); private_server.serve({PORT})"
 SPEC = {
     "name": "start",
@@ -37,22 +38,40 @@ def ran(*arguments: str, **environment: str) -> float:
     return time.perf_counter() - began
 
 
+def wait_for(server: subprocess.Popen, port: int, path: str) -> None:
+    """Return when the server answers. RuntimeError when it ends before that."""
+    while server.poll() is None:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5).close()
+            return
+        time.sleep(0.02)
+    raise RuntimeError(f"the server did not start; is port {port} taken?")
+
+
 @contextlib.contextmanager
 def prefect_server(own: dict[str, str]) -> Iterator[float]:
     """The server that a command starts for itself, by itself; yields the seconds until it answered."""
     began = time.perf_counter()
     server = subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, cwd=ROOT, env=own)
     try:
-        while server.poll() is None:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{PORT}/api/health", timeout=5).close()
-                break
-            time.sleep(0.02)
-        else:
-            raise RuntimeError(f"the Prefect server did not start; is port {PORT} taken?")
+        wait_for(server, PORT, "/api/health")
         yield time.perf_counter() - began
     finally:
         server.stdin.close()
+        server.wait()
+
+
+@contextlib.contextmanager
+def both_servers(own: dict[str, str]) -> Iterator[None]:
+    """`erase up`, when both of its servers answer."""
+    command = [sys.executable, "-m", "flows.command", "up", "--prefect-port", str(PORT), "--mlflow-port", str(PAGES)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=own)
+    try:
+        wait_for(server, PORT, "/api/health")
+        wait_for(server, PAGES, "/health")
+        yield
+    finally:
+        server.terminate()
         server.wait()
 
 
@@ -77,7 +96,17 @@ def served_run() -> tuple[float, float]:
         folder = Path(name)
         own = prepared(folder, 2)
         with prefect_server(own) as server:
-            return server, to_first_stage(folder, {**own, "PREFECT_API_URL": f"http://127.0.0.1:{PORT}/api"})[0]
+            return server, to_first_stage(folder, {**own, "PREFECT_API_URL": ADDRESS})[0]
+
+
+def run_with_both() -> float:
+    """Seconds to the first stage of a run that talks to a Prefect and an MLflow server."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        own = prepared(folder, 2)
+        with both_servers(own):
+            served = {"PREFECT_API_URL": ADDRESS, "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{PAGES}"}
+            return to_first_stage(folder, {**own, **served})[0]
 
 
 def first_run(threads: int) -> tuple[float, float, float]:
@@ -95,7 +124,8 @@ def measure(rounds: int) -> list[dict]:
         "`erase --help`": [],
         "Prefect's server, until it answers": [],
         "`erase run`, to its first stage, with a server of its own": [],
-        "`erase run`, to its first stage, with a server that is up": [],
+        "`erase run`, to its first stage, with a Prefect server that is up": [],
+        "`erase run`, to its first stage, with both servers of `erase up`": [],
         "a run with two threads, one stage at a time": [],
         "a run with a thread for each of two stages": [],
         "the same run again, all of it from the cache": [],
@@ -103,7 +133,8 @@ def measure(rounds: int) -> list[dict]:
     for _ in range(rounds):
         answered, to_first_served = served_run()
         to_first, alone, again = first_run(2)
-        seconds = (ran("--help"), answered, to_first, to_first_served, alone, first_run(1)[1], again)
+        started = (ran("--help"), answered, to_first, to_first_served, run_with_both())
+        seconds = (*started, alone, first_run(1)[1], again)
         for seen, each in zip(found.values(), seconds):
             seen.append(each)
     return [

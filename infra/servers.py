@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 import httpx
 
+from erase_core.files import home
+
 SECONDS_TO_START = 90
 
 
@@ -64,6 +66,8 @@ def serve(prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> No
                 "1",
                 "--backend-store-uri",
                 store,
+                "--artifacts-destination",
+                str(home() / "mlflow" / "artifacts"),
             ],
             mlflow_port,
         ),

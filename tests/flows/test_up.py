@@ -9,6 +9,9 @@ import subprocess
 import sys
 import urllib.request
 
+from mlflow import MlflowClient
+
+from erase_core.files import home
 from infra.servers import answers
 from tests.command import erase
 from tests.servers import free_port
@@ -34,6 +37,12 @@ def test_up() -> None:
             assert f"http://127.0.0.1:{ports[0]}" in said[0] and f"http://127.0.0.1:{ports[1]}" in said[1], said
             for url in (f"http://127.0.0.1:{ports[0]}/api/health", f"http://127.0.0.1:{ports[1]}/health"):
                 assert urllib.request.urlopen(url, timeout=30).status == 200
+            # What a run gives the server to keep lies in the home, wherever the server was started.
+            client = MlflowClient(f"http://127.0.0.1:{ports[1]}")
+            run = client.create_run(client.create_experiment("served"))
+            client.log_text(run.info.run_id, "kept", "served.txt")
+            (found,) = (home() / "mlflow").rglob("served.txt")
+            assert found.read_text() == "kept"
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(timeout=60)
