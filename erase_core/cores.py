@@ -19,7 +19,7 @@ FEWEST_ROWS = 4
 def share_rows(work: Callable, *rows: Sequence) -> torch.Tensor | tuple[torch.Tensor, ...]:
     """work(*rows), for inference: as it is on an accelerator, else a part of the rows (tensors or lists) on each core.
 
-    work returns one tensor or several, with a row for each row that it was given.
+    work returns one tensor or several, their rows in the order of what it was given.
     """
     count = min(torch.get_num_threads(), len(rows[0]) // FEWEST_ROWS)
     if count < 2 or any(isinstance(part, torch.Tensor) and part.device.type != "cpu" for part in rows):

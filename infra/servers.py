@@ -41,12 +41,14 @@ def find_prefect() -> str:
 def serve(prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> None:
     """Start both servers on loopback, say their addresses once they answer, and stop both when interrupted.
 
-    Raises RuntimeError when a port is taken or a server does not start.
+    Raises RuntimeError when a port is taken, a server does not start, or MLflow's store is another server.
     """
+    store = os.environ["MLFLOW_TRACKING_URI"]
+    if store.startswith("http"):
+        raise RuntimeError(f"MLFLOW_TRACKING_URI: {store} is a server already; unset it where you start one")
     for name, port in (("prefect_port", prefect_port), ("mlflow_port", mlflow_port)):
         if answers(port):
             raise RuntimeError(f"{name}: port {port} is taken; choose another with --{name.replace('_', '-')}")
-    store = os.environ["MLFLOW_TRACKING_URI"]
     commands = {
         "Prefect": (
             [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect_port)],

@@ -56,3 +56,8 @@ def test_a_taken_port_is_named() -> None:
         port = str(taken.getsockname()[1])
         ran = erase("up", "--prefect-port", port)
     assert ran.returncode == 2 and f"port {port} is taken" in ran.stderr and "Traceback" not in ran.stderr
+
+
+def test_a_store_that_is_a_server_is_named() -> None:
+    ran = erase("up", MLFLOW_TRACKING_URI="http://127.0.0.1:5000")
+    assert ran.returncode == 2 and "MLFLOW_TRACKING_URI: http://127.0.0.1:5000 is a server already" in ran.stderr
