@@ -16,7 +16,7 @@ from erase_core.batch import read_specs
 from erase_core.preflight import check
 from erase_core.spec import Spec, make_spec
 from erase_core.spec_errors import SpecError, describe
-from erase_core.spec_yaml import SafeLoader, load_spec
+from erase_core.spec_yaml import SafeLoader, load_spec, parse_mapping, read_text
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -107,13 +107,15 @@ def read_deployments(path: Path) -> Deployments:
         found = Deployments.model_validate(value)
     except ValidationError as error:
         raise DeploymentsError("\n".join(describe(problem, Deployments) for problem in error.errors())) from None
-    complaints, ready = [], {}
+    complaints, ready, made_from = [], {}, {}
     for name, deployment in found.deployments.items():
         try:
             parameters = checked_parameters(deployment, path.parent)
             ready[name] = deployment.model_copy(update={"parameters": parameters})
+            made_from[name] = source_of(ready[name])
         except ValueError as error:
             complaints += [f"deployments.{name}.parameters.{line}" for line in str(error).splitlines()]
+    complaints += shared_outputs(made_from)
     if complaints:
         raise DeploymentsError("\n".join(complaints))
     return Deployments(deployments=ready)
@@ -149,6 +151,39 @@ def checked_parameters(deployment: Deployment, folder: Path) -> dict[str, Any]:
     except ValidationError as error:
         raise ValueError("\n".join(describe(problem) for problem in error.errors())) from None
     return given
+
+
+def source_of(deployment: Deployment) -> tuple[str, dict[str, Any]]:
+    """The parameter that names a deployment's output, and what it holds, as far as the file says. Raises SpecError."""
+    given = deployment.parameters
+    if deployment.flow == "pretrain":
+        return "output", given
+    if deployment.flow == "benchmark":
+        return "base.output", given.get("base", {})
+    if deployment.flow == "batch" and "spec" in given:
+        return "spec", parse_mapping(read_text(Path(given["spec"])), given["spec"])
+    return "spec.output", given.get("spec", {})
+
+
+def shared_outputs(made_from: dict[str, tuple[str, dict[str, Any]]]) -> list[str]:
+    """A line for each deployment that writes to an earlier one's output, or above or below it.
+
+    The same spec may be run by several, such as one with a schedule and one without: its runs keep off each other.
+    """
+    complaints, folders = [], {}
+    for name, (parameter, source) in made_from.items():
+        if not isinstance(source.get("output"), str):
+            continue
+        folder = Path(source["output"]).resolve()
+        for other, its in folders.items():
+            nested = folder.is_relative_to(its) or its.is_relative_to(folder)
+            if nested and made_from[other] != (parameter, source):
+                complaints.append(
+                    f"deployments.{name}.parameters.{parameter}: {source['output']!r} is where {other!r} writes; "
+                    "choose another output"
+                )
+        folders[name] = folder
+    return complaints
 
 
 def signature_holds(flow: Flow, given: dict[str, Any]) -> None:

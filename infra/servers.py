@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 import httpx
 
@@ -41,7 +42,8 @@ def find_prefect() -> str:
 def serve(prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> None:
     """Start both servers on loopback, say their addresses once they answer, and stop both when interrupted.
 
-    Raises RuntimeError when a port is taken, a server does not start, or MLflow's store is another server.
+    Raises RuntimeError when a port is taken, a server does not start, MLflow's store is another server, or a server ends by itself,
+    which stops the other.
     """
     store = os.environ["MLFLOW_TRACKING_URI"]
     if store.startswith("http"):
@@ -93,8 +95,7 @@ def serve(prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> No
         say(
             f"Runs started elsewhere appear here with PREFECT_API_URL=http://127.0.0.1:{prefect_port}/api. Ctrl-C stops both."
         )
-        while all(process.poll() is None for process in running.values()):
-            time.sleep(0.5)
+        watch(running)
     except KeyboardInterrupt:
         pass
     finally:
@@ -103,3 +104,13 @@ def serve(prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> No
                 os.killpg(process.pid, signal.SIGTERM)
         for process in running.values():
             process.wait(timeout=20)
+
+
+def watch(running: dict[str, subprocess.Popen]) -> NoReturn:
+    """Wait until a server ends, and raise RuntimeError with how it did."""
+    while True:
+        for name, process in running.items():
+            if (code := process.poll()) is not None:
+                how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+                raise RuntimeError(f"the {name} server {how}; both are stopped")
+        time.sleep(0.5)

@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
 
 from erase_core.files import home
 from infra.servers import answers
-from tests.command import erase
+from tests.command import erase, erase_here
 from tests.servers import free_port
 
 
@@ -46,6 +48,35 @@ def test_up() -> None:
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(timeout=60)
+    assert not any(answers(port) for port in ports)
+
+
+# A server that listens; MLflow's then ends.
+STAND_IN = f"""#!{sys.executable} -IS
+import signal, socket, sys, time
+with socket.create_server(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1]))) as server:
+    server.accept()
+    ENDS if "mlflow" in sys.argv else time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [("sys.exit(7)", "ended with exit code 7"), ("signal.raise_signal(signal.SIGKILL)", "was killed by SIGKILL")],
+)
+def test_a_server_that_ends_is_named_and_stops_the_other(ends: str, told: str, tmp_path: Path, monkeypatch) -> None:
+    python = tmp_path / "python"
+    python.write_text(STAND_IN.replace("ENDS", ends))
+    python.chmod(0o755)
+    monkeypatch.setattr("infra.servers.sys.executable", str(python))
+    ports = free_port(), free_port()
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        ran = erase_here("up", "--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1]))
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    assert ran.returncode == 2 and f"the MLflow server {told}; both are stopped" in ran.stderr, ran
     assert not any(answers(port) for port in ports)
 
 

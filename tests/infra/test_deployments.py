@@ -64,6 +64,38 @@ def test_the_lists_of_a_batch_are_read_when_serving_begins(tmp_path: Path) -> No
         read_deployments(tmp_path / "deployments.yaml")
 
 
+TAXI = "spec: {name: a, concepts: [taxi], output: out/taxi}"
+
+
+@pytest.mark.parametrize(
+    ("other", "complaint"),
+    {
+        "{flow: benchmark, parameters: {base: {name: b, concepts: [taxi], output: out/taxi}}}": "base.output: 'out/taxi'",
+        "{flow: batch, parameters: {spec: batch.yaml}}": "spec: 'out'",
+        "{flow: pretrain, parameters: {output: out/taxi/world}}": "output: 'out/taxi/world'",
+        "{flow: erase, parameters: {spec: {name: a, concepts: [bus], output: out/taxi}}}": "spec.output: 'out/taxi'",
+        f"{{flow: erase, parameters: {{{TAXI}}}}}": None,
+        "{flow: erase, parameters: {spec: {name: a, concepts: [taxi], output: out/taxi-2}}}": None,
+        "{flow: erase}": None,
+    }.items(),
+)
+def test_an_output_is_one_specs_alone(other: str, complaint: str | None, tmp_path: Path) -> None:
+    (tmp_path / "batch.yaml").write_text("name: b\noutput: out\n")
+    path = tmp_path / "deployments.yaml"
+    path.write_text(
+        f"deployments:\n  nightly: {{flow: erase, interval: 60, parameters: {{{TAXI}}}}}\n  other: {other}\n"
+    )
+    if complaint is None:
+        assert len(read_deployments(path).deployments) == 2
+        return
+    with pytest.raises(DeploymentsError) as caught:
+        read_deployments(path)
+    assert (
+        str(caught.value)
+        == f"deployments.other.parameters.{complaint} is where 'nightly' writes; choose another output"
+    )
+
+
 def test_every_parameter_has_a_type_and_help() -> None:
     for deployment in build(ON_DEMAND):
         schema = deployment._parameter_openapi_schema.model_dump()

@@ -93,8 +93,10 @@ def test_work_pools_take_every_deployment(server) -> None:
         )  # fmt: skip
         assert ran.returncode == 0, ran.stdout + ran.stderr
 
-    for kind in ("process", "docker", "kubernetes"):
+    for kind in ("process", "docker"):
         prefect("work-pool", "create", f"erase-{kind}", "--type", kind)
+    template = ("--base-job-template", "infra/kubernetes/work-pool.json")
+    prefect("work-pool", "create", "erase-kubernetes", "--type", "kubernetes", *template)
     prefect("deploy", "--all", "--prefect-file", "infra/prefect.yaml")
     found = {d["name"]: d for d in ask(server, "POST", "/deployments/filter", json={}) if d["work_pool_name"]}
     assert set(found) == {"process", "nightly", "batch", "benchmark", "pretrain", "docker", "kubernetes"}
@@ -102,7 +104,10 @@ def test_work_pools_take_every_deployment(server) -> None:
     assert found["nightly"]["schedules"][0]["schedule"]["cron"] == "0 2 * * *"
     assert found["docker"]["job_variables"]["image"] == "erase:0.1.0"
     assert found["docker"]["job_variables"]["env"]["ERASE_HOME"] == "/data"
-    for deployment in found.values():
+    for name, deployment in found.items():
+        (step,) = deployment["pull_steps"]
+        (where,) = step.values()
+        assert where == {"directory": "/data" if name in ("docker", "kubernetes") else str(ROOT)}
         assert deployment["job_variables"]["env"]["MLFLOW_TRACKING_URI"] == "http://localhost:5000"
     assert "Spec" in found["kubernetes"]["parameter_openapi_schema"]["definitions"]
 

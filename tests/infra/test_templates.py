@@ -6,14 +6,21 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
+from prefect.utilities.templating import apply_values
 
+from erase_core.distributed.ranks import launch_environment
 from erase_core.spec import make_spec
+from flows.command.app import refuse
+from flows.command.runs import GATE_FAILED
 from infra import deepspeed_configs
 from infra.deployments import load_flow
 
@@ -30,8 +37,25 @@ def tool(name: str) -> str:
 
 
 def kubernetes() -> dict[str, dict]:
-    documents = yaml.safe_load_all((INFRA / "kubernetes" / "training.yaml").read_text())
-    return {document["kind"]: document for document in documents}
+    """What is applied for a run, by its kind."""
+    texts = [(INFRA / "kubernetes" / name).read_text() for name in ("data.yaml", "training.yaml")]
+    return {document["kind"]: document for text in texts for document in yaml.safe_load_all(text)}
+
+
+def deployments() -> dict[str, dict]:
+    """What Prefect deploys from prefect.yaml, each with its own steps or else the file's."""
+    found = yaml.safe_load((INFRA / "prefect.yaml").read_text())
+    return {d["name"]: {"pull": found["pull"], **d} for d in found["deployments"]}
+
+
+def manifest(variables: dict) -> dict:
+    """The Job that a worker of the work pool makes for these variables."""
+    template = json.loads((INFRA / "kubernetes" / "work-pool.json").read_text())
+    declared = template["variables"]["properties"]
+    assert set(variables) <= set(declared)
+    values = {name: each["default"] for name, each in declared.items() if each.get("default") is not None}
+    named = {"name": "taxi", "labels": {"app": "erase"}, "command": ["prefect", "flow-run", "execute"]}
+    return apply_values(template["job_configuration"], {**values, **named, **variables})["job_manifest"]
 
 
 def test_an_installation_has_every_file(monkeypatch) -> None:
@@ -97,6 +121,21 @@ def test_the_job_holds_together() -> None:
     assert variables["PET_MASTER_ADDR"] == f"{found['Job']['metadata']['name']}-0.{pod['subdomain']}"
     assert found["Service"]["spec"]["selector"] == {"job-name": found["Job"]["metadata"]["name"]}
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    claims = [volume["persistentVolumeClaim"] for volume in pod["volumes"] if "persistentVolumeClaim" in volume]
+    assert claims == [{"claimName": found["PersistentVolumeClaim"]["metadata"]["name"]}]
+    assert {d["metadata"].get("namespace", d["metadata"]["name"]) for d in found.values()} == {"erase"}
+
+
+def test_the_job_ends_with_what_another_try_would_end_with() -> None:
+    """Kubernetes takes such a policy only for pods that are not restarted in place."""
+    job = kubernetes()["Job"]["spec"]
+    (rule,) = job["podFailurePolicy"]["rules"]
+    (container,) = job["template"]["spec"]["containers"]
+    with pytest.raises(typer.Exit) as refused:
+        refuse("wrong")
+    exits = {"containerName": container["name"], "operator": "In", "values": [refused.value.exit_code, GATE_FAILED]}
+    assert rule == {"action": "FailJob", "onExitCodes": exits}
+    assert job["template"]["spec"]["restartPolicy"] == "Never" and job["backoffLimit"] > 0
 
 
 def test_the_batch_script_parses_and_names_what_is_missing(tmp_path: Path) -> None:
@@ -106,19 +145,48 @@ def test_the_batch_script_parses_and_names_what_is_missing(tmp_path: Path) -> No
     assert ran.returncode != 0 and "usage: sbatch" in ran.stderr
 
 
-def test_the_batch_script_runs_the_spec_and_passes_its_exit_code_on(tmp_path: Path) -> None:
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    command = tmp_path / ".venv" / "bin" / "erase"
-    command.write_text('#!/bin/sh\necho "$@ $ERASE_HOME $OMP_NUM_THREADS"\nexit 3\n')
-    command.chmod(0o755)
+def batch_script(folder: Path, command: str) -> subprocess.Popen:
+    """The batch script, started as Slurm would, with a stand-in for the command."""
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    erase = folder / ".venv" / "bin" / "erase"
+    erase.write_text(f"#!/bin/sh\n{command}\n")
+    erase.chmod(0o755)
     environment = {
-        "PATH": "/usr/bin:/bin", "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_CPUS_PER_TASK": "8",
+        "PATH": "/usr/bin:/bin", "SLURM_SUBMIT_DIR": str(folder), "SLURM_CPUS_PER_TASK": "8", "SLURM_CPUS_ON_NODE": "32",
         "PREFECT_API_URL": "http://prefect/api", "MLFLOW_TRACKING_URI": "http://mlflow",
     }  # fmt: skip
     script = str(INFRA / "slurm" / "training.sbatch")
-    ran = subprocess.run(["bash", script, "spec.yaml"], capture_output=True, text=True, env=environment)
-    assert ran.returncode == 3, ran.stderr
-    assert ran.stdout.split() == ["run", "spec.yaml", f"{tmp_path}/.erase", "8"]
+    return subprocess.Popen(["bash", script, "spec.yaml"], stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def test_the_batch_script_runs_the_spec_and_passes_its_exit_code_on(tmp_path: Path) -> None:
+    with batch_script(tmp_path, 'echo "$@ $ERASE_HOME"; exit 3') as script:
+        said = script.communicate(timeout=30)[0]
+    assert script.returncode == 3
+    assert said.split() == ["run", "spec.yaml", f"{tmp_path}/.erase"]
+
+
+def test_every_rank_of_the_batch_script_has_its_cores(tmp_path: Path, monkeypatch) -> None:
+    """Two nodes of four ranks each, with eight cores a rank."""
+    with batch_script(tmp_path, 'echo "$OMP_NUM_THREADS $SRUN_CPUS_PER_TASK"') as script:
+        threads, cores = script.communicate(timeout=30)[0].split()
+    srun = tmp_path / "srun"
+    srun.touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    environment = {"OMP_NUM_THREADS": threads, "SLURM_JOB_NUM_NODES": "2"}
+    launched = launch_environment(environment, tmp_path / "job.json", "attempt", 8, None)
+    assert launched["OMP_NUM_THREADS"] == cores == "8"
+
+
+def test_the_batch_script_waits_for_a_run_that_is_stopped(tmp_path: Path) -> None:
+    """Also when it is asked twice."""
+    cleaning = "trap 'trap : TERM; kill $!; sleep 0.5; exit 9' TERM; sleep 30 & echo started; wait"
+    with batch_script(tmp_path, cleaning) as script:
+        assert script.stdout.readline() == "started\n"
+        script.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        script.send_signal(signal.SIGTERM)
+        assert script.wait(timeout=30) == 9
 
 
 def test_deployments_of_work_pools_name_flows_that_are_there() -> None:
@@ -137,6 +205,34 @@ def test_deployments_of_work_pools_name_flows_that_are_there() -> None:
     assert all(
         d["concurrency_limit"]["collision_strategy"] == "CANCEL_NEW" for d in found["deployments"] if "schedules" in d
     )
+
+
+@pytest.mark.parametrize("name", ["docker", "kubernetes"])
+def test_runs_in_containers_work_in_their_volume(name: str, monkeypatch) -> None:
+    """Not in the folder that whoever deploys has on another machine."""
+    monkeypatch.setenv("ERASE_WORK", "/home/somebody/erase")
+    deployment = deployments()[name]
+    # Prefect fills in the environment of `prefect deploy`.
+    ((_, step),) = [item for each in apply_values(deployment["pull"], {}) for item in each.items()]
+    variables = deployment["work_pool"]["job_variables"]
+    assert step == {"directory": "/data"} and variables["env"]["ERASE_HOME"] == "/data"
+    if name == "docker":
+        assert variables["volumes"] == ["erase:/data"]
+    assert "VOLUME /data" in (INFRA / "Dockerfile").read_text()
+
+
+def test_pods_of_the_work_pool_have_the_volume_that_training_has() -> None:
+    variables = deployments()["kubernetes"]["work_pool"]["job_variables"]
+    job, training = manifest(variables), kubernetes()
+    pod, other = job["spec"]["template"]["spec"], training["Job"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["image"] == variables["image"] and container["env"] == variables["env"]
+    assert {"name": "data", "mountPath": variables["env"]["ERASE_HOME"]} in container["volumeMounts"]
+    assert pod["volumes"] == [volume for volume in other["volumes"] if volume["name"] == "data"]
+    # Prefect's worker takes no template without these two, though they are the Job's.
+    assert pod["completions"] == pod["parallelism"] == 1
+    assert pod["securityContext"] == other["securityContext"]
+    assert job["metadata"]["namespace"] == training["PersistentVolumeClaim"]["metadata"]["namespace"]
 
 
 @pytest.mark.slow
@@ -162,8 +258,17 @@ def test_shellcheck_takes_the_batch_script() -> None:
 
 
 @pytest.mark.slow
-def test_kubernetes_takes_the_job() -> None:
+def test_kubernetes_takes_every_file(tmp_path: Path) -> None:
+    made = manifest(deployments()["kubernetes"]["work_pool"]["job_variables"])
+    # Kubernetes gives the name and passes over what is not a pod's; the worker turns the variables into what a container has.
+    made["metadata"]["name"] = "taxi"
+    pod = made["spec"]["template"]["spec"]
+    del pod["completions"], pod["parallelism"]
+    (container,) = pod["containers"]
+    container["env"] = [{"name": name, "value": value} for name, value in container["env"].items()]
+    (tmp_path / "job.json").write_text(json.dumps(made))
+    files = [INFRA / "kubernetes" / "data.yaml", INFRA / "kubernetes" / "training.yaml", tmp_path / "job.json"]
     for version in ("1.33", "1.37"):
-        command = [tool("kubernetes-validate"), "--strict", "-k", version, str(INFRA / "kubernetes" / "training.yaml")]
+        command = [tool("kubernetes-validate"), "--strict", "-k", version, *map(str, files)]
         ran = subprocess.run(command, capture_output=True, text=True)
         assert ran.returncode == 0, ran.stdout + ran.stderr
