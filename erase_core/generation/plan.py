@@ -38,14 +38,14 @@ def roles(spec: Spec, nearest: list[str]) -> dict[str, str]:
 
     On the emoji world a word erases the concepts it covers ("weapon" covers the bomb, the sword, …) and all others are
     preserved, in catalogue order, so that runs share the original model's images. When a style is erased, the other styles
-    are preserved too. Elsewhere the preserved concepts are those given, or the `nearest` words. Prompt files are drawn as they
-    are: what they show is preserved unless it is erased.
+    are preserved too. Elsewhere the preserved concepts are those given, of which there may be none, or else the `nearest`
+    words. Prompt files are drawn as they are: what they show is preserved unless it is erased.
     """
     if spec.generation.prompt_files:
         return roles_in_files(spec)
     erased = spec.concept_words
     if not spec.embedded:
-        kept = spec.scoring.preserved or nearest
+        kept = nearest if spec.scoring.preserved is None else spec.scoring.preserved
         return dict.fromkeys(erased, ERASED) | dict.fromkeys(kept, PRESERVED)
     covered = {label for name in spec.erased_names for label in labels_of(name)}
     every = [c.word for c in concepts()]

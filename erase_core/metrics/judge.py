@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.image_utils import SizeDict
 
 from ..models.pipeline import device
 from .erasure import TOP
@@ -18,21 +21,26 @@ BATCH = 128
 MODES = {2: "bilinear", 3: "bicubic"}
 """Ways to scale an image, by PIL's numbers."""
 CROPPED_BELOW = 384
-"""A processor with a crop_pct scales both edges of images of this side and larger, and cuts nothing away."""
+"""ConvNext's processor scales both edges of images of this side and larger, and cuts nothing away."""
+TRIED_ON = (97, 133)
+"""Height and width of a picture that is prepared both ways: no processor's own, nor square."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """How an image becomes what a model sees: scaled, the middle square cut out, normalised.
 
-    side: of the square. edge: what the shorter edge is scaled to before; None scales both edges to `side`.
+    edge: what both edges are scaled to, or the shorter one alone if the image `keeps_shape`. side: of the square; what the
+    image lacks of it is black, and None cuts nothing away. mean, std: of each channel. bgr: the channels are turned round.
     """
 
-    side: int
+    edge: int
     mean: list[float]
     std: list[float]
-    edge: int | None = None
+    side: int | None = None
+    keeps_shape: bool = False
     mode: str = "bicubic"
+    bgr: bool = False
 
 
 class Judge:
@@ -72,32 +80,87 @@ def config_of(place: str) -> dict:
 def preprocessing(place: str) -> Preprocessing:
     """What a model's own image processor does, as its preprocessor_config.json and its class's defaults say.
 
-    Raises ValueError when it scales images in a way that is not known here.
+    Raises ValueError, with the key, for what is not known here, and when a picture does not come out as from the processor.
     """
     own = AutoImageProcessor.from_pretrained(place, local_files_only=Path(place).is_dir(), trust_remote_code=False)
-    size, part = own.size, getattr(own, "crop_pct", None)
-    crop = own.crop_size if own.do_center_crop else None
-    side = (crop or size).height or (crop or size).shortest_edge
-    edge = None
-    if crop:
-        edge = size.shortest_edge
-    elif part and size.shortest_edge and size.shortest_edge < CROPPED_BELOW:
-        edge = int(side / part)
-    if own.resample not in MODES:
-        raise ValueError(f"{place}: preprocessor_config.json: resample {own.resample} should be one of {list(MODES)}")
+    where = f"{place}: preprocessor_config.json"
+    resample = getattr(own, "resample", None)
+    if resample not in MODES:
+        raise ValueError(f"{where}: resample {resample} should be one of {list(MODES)}")
+    edge, side, keeps_shape = geometry(own, where)
     mean, std = (own.image_mean, own.image_std) if own.do_normalize else ([0.0] * 3, [1.0] * 3)
-    return Preprocessing(side, list(mean), list(std), edge, MODES[own.resample])
+    bgr = bool(getattr(own, "do_flip_channel_order", False))
+    how = Preprocessing(edge, list(mean), list(std), side, keeps_shape, MODES[resample], bgr)
+    if not refuses_its_size(own) and not agrees(own, how):
+        name = type(own).__name__.removesuffix("Pil")
+        raise ValueError(
+            f"{where}: image_processor_type {name} prepares images in a way that is not known here; give a model whose "
+            "processor scales, cuts and normalises alone"
+        )
+    return how
+
+
+def geometry(own: BaseImageProcessor, where: str) -> tuple[int, int | None, bool]:
+    """The edge, side and keeps_shape of a processor's `Preprocessing`. where: its file, for ValueError's message."""
+    edge = edge_of(own.size, f"{where}: size")
+    keeps_shape = bool(own.size.shortest_edge)
+    side = edge_of(own.crop_size, f"{where}: crop_size") if own.do_center_crop else None
+    # Any processor keeps a crop_pct that its file gives, but only some classes know it.
+    part = own.crop_pct if hasattr(type(own), "crop_pct") else None
+    if part is None or refuses_its_size(own):
+        return edge, side, keeps_shape
+    if not is_convnext(own):
+        return int(edge / part), side, True
+    return (int(edge / part), side or edge, True) if edge < CROPPED_BELOW else (edge, side, False)
+
+
+def is_convnext(own: BaseImageProcessor) -> bool:
+    """Whether a processor is ConvNext's, which ResNet and RegNet have too: its crop_pct is of the square it cuts out itself."""
+    return type(own).__name__.startswith("ConvNext")
+
+
+def refuses_its_size(own: BaseImageProcessor) -> bool:
+    """Whether a processor cannot be run on its own file: ConvNext's takes no height and width, which the included judges have."""
+    return is_convnext(own) and not own.size.shortest_edge
+
+
+def edge_of(size: SizeDict | None, field: str) -> int:
+    """The one number that a processor's size is made of. ValueError when there is none, or several."""
+    given = {name: value for name, value in (dict(size) if size else {}).items() if value}
+    if set(given) not in ({"shortest_edge"}, {"height", "width"}) or len(set(given.values())) > 1:
+        raise ValueError(f"{field} {given} should be a shortest_edge, or a height and an equal width")
+    return next(iter(given.values()))
+
+
+def agrees(own: BaseImageProcessor, how: Preprocessing) -> bool:
+    """Whether a processor prepares a picture whose colours tell places apart as `how` does, to less than a level in the mean."""
+    rows, columns = np.indices(TRIED_ON) / np.reshape(TRIED_ON, (2, 1, 1))
+    picture = (255 * np.stack([rows, columns, (1 - rows) * (1 - columns)], axis=-1)).astype(np.uint8)
+    theirs, ours = own(Image.fromarray(picture), return_tensors="pt").get("pixel_values"), to_pixels(picture[None], how)
+    if theirs is None or theirs.shape != ours.shape:
+        return False
+    return bool((255 * (ours - theirs).abs() * torch.tensor(how.std).reshape(1, 3, 1, 1)).mean() < 1)
 
 
 def to_pixels(images: np.ndarray, how: Preprocessing) -> torch.Tensor:
-    """Images uint8 [N, H, W, 3] → normalised float [N, 3, side, side]."""
+    """Images uint8 [N, H, W, 3] → normalised float [N, 3, side, side], or of the scaled height and width without a side."""
     pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
     height, width = pixels.shape[-2:]
-    scaled = (how.side, how.side)
-    if how.edge is not None:
+    scaled = (how.edge, how.edge)
+    if how.keeps_shape:
         scaled = tuple(how.edge * length // min(height, width) for length in (height, width))
     if scaled != (height, width):
         pixels = F.interpolate(pixels, scaled, mode=how.mode, antialias=True, align_corners=False).clamp(0, 1)
-    top, left = ((length - how.side) // 2 for length in scaled)
-    pixels = pixels[..., top : top + how.side, left : left + how.side]
+    if how.side is not None:
+        pixels = middle(pixels, how.side)
+    if how.bgr:
+        pixels = pixels.flip(1)
     return (pixels - torch.tensor(how.mean).reshape(1, 3, 1, 1)) / torch.tensor(how.std).reshape(1, 3, 1, 1)
+
+
+def middle(pixels: torch.Tensor, side: int) -> torch.Tensor:
+    """The middle square [N, 3, side, side] of [N, 3, H, W]; what lies beyond an edge is black."""
+    height, width = pixels.shape[-2:]
+    top, left = (height - side) // 2, (width - side) // 2
+    # A negative padding cuts away.
+    return F.pad(pixels, (-left, left + side - width, -top, top + side - height))

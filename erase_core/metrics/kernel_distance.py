@@ -12,8 +12,10 @@ SUBSET_SIZE = 100
 def kernel_distance(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> float:
     """The mean kernel distance over random subsets of features [N, d] and [M, d].
 
-    The unbiased squared maximum mean discrepancy under the kernel (⟨x, y⟩ / d + 1)³ (Bińkowski et al., ICLR 2018); about 0
-    for images of one distribution, and a little below by chance. Raises ValueError for fewer than two images.
+    The squared maximum mean discrepancy under the kernel k(x, y) = (⟨x, y⟩ / d + 1)³ (Bińkowski et al., ICLR 2018), unbiased for
+    sets drawn apart from each other. Rows that belong together, as images of one prompt and seed do, meet in 1 of N pairs
+    across, and take (2 / N) (mean k(x_i, y_i) − mean k(x_i, y_j), i ≠ j) off it: equal sets come out that far below 0.
+    Raises ValueError for fewer than two images.
     """
     from torchmetrics.image.kid import poly_mmd
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from .. import methods
 from ..files import new_file
 from ..generation.dataset import images_at
 from ..metrics.scores import ALL
@@ -111,6 +112,7 @@ def build_page(output: Path, summary: dict, original: Path, erased: Path) -> dic
         attacks=attacks,
         figures={name: data_uri(png) for name, png in figures.items()},
         concepts=concepts,
+        solved=methods.solves(methods.load(spec.method.name)),
         **strips,
         hurt=hurt.head(15).round(3).to_dict("records"),
         hurt_columns=[c for c in hurt.columns if c != "concept"],

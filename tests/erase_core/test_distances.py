@@ -66,6 +66,14 @@ def test_kernel_distance_by_hand() -> None:
     assert kernel_distance(first, second) == pytest.approx(sum(within) - 2 * across, rel=1e-6)
 
 
+@pytest.mark.parametrize("n", [8, 50])
+def test_kernel_distance_of_equal_sets_is_below_zero(n: int) -> None:
+    """By the images that meet their own counterparts."""
+    kernel = (FIRST[:n] @ FIRST[:n].T / 8 + 1) ** 3
+    own, others = np.trace(kernel) / n, (kernel.sum() - np.trace(kernel)) / (n * (n - 1))
+    assert kernel_distance(FIRST[:n], FIRST[:n]) == pytest.approx(-2 / n * (own - others), rel=1e-6) and own > others
+
+
 class Means:
     """Features that can be worked out by eye: an image's mean colour."""
 

@@ -15,7 +15,7 @@ from erase_core.generation.images import generate
 from erase_core.generation.plan import WORDS_PER_STYLE, Wanted, check_judged, roles, wanted_images
 from erase_core.generation.sampler import sample
 from erase_core.pictures import decode_png, encode_png, grid
-from erase_core.spec import Generation
+from erase_core.spec import SCHEDULE, Generation, require_reach
 from erase_core.spec_yaml import parse_spec
 
 STOCK = {"ddim": DDIMScheduler, "dpm-solver++": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
@@ -39,6 +39,25 @@ def test_same_images_as_stock_calls(world, sampler: str, guidance: float) -> Non
             output_type="np",
         ).images[0]
         assert np.abs(image / 255 - theirs).mean() < 1 / 255
+
+
+@pytest.mark.parametrize("sampler", STOCK)
+def test_steps_that_are_let_through_begin_in_noise(sampler: str) -> None:
+    """With `leading` spacing, at a timestep that there is, and but for a tenth no further from the end than one step takes."""
+    model = DDIMScheduler(steps_offset=1, timestep_spacing="leading")
+    scheduler, extra = STOCK[sampler].from_config(model.config), 0 if sampler == "ddim" else 1
+    refused = set()
+    for steps in range(1, SCHEDULE):
+        scheduler.set_timesteps(steps)
+        begin, stride = int(scheduler.timesteps[0]), SCHEDULE // (steps + extra)
+        try:
+            require_reach(steps, extra)
+        except ValueError:
+            refused.add(steps)
+            assert begin < 0.9 * SCHEDULE or begin >= SCHEDULE
+        else:
+            assert SCHEDULE - stride - 0.1 * SCHEDULE <= begin < SCHEDULE
+    assert {400, 600} <= refused and refused.isdisjoint(range(1, 101))
 
 
 def test_other_dimensions(tiny_pipeline) -> None:
@@ -75,6 +94,13 @@ def test_plan() -> None:
     wanted = wanted_images(spec, role_of)
     assert Wanted("an apple", "apple", 1) in wanted and Wanted("a deadly thing", "weapon", 0) in wanted
     assert len(wanted) == 2 * (2 * len(role_of) + 1)
+
+
+def test_plan_that_preserves_nothing() -> None:
+    """An empty list is not a list left out."""
+    text = "name: x\noutput: o\nmodel: ./else\nconcepts: [taxi]\n"
+    assert roles(parse_spec(text), ["bus", "car"]) == {"taxi": "erased", "bus": "preserved", "car": "preserved"}
+    assert roles(parse_spec(text + "scoring: {preserved: []}"), ["bus", "car"]) == {"taxi": "erased"}
 
 
 def test_plan_of_a_style() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import matplotlib
@@ -10,7 +11,17 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
-from transformers import AutoImageProcessor, CLIPImageProcessor, ConvNextImageProcessor, ViTImageProcessor
+from transformers import (
+    AutoImageProcessor,
+    CLIPImageProcessor,
+    ConvNextImageProcessor,
+    DeiTImageProcessor,
+    EfficientNetImageProcessor,
+    LevitImageProcessor,
+    MobileViTImageProcessor,
+    PoolFormerImageProcessor,
+    ViTImageProcessor,
+)
 
 from erase_core.files import write_json
 from erase_core.generation.sampler import sample
@@ -116,8 +127,25 @@ def test_preserved_concepts_that_the_judge_does_not_know_are_not_judged(images_f
         ConvNextImageProcessor(size={"shortest_edge": 96}, crop_pct=0.875, resample=3),
         ConvNextImageProcessor(size={"shortest_edge": 384}, crop_pct=0.875, resample=3),
         CLIPImageProcessor(size={"shortest_edge": 112}, crop_size={"height": 96, "width": 96}),
+        CLIPImageProcessor(size={"shortest_edge": 91}, crop_size={"height": 96, "width": 96}),
+        DeiTImageProcessor(size={"height": 112, "width": 112}, crop_size={"height": 96, "width": 96}),
+        PoolFormerImageProcessor(size={"shortest_edge": 96}, crop_pct=0.8, crop_size={"height": 96, "width": 96}),
+        PoolFormerImageProcessor(size={"height": 96, "width": 96}, crop_pct=0.8, crop_size={"height": 80, "width": 80}),
+        MobileViTImageProcessor(size={"shortest_edge": 112}, crop_size={"height": 96, "width": 96}),
+        ViTImageProcessor(size={"shortest_edge": 96}, resample=3),
     ],
-    ids=["squashed", "cropped by a share", "too large to be cropped", "cropped to a size"],
+    ids=[
+        "squashed",
+        "cropped by a share",
+        "too large to be cropped",
+        "cropped to a size",
+        "cropped to more than there is",
+        "squashed and cropped",
+        "cropped by a share and to a size",
+        "cropped by a share and to another size",
+        "blue first",
+        "not cropped",
+    ],
 )
 def test_images_are_prepared_as_a_model_s_own_processor_does(processor, tmp_path: Path) -> None:
     """But for the rounding to whole levels, which PIL does after each direction that it scales."""
@@ -151,6 +179,30 @@ def test_an_unknown_way_to_scale_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "preprocessor_config.json", {"size": 96, "resample": 0})
     write_json(tmp_path / "config.json", {"model_type": "vit"})
     with pytest.raises(ValueError, match="resample 0 should be one of"):
+        preprocessing(str(tmp_path))
+
+
+SQUARE, WIDE = {"height": 96, "width": 96}, {"height": 96, "width": 128}
+UNKNOWN = {
+    "a wide size": (ViTImageProcessor(size=WIDE), "size {'height': 96, 'width': 128} should be a shortest_edge, or a"),
+    "a wide crop": (CLIPImageProcessor(crop_size=WIDE), "crop_size {'height': 96, 'width': 128} should be a"),
+    "not scaled": (
+        ViTImageProcessor(do_resize=False),
+        "image_processor_type ViTImageProcessor prepares images in a",
+    ),
+    "not divided": (ViTImageProcessor(do_rescale=False), "image_processor_type ViTImageProcessor prepares"),
+    "a share of its own": (LevitImageProcessor(), "image_processor_type LevitImageProcessor prepares"),
+    "normalised twice": (
+        EfficientNetImageProcessor(size=SQUARE, resample=2, include_top=True),
+        "image_processor_type EfficientNetImageProcessor prepares",
+    ),
+}
+
+
+@pytest.mark.parametrize(("processor", "message"), UNKNOWN.values(), ids=UNKNOWN)
+def test_a_processor_that_does_something_else_is_refused(processor, message: str, tmp_path: Path) -> None:
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path}: preprocessor_config.json: {message}")):
         preprocessing(str(tmp_path))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import huggingface_hub
@@ -36,6 +37,18 @@ BAD = {
     "not a word": ("name: x\nconcepts: [3]\noutput: o", "concepts.0: 3 should be a word"),
     "twice": ("name: x\nconcepts: [taxi, {concept: bus, synonyms: [Taxi]}]\noutput: o", "taxi is given twice"),
     "negative": (SMALLEST + "training: {steps: -3}", "training.steps: -3 should be greater than 0"),
+    "a seed beyond 64 bits": (
+        SMALLEST + "generation: {seeds: [9223372036854775807, 9223372036854775808]}",
+        "generation.seeds.1: 9223372036854775808 should be less than 9223372036854775808",
+    ),
+    "as many steps as timesteps": (
+        SMALLEST + "generation: {steps: 1000}",
+        "generation.steps: 1000 should be less than 1000",
+    ),
+    "latents from the middle of the schedule": (
+        SMALLEST + "training: {latent_steps: 400}",
+        "training.latent_steps: 400 strides of whole timesteps do not span the 1000 of the noise; use 450",
+    ),
     "not a number": (SMALLEST + "training: {steps: many}", "training.steps: 'many' is not a whole number"),
     "quoted number": (SMALLEST + "training: {learning_rate: '1e-4'}", "training.learning_rate: '1e-4' is not a number"),
     "nan": (SMALLEST + "training: {learning_rate: .nan}", "training.learning_rate: nan should be a finite number"),
@@ -134,6 +147,25 @@ FILES = {
     ),
     "no images to attack with": ("attacks: {images: ./missing}", "attacks.images: './missing' is not a folder"),
     "covered": ("scoring: {preserved: [bus]}\nmethod: naive", None),
+    "one image for KID": (
+        "scoring: {preserved: [bus], metrics: [kid]}\ngeneration: {seeds: [0]}",
+        "scoring.metrics: kid needs 2 or more images of preserved concepts, and 1 would be drawn; give more in scoring.preserved",
+    ),
+    "no image for CMMD": (
+        "scoring: {preserved: [], metrics: [cmmd]}",
+        "scoring.metrics: cmmd needs 1 or more images of preserved concepts, and 0 would be drawn",
+    ),
+    "two images for KID": ("scoring: {preserved: [bus], metrics: [kid, fid]}\ngeneration: {seeds: [0, 1]}", None),
+    "one image for CMMD": ("scoring: {preserved: [bus], metrics: [cmmd]}\ngeneration: {seeds: [0]}", None),
+    "images from the middle of the schedule": (
+        "generation: {sampler: ddim, steps: 400}",
+        "generation.steps: 400 strides of whole timesteps do not span the 1000 of the noise; use 450",
+    ),
+    "a sampler with a stride more": (
+        "generation: {sampler: unipc, steps: 500}",
+        "generation.steps: 500 strides of whole timesteps do not span the 1000 of the noise; use 499",
+    ),
+    "steps that divide the schedule": ("generation: {steps: 500}", None),
 }
 
 
@@ -147,6 +179,39 @@ def test_checked_against_files(extra: str, message: str | None, tmp_path: Path) 
         check(spec)
     assert message in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_images_of_words_that_are_not_known_yet(tiny_folder: Path, tmp_path: Path) -> None:
+    """Two words may be preserved, and one certainly gives one image; general prompts are counted in their files."""
+    text = f"name: x\nmodel: {tiny_folder}\nconcepts: [taxi]\noutput: {tmp_path / 'o'}\n"
+    scored = "scoring: {metrics: [kid], clip: openai/clip-vit-base-patch32}\n"
+    check(parse_spec(text + scored + "generation: {seeds: [0]}\nvocabulary: {top_k: 2}"))
+    with pytest.raises(SpecError, match="kid needs 2 or more images of preserved concepts, and 1 would be drawn"):
+        check(parse_spec(text + scored + "generation: {seeds: [0]}\nvocabulary: {top_k: 1}"))
+    (tmp_path / "p.csv").write_text("prompt,concept\nA taxi.,taxi\n")
+    (tmp_path / "g.csv").write_text("prompt,coco_id\nA dog.,1\nA cat.,2\n")
+    files = f"generation: {{seeds: [0], prompt_files: [{tmp_path}/p.csv, {{file: {tmp_path}/g.csv, limit: %d}}]}}"
+    check(parse_spec(text + scored + files % 2))
+    with pytest.raises(SpecError, match="2 or more images of general prompts, and 1 .* in generation.prompt_files"):
+        check(parse_spec(text + scored + files % 1))
+
+
+def test_steps_of_a_model_with_another_schedule(tiny_folder: Path, tmp_path: Path) -> None:
+    """Evenly from its end, any number of steps begins in noise; a shorter schedule has room for fewer."""
+    shutil.copytree(tiny_folder, tmp_path / "model")
+    spec = parse_spec(
+        f"name: x\nmodel: {tmp_path / 'model'}\nconcepts: [taxi]\noutput: {tmp_path / 'o'}\n"
+        "training: {latent_steps: 100}\ngeneration: {steps: 400}"
+    )
+    with pytest.raises(SpecError, match="generation.steps: 400 strides .* the 1000 of"):
+        check(spec)
+    file = tmp_path / "model" / "scheduler" / "scheduler_config.json"
+    config = json.loads(file.read_text())
+    write_json(file, {**config, "timestep_spacing": "trailing"})
+    check(spec)
+    write_json(file, {**config, "timestep_spacing": "trailing", "num_train_timesteps": 100})
+    with pytest.raises(SpecError, match="training.latent_steps: 100 strides .* the 100 of the noise; use 99"):
+        check(spec)
 
 
 def test_a_missing_package_is_named(monkeypatch, tmp_path: Path) -> None:
