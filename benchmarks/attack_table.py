@@ -29,7 +29,7 @@ PRESERVING = {**ERASING, "preservation_weight": 1.0, "neutral_share": 0.0, "sear
 METHODS = {
     "naive": {"name": "naive", **ERASING},
     "esd": {"name": "esd", **ERASING},
-    "uce": {"name": "uce"},
+    "uce": {"name": "uce", "preservation_weight": 1.0},
     "adversarial": {"name": "adversarial", **PRESERVING},
     "adversarial, attack_steps 2": {"name": "adversarial", **PRESERVING, "attack_steps": 2},
 }

@@ -8,12 +8,13 @@ from pathlib import Path
 import pandas as pd
 
 from . import methods
+from .attack_stages import pictures_hash
 from .emoji_world.catalogue import STYLES, with_article
 from .files import alone, digest, file_digest, new_file
 from .generation.plan import STYLE_PROMPT
 from .models.source import local_model
 from .spec import Spec
-from .stages import VERSIONS
+from .stages import VERSIONS, reference_files, scorers_hash
 from .studies.variants import parameters_of, variant
 
 TUNING, HELD_OUT = "objects-tuning", "objects-held-out"
@@ -117,7 +118,8 @@ def spec_of(cell: Cell, base: Spec) -> Spec:
 def key_of(cell: Cell, base: Spec) -> str:
     """The hash of all that a run's figures depend on, but for the machine.
 
-    That is its spec, with the contents of the files it names, its model, and the versions of the stages.
+    That is its spec, with the contents of the files and folders it names, its model and what judges its images, and the versions
+    of the stages.
     """
     spec = spec_of(cell, base)
     told = spec.model_dump(mode="json", exclude={"name", "output", "report", "gate"})
@@ -127,6 +129,7 @@ def key_of(cell: Cell, base: Spec) -> str:
     scoring, prompts = spec.scoring, spec.generation.prompt_files
     named = [spec.vocabulary.source, scoring.features, scoring.lpips_backbone, *(each.file for each in prompts)]
     contents = [file_digest(Path(name)) for name in named if name and Path(name).is_file()]
+    contents += [scorers_hash(spec), reference_files(spec), pictures_hash(spec.attacks and spec.attacks.images)]
     return digest("benchmark", VERSIONS, local_model(spec.model)[1], told, settings, attacks, *contents)
 
 
@@ -229,8 +232,10 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def known(names: list[str], tasks: list[str]) -> None:
-    """Raise ValueError for a method or task that there is none of."""
+def known(names: list[str], tasks: list[str], seeds: list[int]) -> None:
+    """Raise ValueError for a method or task that there is none of, and where no seed is given."""
+    if not seeds:
+        raise ValueError("seeds: are none; give at least one")
     for field, given, allowed in (("methods", names, methods.names()), ("tasks", tasks, list(TASKS))):
         wrong = [name for name in given if name not in allowed]
         if wrong:

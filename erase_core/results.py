@@ -7,6 +7,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from .files import digest, file_digest, home, remove_partials
 
@@ -25,20 +26,30 @@ def digests(output: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def held(output: Path) -> Iterator[None]:
-    """Keep a folder of results for this run alone. Raises InUse while another run holds it; a dead one holds nothing."""
+def held(output: Path, shared: bool = False) -> Iterator[bool]:
+    """Keep a folder of results for this run alone, or for those alone that share it. Yields whether no other has it by then.
+
+    Raises InUse while another run holds it; a dead one holds nothing.
+    """
     locks = home() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with open(locks / digest(str(output.resolve())), "a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if alone := taken(lock, fcntl.LOCK_EX):
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            remove_partials(output)
+        if not (taken(lock, fcntl.LOCK_SH) if shared else alone):
             lock.seek(0)
             raise InUse(
                 f"output: process {lock.read() or 'unknown'} is writing to {str(output)!r}; wait for it, or choose another folder"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        remove_partials(output)
-        yield
+            )
+        yield alone
+
+
+def taken(lock: IO, kind: int) -> bool:
+    """Whether a lock of this kind could be taken at once."""
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        return True
+    return False

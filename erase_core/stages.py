@@ -9,6 +9,7 @@ A stage's key is the hash of its part of the spec, the keys of its inputs, and t
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -32,9 +33,9 @@ VERSIONS = {
     "vocabulary": 2,
     "embeddings": 3,
     "nearest": 3,
-    "training": 11,
+    "training": 12,
     "images": 3,
-    "scores": 4,
+    "scores": 5,
     "references": 3,
     "attack": 2,
 }
@@ -270,7 +271,19 @@ def scorers_hash(spec: Spec) -> list[str]:
     """Hashes of the judge and the CLIP, as far as they are on this machine: a folder keeps its name when it is trained anew."""
     folders = [Path(place) for place in (spec.scoring.judge, spec.scoring.clip) if place]
     found = [model_hash(folder) for folder in folders if (folder / "config.json").is_file()]
-    return found + ([model_hash(WEIGHTS)] if spec.embedded else [])
+    return found + ([included_hash()] if spec.embedded else [])
+
+
+@functools.cache
+def included_hash() -> str:
+    """The hash of all included weights, which do not change while they are in use."""
+    return model_hash(WEIGHTS)
+
+
+def reference_files(spec: Spec) -> list[tuple[str, int, int]]:
+    """Name, size and time of every file in the folder of real images."""
+    pictures = sorted(Path(spec.scoring.reference).iterdir()) if spec.scoring.reference else []
+    return [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in pictures]
 
 
 def scores_key(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact) -> str:
@@ -278,11 +291,11 @@ def scores_key(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifa
     files = [
         file_digest(Path(part[name])) for name in ("features", "lpips_backbone") if Path(part[name] or "").is_file()
     ]
-    pictures = sorted(Path(spec.scoring.reference).iterdir()) if spec.scoring.reference else []
-    real = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in pictures]
-    synonyms = [concept.names for concept in spec.concepts]
-    inputs = [original.key, erased.key, spec.metrics, part, files, real, scorers_hash(spec)]
-    return key("scores", inputs, spec.seed, roles_of(spec, nearest), synonyms)
+    synonyms, role_of = [concept.names for concept in spec.concepts], roles_of(spec, nearest)
+    inputs = [original.key, erased.key, spec.metrics, part, files, reference_files(spec), scorers_hash(spec)]
+    # The verdicts have the numbers that a prompt file gives its prompts.
+    cases = [w.case_number for w in wanted_images(spec, role_of)] if spec.generation.prompt_files else []
+    return key("scores", inputs, spec.seed, role_of, synonyms, *cases)
 
 
 def scores(

@@ -34,7 +34,7 @@ def attack(spec: Spec, model: str) -> dict[str, float]:
     check(spec)
     check_hub(spec)
     tags = {"kind": "attack", "attacked": model, "concepts": ", ".join(spec.concept_words), "model": spec.model}
-    with held(Path(spec.output)), tracking.run(spec.name, tags=tags) as main:
+    with held(Path(spec.output)), tracking.run(spec.name, tags=tags, output=spec.output) as main:
         tracking.log_parameters(main, spec.model_dump(mode="json"))
         artifacts = run_attacks(spec, stages_of(spec, main), model)
         figures, plot = publish_attacks(spec, artifacts, model)

@@ -106,7 +106,10 @@ def batch(spec: Path, lists: Path, training_slots: int = 1, generation_slots: in
                 interrupted.set()
                 raise
         table = [rows[one] for one in specs]
-        tracking.log_table(run_id, table, folder / "batch.parquet", core.markdown(table))
+        # What somebody must look at comes first, as a description holds some fifty lists.
+        fine = [row["status"] != "failed" and row["gate"] != core.REJECTED for row in table]
+        ordered = [row for _, row in sorted(zip(fine, table), key=lambda pair: pair[0])]
+        tracking.log_table(run_id, table, folder / "batch.parquet", core.markdown(ordered))
         counts = {f"lists/{status}": sum(row["status"] == status for row in table) for status in core.STATUSES}
         counts["lists/rejected"] = sum(row["gate"] == core.REJECTED for row in table)
         shares = {f"slots_busy/{kind}": share for kind, share in core.busy(done, slots).items()}

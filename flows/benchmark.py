@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 from erase_core import benchmark as core
 from erase_core.files import new_file
 from erase_core.preflight import check
+from erase_core.results import InUse, held
 from erase_core.spec import Spec
 from erase_core.studies.variants import comparable
 from tasks import tracking
@@ -19,6 +21,8 @@ from .erase import erase
 from .missed import catch_up_once
 
 SEEDS = [0, 1, 2]
+SECONDS_BETWEEN_LOOKS = 20.0
+"""How long other processes' runs are left alone when nothing else is left to do."""
 
 
 @flow(name="benchmark", flow_run_name="{base.name}", log_prints=True, on_running=[catch_up_once])
@@ -35,7 +39,7 @@ def benchmark(
     benchmark goes on, several processes can share it, and a method can be added without running the others again. Each run is
     added to the table of runs when it ends, whose other rows stay as they are; table.parquet and benchmark.md hold those that this
     base, model and code would give again. A run that fails, as one that diverges does, takes no other with it; when all have
-    ended, RunsFailed says which did.
+    ended, RunsFailed says which did. Raises InUse while a run of another kind writes to the folder.
 
     Args:
         base: What every run starts from; its output is the benchmark's folder.
@@ -45,7 +49,7 @@ def benchmark(
         runs: The table of runs that is taken up and added to. Default: runs.parquet in the output.
     """
     methods, tasks = methods or comparable(), tasks or list(core.TASKS)
-    core.known(methods, tasks)
+    core.known(methods, tasks, seeds)
     cells = core.cells(*(list(dict.fromkeys(given)) for given in (methods, tasks, seeds)))
     specs = {core.key_of(cell, base): core.spec_of(cell, base) for cell in cells}
     for spec in specs.values():
@@ -54,27 +58,40 @@ def benchmark(
     folder.mkdir(parents=True, exist_ok=True)
     runs = runs or folder / "runs.parquet"
     failed: dict[str, str] = {}
-    with tracking.run(base.name, tags={"kind": "benchmark", "benchmark": base.name}) as run_id:
-        for number, (cell, (key, spec)) in enumerate(zip(cells, specs.items())):
-            # Another process may have made it since.
-            there = key in core.keys_in(runs)
-            print(f"benchmark: {cell.label} ({number + 1} of {len(cells)}){', known' if there else ''}")
-            if there:
-                continue
-            try:
-                summary = erase(spec, parent=run_id)
-            except Exception as error:
-                failed[cell.label] = f"{type(error).__name__}: {error}"
-                print(f"benchmark: {cell.label} failed: {error}")
-                continue
-            core.add_row(runs, core.row_of(cell, summary, key))
-            write_tables(core.known_rows(runs, base), folder)
+    tags = {"kind": "benchmark", "benchmark": base.name}
+    with (
+        held(folder, shared=True) as alone,
+        tracking.run(base.name, tags=tags, output=base.output, alone=alone) as run_id,
+    ):
+        waiting = list(zip(cells, specs.items()))
+        while waiting:
+            elsewhere = []
+            for cell, (key, spec) in waiting:
+                # Another process may have made it since.
+                there = key in core.keys_in(runs)
+                print(f"benchmark: {cell.label} ({cells.index(cell) + 1} of {len(cells)}){', known' if there else ''}")
+                if there:
+                    continue
+                try:
+                    summary = erase(spec, parent=run_id)
+                except InUse:
+                    elsewhere.append((cell, (key, spec)))
+                    continue
+                except Exception as error:
+                    failed[cell.label] = f"{type(error).__name__}: {error}"
+                    print(f"benchmark: {cell.label} failed: {error}")
+                    continue
+                core.add_row(runs, core.row_of(cell, summary, key))
+                write_tables(core.known_rows(runs, base), folder)
+            if elsewhere == waiting:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+            waiting = elsewhere
         if len(failed) == len(cells):
             raise core.RunsFailed(failed, len(cells))
         text = write_tables(core.known_rows(runs, base), folder)
         for path in (runs, folder / "table.parquet", folder / "benchmark.md"):
             tracking.client().log_artifact(run_id, str(path))
-        tracking.client().set_tag(run_id, "mlflow.note.content", text)
+        tracking.set_description(run_id, text, "benchmark.md")
         create_markdown_artifact(text, key="benchmark", description=base.name)
         if failed:
             raise core.RunsFailed(failed, len(cells))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 from prefect import flow
 
 from erase_core.files import home
+from erase_core.results import held
 from tasks import tracking
 from tasks.pretraining import PARTS, assemble_world, render_emoji, train_part
 
@@ -19,7 +21,7 @@ def pretrain(output: str = "results/emoji-world", scale: float = 1.0, seed: int 
     """Train the emoji world: render → autoencoder, CLIP, judges → UNet, decoder → assemble and measure.
 
     Work in progress is kept below the project's home by scale and seed, and an interrupted run goes on there. Returns the
-    measured figures.
+    measured figures. Raises InUse while another process has the output.
 
     Args:
         output: Folder of the finished world.
@@ -28,7 +30,8 @@ def pretrain(output: str = "results/emoji-world", scale: float = 1.0, seed: int 
     """
     torch.set_num_threads(os.cpu_count() or 1)
     work = str(home() / "pretraining" / f"seed-{seed}-scale-{scale:g}")
-    with tracking.run("emoji world", tags={"kind": "pretraining", "seed": str(seed), "scale": f"{scale:g}"}) as parent:
+    tags = {"kind": "pretraining", "seed": str(seed), "scale": f"{scale:g}"}
+    with held(Path(output)), tracking.run("emoji world", tags=tags, output=output) as parent:
         render_emoji(work)
         for part in PARTS:
             with tracking.run(part, parent) as run_id:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from prefect import flow
 
 from erase_core import studies
 from erase_core.preflight import check
+from erase_core.results import held
 from erase_core.spec import Spec
 from tasks import tracking
 from tasks.studying import find
@@ -19,12 +22,13 @@ def study(name: str, base: Spec) -> dict[str, float]:
 
     name: sensitivity, spectrum, preserve-what, text-similarity, search-collapse, target-collapse, vocabulary or trade-off.
     base: the spec that every run starts from; its output is the study's folder. Runs that are there already are served from
-    the cache, so a study goes on where it was stopped.
+    the cache, so a study goes on where it was stopped. Raises InUse while another process has the folder.
     """
     wanted = studies.load(name).runs(base)
     for spec in wanted.values():
         check(spec)
-    with tracking.run(f"study: {name}", tags={"kind": "study", "study": name, "model": base.model}) as run_id:
+    tags = {"kind": "study", "study": name, "model": base.model}
+    with held(Path(base.output)), tracking.run(f"study: {name}", tags=tags, output=base.output) as run_id:
         tracking.log_parameters(run_id, base.model_dump(mode="json"))
         outputs = {}
         for label, spec in wanted.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import errno
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from erase_core.distributed.ranks import RanksFailed
+from erase_core.files import disk_full
 
 console = Console(stderr=True)
 SECONDS_BETWEEN_UPDATES = 5.0
@@ -30,8 +30,8 @@ class Stopped(RuntimeError):
 def worth_retrying(task: Task, run: TaskRun, state: State) -> bool:
     """A retry_condition_fn: a task that was stopped is not begun again, nor one whose every try would end the same."""
     error = state.result(raise_on_failure=False)
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return not (isinstance(error, (Stopped, ValueError)) or full or (isinstance(error, RanksFailed) and error.expected))
+    in_ranks = isinstance(error, RanksFailed) and error.expected
+    return not (isinstance(error, (Stopped, ValueError)) or disk_full(error) or in_ranks)
 
 
 def go_on() -> None:

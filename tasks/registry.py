@@ -141,7 +141,7 @@ def release(name: str, version: str, gate: dict, verdict: dict) -> Release:
             else:
                 client().set_registered_model_alias(name, REJECTED, version)
                 if before == version:
-                    give_way(name)
+                    give_way(name, version)
             tag(name, version, {"judged": judged})
         return outcome(name, version, before)
 
@@ -175,43 +175,54 @@ def rollback(name: str) -> Release:
         present = version_with(name, CHAMPION)
         if present is None:
             raise RegistryError(f"NAME: {name} has no champion; erase promote {name} makes one")
-        if not (line := before_this_one(name)):
+        if not (line := before_this_one(name, present)):
             raise RegistryError(f"NAME: version {present} is the first champion of {name}; there is none to go back to")
         tag(name, present, {"rolled_back": now()})
-        give_way(name)
+        give_way(name, present)
         return outcome(name, line[-1], present)
 
 
 def crown(name: str, version: str) -> None:
-    """Point champion to a version, and put that on record."""
-    line = champions(name)
-    if line and line[-1] == version:
+    """Point champion to a version, and put that on record. The alias is what counts and so comes first: broken off and done
+    again, it ends the same.
+    """
+    present = version_with(name, CHAMPION)
+    line = [*line_to(name, present), *([version] if present != version else [])]
+    if present == version and champions(name) == line:
         return
-    former = {"former_champion": line[-1]} if line else {}
-    tag(name, version, {"promoted": now(), **former})
-    keep_champions(name, [*line, version])
     client().set_registered_model_alias(name, CHAMPION, version)
-
-
-def give_way(name: str) -> None:
-    """Take champion from its version and give it to the one before, if there is one."""
-    line = before_this_one(name)
+    former = {"former_champion": line[-2]} if len(line) > 1 else {}
+    tag(name, version, {"promoted": now(), **former})
     keep_champions(name, line)
+
+
+def give_way(name: str, present: str) -> None:
+    """Take champion from the present version and give it to the one before, if there is one."""
+    line = before_this_one(name, present)
     if line:
         client().set_registered_model_alias(name, CHAMPION, line[-1])
     else:
         client().delete_registered_model_alias(name, CHAMPION)
+    keep_champions(name, line)
 
 
 def champions(name: str) -> list[str]:
-    """Every version that has been champion and was not rolled back, the present one last."""
+    """Every version on record that has been champion and was not rolled back, the newest last."""
     return json.loads(client().get_registered_model(name).tags.get("champions", "[]"))
 
 
-def before_this_one(name: str) -> list[str]:
+def line_to(name: str, present: str | None) -> list[str]:
+    """The champions up to the present one, which the record may be behind or ahead of where it was broken off."""
+    line = champions(name)
+    while present in line and line[-1] != present:
+        line.pop()
+    return line if present in (None, *line) else [*line, present]
+
+
+def before_this_one(name: str, present: str) -> list[str]:
     """The champions before the present one, as far as they are still there and not rejected."""
     fit = {str(v.version) for v in client().search_model_versions(f"name = '{name}'") if v.tags.get("gate") != REJECTED}
-    return [version for version in champions(name)[:-1] if version in fit]
+    return [version for version in line_to(name, present)[:-1] if version in fit]
 
 
 def keep_champions(name: str, line: list[str]) -> None:

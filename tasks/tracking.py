@@ -31,6 +31,7 @@ KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Opens the experiment on its runs, not on the pages for language models."""
 LONGEST_PARAMETER = 500
 LONGEST_TAG = 5000
+LONGEST_DESCRIPTION = 8000
 METRICS_PER_CALL = 500
 PARAMETERS_PER_CALL = 100
 SECONDS_BETWEEN_CALLS = 2.0
@@ -76,13 +77,17 @@ def found_runs(**tags: str) -> list[Run]:
 
 
 def end_abandoned(place: str) -> None:
-    """End the runs, and their stages' runs, that a killed process left as running. Only for who holds the place."""
+    """End the runs, and all below them, that a killed process left as running. Only for who holds the place."""
     for main in found_runs(place=place):
-        if main.info.status == "RUNNING":
-            for stage in found_runs(**{MLFLOW_PARENT_RUN_ID: main.info.run_id}):
-                if stage.info.status == "RUNNING":
-                    client().set_terminated(stage.info.run_id, "KILLED")
-            client().set_terminated(main.info.run_id, "KILLED")
+        end_with_all_below(main)
+
+
+def end_with_all_below(run: Run) -> None:
+    """End a run that is still running as killed, after those below it: broken off and done again, none is forgotten."""
+    if run.info.status == "RUNNING":
+        for below in found_runs(**{MLFLOW_PARENT_RUN_ID: run.info.run_id}):
+            end_with_all_below(below)
+        client().set_terminated(run.info.run_id, "KILLED")
 
 
 def mark_whole(run_id: str, name: str, keys: dict[str, str]) -> None:
@@ -103,20 +108,25 @@ def run(
     tags: dict[str, str] | None = None,
     output: str | None = None,
     same: str | None = None,
+    alone: bool = True,
 ) -> Iterator[str]:
     """Start a run, yield its id, and end it as finished, or as failed with the error as a tag.
 
-    output: the folder of its results, which this process holds. same: a tag by which an earlier run is found, to go on in it.
+    output: the folder of its results, which this process holds; alone, or with others, whose runs may be under way. same: a tag
+    by which an earlier run is found, to go on in it.
     """
     every = {"mlflow.source.name": "erase", **(tags or {})} | ({MLFLOW_PARENT_RUN_ID: parent} if parent else {})
     if output is not None:
         place = str(Path(output).resolve())
         every |= {"output": place, "place": digest(place)}
-        end_abandoned(every["place"])
+        if alone:
+            end_abandoned(every["place"])
     known = found_runs(**{same: every[same]}) if same else []
     if known:
         run_id = known[0].info.run_id
         client().update_run(run_id, status="RUNNING")
+        if "error" in known[0].data.tags:
+            client().delete_tag(run_id, "error")
     else:
         run_id = client().create_run(experiment_id(), run_name=name, tags=every).info.run_id
     try:
@@ -197,6 +207,15 @@ def log_table(run_id: str, rows: list[dict], path: Path, text: str) -> None:
     client().log_text(run_id, pd.DataFrame(rows).to_json(orient="split", index=False), name)
     client().set_tag(run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([{"path": name, "type": "table"}]))
     client().log_artifact(run_id, str(path))
+    set_description(run_id, text, path.name)
+
+
+def set_description(run_id: str, text: str, whole: str) -> None:
+    """Make a Markdown table the run's description: as many of its lines as MLflow takes, and then which artifact has all."""
+    lines, more = text.splitlines(), 0
+    while len(text) > LONGEST_DESCRIPTION:
+        more += 1
+        text = "\n".join([*lines[:-more], "", f"{more} more lines: {whole}"])
     client().set_tag(run_id, "mlflow.note.content", text)
 
 

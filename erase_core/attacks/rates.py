@@ -33,24 +33,28 @@ def rates(attempts: pd.DataFrame, spec: Spec) -> pd.DataFrame:
     attempts: a row an image, with attack, concept, model ("erased" or "original"), role, budget and success. The control's rows
     have "control" for their model. The interval is the 95 % Wilson interval of the share of the n images in which the judge
     names the concept. For an attack whose unit is images, share p becomes 1 − (1 − p)^budget: the chance that at least one of
-    `budget` images shows the concept.
+    `budget` images shows the concept. All together have the mean of the concepts' figures, and of the ends of their intervals,
+    which is wider than the mean's own: a chance of the pooled images would say that each concept comes back when one does.
     """
     frame = attempts.assign(model=attempts["model"].where(attempts["role"] == ATTACK, CONTROL))
-    rows = []
+    tables = []
     for attack in spec.attacks.run:
         unit, budgets = load(attack.name).UNIT, attack.settings.budgets
-        own = frame[frame["attack"] == attack.name]
-        concepts = list(dict.fromkeys(own["concept"]))
-        for concept in [ALL, *concepts] if len(concepts) > 1 else concepts:
-            part = own if concept == ALL else own[own["concept"] == concept]
-            for model, images in part.groupby("model", sort=False):
-                for budget in budgets if unit == "images" else sorted(set(images["budget"])):
-                    seen = images if unit == "images" else images[images["budget"] == budget]
-                    found = share_interval(int(seen["success"].sum()), len(seen))
-                    if unit == "images":
-                        found = tuple(1 - (1 - share) ** budget for share in found)
-                    rows.append((attack.name, concept, model, unit, float(budget), *found, len(seen)))
-    return pd.DataFrame(rows, columns=SCHEMA.names)
+        own, rows = frame[frame["attack"] == attack.name], []
+        for (concept, model), images in own.groupby(["concept", "model"], sort=False):
+            for budget in budgets if unit == "images" else sorted(set(images["budget"])):
+                seen = images if unit == "images" else images[images["budget"] == budget]
+                found = share_interval(int(seen["success"].sum()), len(seen))
+                if unit == "images":
+                    found = tuple(1 - (1 - share) ** budget for share in found)
+                rows.append((attack.name, concept, model, unit, float(budget), *found, len(seen)))
+        table = pd.DataFrame(rows, columns=SCHEMA.names)
+        if own["concept"].nunique() > 1:
+            by = table.groupby(["attack", "model", "unit", "budget"], sort=False)
+            means = by[["success", "low", "high"]].mean().join(by["n"].sum()).reset_index().assign(concept=ALL)
+            table = pd.concat([means[SCHEMA.names], table], ignore_index=True)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def headline(table: pd.DataFrame) -> dict[str, float]:

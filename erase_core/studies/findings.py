@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +37,12 @@ def clip_drop(output: Path) -> pd.DataFrame:
     frame = concept_scores(output)
     frame = frame[frame["role"] == "preserved"]
     return pd.DataFrame({"concept": frame["concept"], "drop": frame["clip_score_original"] - frame["clip_score"]})
+
+
+def rates(output: Path, *names: str) -> dict[str, float]:
+    """Some of a run's ESR and PSR; not a number where the judge has too few classes for one."""
+    found = summary(output)["metrics"]
+    return {name: found.get(name, math.nan) for name in names}
 
 
 def summary(output: Path) -> dict:

@@ -10,8 +10,8 @@ import pandas as pd
 
 from ..report.charts import bars
 from ..spec import Spec
-from .findings import Findings, summary
-from .variants import everyday, variant
+from .findings import Findings, rates
+from .variants import everyday, judged, variant
 
 UNRELATED = ("apple", "hammer", "church")
 
@@ -34,21 +34,16 @@ def runs(base: Spec) -> dict[str, Spec]:
         "nearest": "nearest",
         "adversarial": "adversarial",
     }
-    return {label: variant(base, label, method=method) for label, method in choices.items()}
+    return {label: variant(base, label, method=method, scoring=judged(base)) for label, method in choices.items()}
 
 
 def find(outputs: dict[str, Path]) -> Findings:
     rows = []
     for label, path in outputs.items():
-        figures = summary(path)["metrics"]
-        row = {
-            "preserved": label,
-            "psr_1": figures["psr_1"],
-            "low": figures["psr_1_low"],
-            "high": figures["psr_1_high"],
-        }
-        rows.append({**row, **{n: figures[n] for n in ("psr_5", "esr_1", "esr_5", "psr_1_original")}})
-    table = pd.DataFrame(rows).assign(panel="PSR-1 over all other concepts")
+        names = ("psr_1", "psr_1_low", "psr_1_high", "psr_5", "esr_1", "esr_5", "psr_1_original")
+        rows.append({"preserved": label, **rates(path, *names)})
+    table = pd.DataFrame(rows).rename(columns={"psr_1_low": "low", "psr_1_high": "high"})
+    table = table.assign(panel="PSR-1 over all other concepts")
     best = table.sort_values("psr_1", ascending=False).iloc[0]
     return Findings(
         table.drop(columns="panel"),

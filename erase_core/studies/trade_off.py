@@ -9,8 +9,8 @@ import pandas as pd
 from .. import methods
 from ..report.charts import scatter
 from ..spec import Spec
-from .findings import Findings, summary
-from .variants import comparable, parameters_of, variant
+from .findings import Findings, rates
+from .variants import comparable, judged, parameters_of, variant
 
 STRENGTHS = (0.25, 0.5, 1.0, 2.0)
 """Multiples of a method's own learning rate; for a closed form, of the inverse of its regularisation."""
@@ -29,7 +29,7 @@ def runs(base: Spec) -> dict[str, Spec]:
                 own = variant(base, "own", method=method).training.learning_rate
                 changes = {"training": {"learning_rate": own * strength}}
             label = f"{name} {strength:g}"
-            found[label] = variant(base, label, method=method, **changes)
+            found[label] = variant(base, label, method=method, scoring=judged(base), **changes)
     return found
 
 
@@ -50,7 +50,7 @@ def find(outputs: dict[str, Path]) -> Findings:
     rows = []
     for label, path in outputs.items():
         name, strength = label.rsplit(" ", 1)
-        figures = {key: summary(path)["metrics"][key] for key in ("esr_1", "psr_1", "esr_5", "psr_5")}
+        figures = rates(path, "esr_1", "psr_1", "esr_5", "psr_5")
         rows.append({"method": name, "strength": float(strength), **figures})
     table = pd.DataFrame(rows)
     table["front"] = pareto(table)

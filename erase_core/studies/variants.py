@@ -49,6 +49,11 @@ def words_of(base: Spec, source: str) -> list[str]:
     return [row.word for row in rows if row.kept]
 
 
+def judged(base: Spec) -> dict:
+    """The scoring part of a run whose ESR and PSR a study reads; the spec's check then asks for a judge before anything is run."""
+    return {"metrics": list(dict.fromkeys([*base.metrics, "erasure"]))}
+
+
 def merged(base: dict, changes: dict) -> dict:
     """`base` with `changes` put over it, part by part."""
     return base | {

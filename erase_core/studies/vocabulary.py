@@ -8,8 +8,8 @@ import pandas as pd
 
 from ..report.charts import scatter
 from ..spec import Spec
-from .findings import Findings, summary
-from .variants import variant, words_of
+from .findings import Findings, rates, summary
+from .variants import judged, variant, words_of
 
 SIZES = (20, 50, 200, 1000)
 SOURCES = ("emoji-world", "english-3000", "clip-tokens")
@@ -21,7 +21,8 @@ def runs(base: Spec) -> dict[str, Spec]:
     for source in SOURCES:
         every = len(words_of(base, source))
         for size in [*(s for s in SIZES if s < every), every]:
-            found[f"{source} {size}"] = variant(base, f"{source} {size}", vocabulary={"source": source, "top_k": size})
+            words = {"source": source, "top_k": size}
+            found[f"{source} {size}"] = variant(base, f"{source} {size}", vocabulary=words, scoring=judged(base))
     return found
 
 
@@ -31,7 +32,7 @@ def find(outputs: dict[str, Path]) -> Findings:
         run = summary(path)
         source, size = label.rsplit(" ", 1)
         cost = sum(run["seconds"][stage] for stage in ("vocabulary", "embeddings", "nearest")) + run["step_seconds"]
-        figures = {name: run["metrics"][name] for name in ("esr_1", "psr_1", "psr_5")}
+        figures = rates(path, "esr_1", "psr_1", "psr_5")
         rows.append({"source": source, "words": int(size), **figures, "seconds": cost})
     table = pd.DataFrame(rows)
     best = table.sort_values("psr_1", ascending=False).iloc[0]

@@ -158,8 +158,8 @@ def benchmark(
 
     names, wanted = names_in(methods) or comparable(), names_in(tasks) or list(core.TASKS)
     with refusing(ValueError):
-        core.known(names, wanted)
         numbers = [int(seed) for seed in names_in(seeds)]
+        core.known(names, wanted, numbers)
     base = read_spec(spec or BASE_OF_STUDIES, several=True)
     if output is not None or spec is None:
         base = base.model_copy(update={"output": str(output or "results/benchmark"), "name": "benchmark"})

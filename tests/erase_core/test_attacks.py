@@ -21,6 +21,7 @@ from erase_core.attacks.target import CONTROL, Target
 from erase_core.attacks.words import prompts, translations
 from erase_core.generation.sampler import encode_images, sample, sample_embeddings
 from erase_core.metrics.intervals import share_interval
+from erase_core.metrics.scores import ALL
 from erase_core.models.conditions import latent_shape
 from erase_core.models.pipeline import load_pipeline
 from erase_core.models.prompts import encode
@@ -258,6 +259,22 @@ def test_rates_and_headline_by_hand() -> None:
     assert figures["attack_success_seeds"] == pytest.approx(1 - 0.75**3)
     assert figures["attack_success_inversion"] == figures["attack_success"] == pytest.approx(0.75)
     assert figures["attack_success_inversion_original"] == 1 and figures["attack_success_seeds_control"] == 0
+
+
+def test_concepts_together_have_the_mean_of_their_chances() -> None:
+    """One concept of two that comes back in a quarter of its images says nothing of the other."""
+    spec = parse_spec(
+        "name: x\nconcepts: [taxi, cat]\noutput: o\nattacks: {run: [{name: seeds, budgets: [32]}, {name: inversion}]}"
+    )
+    taxi = attempts(seeds__erased__32=(1, 4), inversion__erased__9=(1, 4))
+    cat = attempts(seeds__erased__32=(0, 4), inversion__erased__9=(0, 4)).assign(concept="cat")
+    table = rates(pd.concat([taxi, cat]), spec).set_index(["attack", "concept"])
+    assert table.loc[("seeds", "taxi"), "success"] == pytest.approx(1 - 0.75**32)
+    assert table.loc[("seeds", ALL), "success"] == pytest.approx((1 - 0.75**32) / 2)
+    assert table.loc[("inversion", ALL), "success"] == pytest.approx(0.125)
+    assert table.loc[("seeds", ALL), "n"] == 8
+    figures = headline(table.reset_index())
+    assert figures["attack_success_seeds"] == pytest.approx((1 - 0.75**32) / 2)
 
 
 def test_share_interval_against_the_formula() -> None:

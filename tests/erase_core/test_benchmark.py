@@ -119,6 +119,22 @@ def test_a_file_that_a_spec_names_is_known_by_its_content(tmp_path: Path) -> Non
     assert keys[0] == keys[2] != keys[1]
 
 
+def test_what_judges_the_images_is_known_by_its_content(tmp_path: Path) -> None:
+    """A judge that is trained anew keeps its folder's name, and a folder of real images its own."""
+    judge, real, cell = tmp_path / "judge", tmp_path / "real", benchmark.Cell("unsafe", "weapon", "naive", 0)
+    judge.mkdir()
+    real.mkdir()
+    (judge / "config.json").write_text("{}")
+    scoring = f"scoring: {{judge: {judge}, reference: {real}, metrics: [erasure, kid]}}"
+    base = parse_spec(f"name: b\nconcepts: [taxi]\noutput: o\n{scoring}")
+    keys = [benchmark.key_of(cell, base)]
+    (judge / "model.safetensors").write_bytes(b"other weights")
+    keys.append(benchmark.key_of(cell, base))
+    (real / "one.png").write_bytes(b"")
+    keys.append(benchmark.key_of(cell, base))
+    assert len(set(keys)) == 3
+
+
 def test_a_row_is_added_and_all_others_stay(tmp_path: Path) -> None:
     path = tmp_path / "runs.parquet"
     assert benchmark.keys_in(path) == set()
@@ -144,9 +160,11 @@ def test_two_processes_share_a_table(tmp_path: Path) -> None:
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="methods: magic is not one of adversarial"):
-        benchmark.known(["magic"], ["unsafe"])
+        benchmark.known(["magic"], ["unsafe"], [0])
     with pytest.raises(ValueError, match="tasks: faces is not one of objects-tuning"):
-        benchmark.known(["naive"], ["faces"])
+        benchmark.known(["naive"], ["faces"], [0])
+    with pytest.raises(ValueError, match="seeds: are none"):
+        benchmark.known(["naive"], ["unsafe"], [])
 
 
 def test_kernel_distance_against_its_definition() -> None:

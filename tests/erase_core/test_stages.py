@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from erase_core.artifacts import Artifact
+from erase_core.concepts.neighbours import write_neighbours
 from erase_core.spec import make_spec
-from erase_core.stages import nearest_key, training_key
+from erase_core.stages import images_key, nearest_key, scores_key, training_key
 
 MADE = Artifact(stage="vocabulary", key="k", folder="/none", seconds=0)
 
@@ -24,3 +27,16 @@ def test_a_seed_that_nothing_is_drawn_with_is_in_no_key() -> None:
     for closed_form in ("uce", "time"):
         _, trained = keys(closed_form)
         assert len(trained) == 1
+
+
+def test_the_numbers_of_a_prompt_file_are_in_the_scores_key_alone(tmp_path: Path) -> None:
+    """The verdicts have them, and the images do not."""
+    nearest = Artifact(stage="nearest", key="k", folder=tmp_path, seconds=0)
+    write_neighbours(nearest.file("preserved.parquet"), {})
+    file, keys = tmp_path / "prompts.csv", []
+    for number in (7, 7, 8):
+        file.write_text(f"case_number,prompt,evaluation_seed,label_str\n{number},a taxi,1,taxi\n")
+        given = {"name": "x", "concepts": ["taxi"], "output": "-", "generation": {"prompt_files": [str(file)]}}
+        spec = make_spec(given)
+        keys.append((images_key(spec, nearest, None), scores_key(spec, nearest, MADE, MADE)))
+    assert keys[0] == keys[1] and keys[1][0] == keys[2][0] and keys[1][1] != keys[2][1]

@@ -284,6 +284,22 @@ def test_trade_off_marks_its_front(tmp_path: Path) -> None:
     assert found.said == "On the Pareto front: naive, uce." and drawn_both_ways(found)
 
 
+@pytest.mark.parametrize("study", [preserve_what, trade_off, vocabulary])
+def test_what_a_study_reads_is_scored(study, tmp_path: Path) -> None:
+    """Also of a base with other metrics; and a judge with too few classes for the second rate, as of styles, says no more."""
+    wanted = study.runs(base(tmp_path, "scoring: {metrics: [clip_score]}"))
+    assert all(spec.metrics == ["clip_score", "erasure"] for spec in wanted.values())
+    assert all(spec.metrics == base(tmp_path).metrics for spec in study.runs(base(tmp_path)).values())
+    figures = {f"psr_1{end}": 0.5 for end in ("", "_low", "_high", "_original")} | {"psr_5": 0.5, "esr_1": 0.9}
+    outputs = {label: result(tmp_path / label.replace(" ", "-"), {"bus": 0}, figures) for label in list(wanted)[:3]}
+    for path in outputs.values():
+        spent = dict.fromkeys(("vocabulary", "embeddings", "nearest"), 1.0)
+        write_json(path / "summary.json", {"metrics": figures, "seconds": spent, "step_seconds": 1.0})
+    table = study.find(outputs).table
+    assert list(table["psr_1"]) == [0.5] * 3
+    assert "esr_5" not in table or table["esr_5"].isna().all()
+
+
 def test_trade_off_sweeps_every_method(tmp_path: Path) -> None:
     wanted = trade_off.runs(base(tmp_path))
     assert {spec.method.name for spec in wanted.values()} == set(methods.MODULES)

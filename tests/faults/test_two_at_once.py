@@ -29,9 +29,15 @@ def test_the_second_is_refused_and_a_dead_one_holds_nothing(tmp_path: Path) -> N
             return False
         with pytest.raises(InUse, match=f"output: process {process.pid} is writing to '{out}'; wait"), held(out):
             pass
+        with pytest.raises(InUse), held(out, shared=True):
+            pass
         with held(tmp_path / "another"):
             return True
 
     kill_when(process, refused)
+    with held(out, shared=True) as first, held(out, shared=True) as second:
+        assert first and not second
+        with pytest.raises(InUse, match=f"process {os.getpid()} "), held(out):
+            pass
     with held(out), pytest.raises(InUse, match=f"process {os.getpid()} "), held(tmp_path / "x" / ".." / "out"):
         pass

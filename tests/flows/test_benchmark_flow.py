@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.command import erase
+from tests.command import erase, erase_here
 
 SPEC = """
 name: small benchmark
@@ -48,6 +50,29 @@ def test_a_run_that_fails_ends_no_other(tmp_path: Path) -> None:
     assert ran.returncode == 1 and "1 of 2 runs failed: unsafe-weapon-naive-0: " in ran.stderr
     assert "lower training.learning_rate" in ran.stderr
     assert list(pd.read_parquet(tmp_path / "out" / "runs.parquet")["method"]) == ["uce"]
+
+
+@pytest.mark.slow
+def test_what_another_process_runs_is_left_to_it(tmp_path: Path) -> None:
+    """It ends without a result, and this one runs it then."""
+    (tmp_path / "base.yaml").write_text(SPEC.format(output=tmp_path / "out"))
+    cell = tmp_path / "out" / "runs" / "unsafe-weapon-uce-0"
+    hold = (
+        "import pathlib, sys, time; from erase_core.results import held\n"
+        "with held(pathlib.Path(sys.argv[1])): print(flush=True); time.sleep(30)"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold, str(cell)], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        only = ("--tasks", "unsafe", "--seeds", "0", "--methods", "uce")
+        ran = erase("benchmark", "--spec", str(tmp_path / "base.yaml"), *only)
+        assert ran.returncode == 0, ran.stderr
+        assert other.wait() == 0
+    assert list(pd.read_parquet(tmp_path / "out" / "runs.parquet")["method"]) == ["uce"]
+
+
+def test_no_seeds() -> None:
+    ran = erase_here("benchmark", "--seeds", "")
+    assert ran.returncode == 2 and "seeds: are none" in ran.stderr
 
 
 def test_unknown_method() -> None:

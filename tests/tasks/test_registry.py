@@ -6,6 +6,7 @@ import json
 import uuid
 
 import pytest
+from mlflow import MlflowClient
 
 from tasks import registry
 from tasks.tracking import client
@@ -73,6 +74,61 @@ def test_a_champion_that_fails_a_stricter_gate_gives_way(name: str) -> None:
     registry.release(name, "1", {"min_esr_1": 1.0}, FAILED)
     registry.release(name, "2", {"min_esr_1": 1.0}, FAILED)
     assert aliases(name) == {"rejected": "2"}
+
+
+WRITES = (
+    "set_registered_model_alias",
+    "delete_registered_model_alias",
+    "set_model_version_tag",
+    "set_registered_model_tag",
+)
+
+
+@pytest.mark.parametrize("last", [PASSED, FAILED], ids=["crowned", "gives way"])
+def test_a_release_that_is_broken_off_anywhere_ends_the_same_when_it_is_repeated(
+    last: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 2 becomes champion, or, being champion, fails a stricter gate; MLflow fails at one of the writes."""
+    writes, failing = [], None
+
+    def counted(own):
+        def write(*arguments, **named):
+            writes.append(own.__name__)
+            if len(writes) == failing:
+                raise ConnectionError("MLflow is away")
+            return own(*arguments, **named)
+
+        return write
+
+    for each in WRITES:
+        monkeypatch.setattr(MlflowClient, each, counted(getattr(MlflowClient, each)))
+
+    def ends(at: int | None) -> list[dict[str, str]]:
+        """Who has which alias after the release, and after version 3 came and went; its write number `at` fails once."""
+        nonlocal failing
+        name = f"model-{uuid.uuid4().hex[:8]}"
+        client().create_registered_model(name)
+        for _ in range(3):
+            client().create_model_version(name, source="-")
+        for version in ("1", "2")[: 1 if last is PASSED else 2]:
+            registry.release(name, version, LIMITS, PASSED)
+        limits = LIMITS if last is PASSED else {"min_esr_1": 1.0}
+        writes.clear()
+        failing = at
+        if at is not None:
+            with pytest.raises(ConnectionError):
+                registry.release(name, "2", limits, last)
+        failing = None
+        registry.release(name, "2", limits, last)
+        found = [aliases(name)]
+        registry.release(name, "3", LIMITS, PASSED)
+        registry.rollback(name)
+        return [*found, aliases(name)]
+
+    expected = ends(None)
+    assert [found["champion"] for found in expected] == (["2", "2"] if last is PASSED else ["1", "1"])
+    for at in range(1, 7):
+        assert ends(at) == expected, at
 
 
 def test_promote_takes_the_newest_that_passed_and_no_rejected_one_unless_told(name: str) -> None:

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import mlflow
+import pytest
 
 from tasks import tracking
 
@@ -53,3 +54,38 @@ def test_a_table_replaces_the_one_before(tmp_path: Path) -> None:
     assert json.loads(client.get_run(run_id).data.tags["mlflow.loggedArtifacts"]) == [
         {"path": "rows.json", "type": "table"}
     ]
+
+
+def test_a_long_table_is_cut_at_a_line(tmp_path: Path) -> None:
+    text = "\n".join(f"| list {number} | {'x' * 90} |" for number in range(100))
+    with tracking.run("many") as run_id:
+        tracking.set_description(run_id, text, "batch.parquet")
+    found = tracking.client().get_run(run_id).data.tags["mlflow.note.content"]
+    lines = found.splitlines()
+    assert len(found) <= 8000 and lines[:-2] == text.splitlines()[: len(lines) - 2]
+    assert lines[-1] == f"{100 - len(lines) + 2} more lines: batch.parquet" and len(lines) > 70
+
+
+def test_a_run_that_is_taken_up_has_no_error_any_more(tmp_path: Path) -> None:
+    tags = {"batch": str(tmp_path)}
+    with pytest.raises(RuntimeError), tracking.run("night", tags=tags, same="batch") as first:
+        raise RuntimeError("3 of 100 lists failed")
+    assert "3 of 100" in tracking.client().get_run(first).data.tags["error"]
+    with tracking.run("night", tags=tags, same="batch") as second:
+        pass
+    run = tracking.client().get_run(second)
+    assert first == second and run.info.status == "FINISHED" and "error" not in run.data.tags
+
+
+def test_all_that_a_killed_process_left_is_ended(tmp_path: Path) -> None:
+    """The batch's run, its lists' and their stages'; not those of a place that others share."""
+    client, experiment = tracking.client(), tracking.experiment_id()
+    with tracking.run("night", output=str(tmp_path)) as batch, tracking.run("list", batch) as one:
+        stage = client.create_run(experiment, tags={"mlflow.parentRunId": one}).info.run_id
+    for run_id in (batch, one):
+        client.update_run(run_id, status="RUNNING")
+    with tracking.run("night", output=str(tmp_path), alone=False):
+        pass
+    assert client.get_run(stage).info.status == "RUNNING"
+    with tracking.run("night", output=str(tmp_path)):
+        assert {client.get_run(run_id).info.status for run_id in (batch, one, stage)} == {"KILLED"}
