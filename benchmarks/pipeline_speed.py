@@ -8,7 +8,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import median
 
@@ -62,14 +63,15 @@ def prefect_server(own: dict[str, str]) -> Iterator[float]:
 
 
 @contextlib.contextmanager
-def both_servers(own: dict[str, str]) -> Iterator[None]:
-    """`erase up`, when both of its servers answer."""
+def both_servers(own: dict[str, str]) -> Iterator[float]:
+    """`erase up`; yields the seconds until both of its servers answered."""
+    began = time.perf_counter()
     command = [sys.executable, "-m", "flows.command", "up", "--prefect-port", str(PORT), "--mlflow-port", str(PAGES)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=own)
     try:
         wait_for(server, PORT, "/api/health")
         wait_for(server, PAGES, "/health")
-        yield
+        yield time.perf_counter() - began
     finally:
         server.terminate()
         server.wait()
@@ -77,6 +79,7 @@ def both_servers(own: dict[str, str]) -> Iterator[None]:
 
 def prepared(folder: Path, threads: int) -> dict[str, str]:
     """The environment of a run of the spec, which is written to the folder, in a home that has its databases and nothing else."""
+    folder.mkdir(exist_ok=True)
     own = {**own_home(folder), "OMP_NUM_THREADS": str(threads)}
     subprocess.run([sys.executable, "-m", "infra.databases"], check=True, capture_output=True, cwd=ROOT, env=own)
     write_json(folder / "spec.yaml", {**SPEC, "output": str(folder / "out")})
@@ -90,23 +93,15 @@ def to_first_stage(folder: Path, own: dict[str, str]) -> tuple[float, float]:
     return min(read_json(folder / "out" / "summary.json")["began"].values()) - began, whole
 
 
-def served_run() -> tuple[float, float]:
-    """Seconds until a Prefect server answers, and to the first stage of a run that finds it there."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        own = prepared(folder, 2)
-        with prefect_server(own) as server:
-            return server, to_first_stage(folder, {**own, "PREFECT_API_URL": ADDRESS})[0]
+def runs_with(servers: Callable[[dict[str, str]], AbstractContextManager[float]], **environment: str) -> list[float]:
+    """Seconds until the servers answer, and to the first stage of the first run they ever serve and of the next.
 
-
-def run_with_both() -> float:
-    """Seconds to the first stage of a run that talks to a Prefect and an MLflow server."""
+    Each run has a home of its own, so nothing is cached.
+    """
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        own = prepared(folder, 2)
-        with both_servers(own):
-            served = {"PREFECT_API_URL": ADDRESS, "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{PAGES}"}
-            return to_first_stage(folder, {**own, **served})[0]
+        homes = {folder: prepared(folder, 2) for folder in (Path(name) / "first", Path(name) / "next")}
+        with servers(next(iter(homes.values()))) as answered:
+            return [answered, *(to_first_stage(folder, {**own, **environment})[0] for folder, own in homes.items())]
 
 
 def first_run(threads: int) -> tuple[float, float, float]:
@@ -123,18 +118,21 @@ def measure(rounds: int) -> list[dict]:
     found = {
         "`erase --help`": [],
         "Prefect's server, until it answers": [],
+        "`erase run`, to its first stage, the first that this server serves": [],
+        "`erase run`, to its first stage, the next": [],
+        "`erase up`, until both of its servers answer": [],
+        "`erase run`, to its first stage, the first that they serve": [],
+        "`erase run`, to its first stage, the next that they serve": [],
         "`erase run`, to its first stage, with a server of its own": [],
-        "`erase run`, to its first stage, with a Prefect server that is up": [],
-        "`erase run`, to its first stage, with both servers of `erase up`": [],
         "a run with two threads, one stage at a time": [],
         "a run with a thread for each of two stages": [],
         "the same run again, all of it from the cache": [],
     }
     for _ in range(rounds):
-        answered, to_first_served = served_run()
+        served = runs_with(prefect_server, PREFECT_API_URL=ADDRESS)
+        tracked = runs_with(both_servers, PREFECT_API_URL=ADDRESS, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{PAGES}")
         to_first, alone, again = first_run(2)
-        started = (ran("--help"), answered, to_first, to_first_served, run_with_both())
-        seconds = (*started, alone, first_run(1)[1], again)
+        seconds = (ran("--help"), *served, *tracked, to_first, alone, first_run(1)[1], again)
         for seen, each in zip(found.values(), seconds):
             seen.append(each)
     return [

@@ -6,6 +6,7 @@ under torch's FakeTensorMode, where what is alive is added up at each operation.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import resource
@@ -26,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 from . import methods
 from .files import read_json
 from .generation.sampler import DECODED_PIXELS
-from .models.attention import record_attention
+from .models.attention import AttentionRecord
 from .models.conditions import latent_shape, pooled_size
 from .models.pipeline import DTYPES, device, resolve_folder
 from .models.source import PARTS, find_model
@@ -200,11 +201,11 @@ def update_bytes(unet: UNet2DConditionModel, length: int, spec: Spec) -> int:
         unet.enable_gradient_checkpointing()
     if part.attention_slicing:
         unet.set_attention_slice("auto")
-    seen = record_attention(unet) if "attention@noised" in wanted else []
+    recording = AttentionRecord(unet).recording() if "attention@noised" in wanted else contextlib.nullcontext([])
     rows = part.batch_size // part.processes * max(1, len(set(wanted) - set(SPECIAL)))
     given, half = unet_inputs(unet.train(), length, rows), part.precision == "bf16"
     with Alive(unet.parameters(), PIECES if part.zero_stage < 3 else GATHERED_PIECES) as alive:
-        with torch.autocast(device().type, torch.bfloat16, enabled=half):
+        with recording as seen, torch.autocast(device().type, torch.bfloat16, enabled=half):
             made = unet(**given).sample
         loss = sum((layer.float().square().mean() for layer in seen), made.float().square().mean())
         loss.backward()
@@ -245,7 +246,9 @@ def training_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
         width = unet.config.cross_attention_dim
     words = 0
     if losses.CHOICE in methods.NEIGHBOURS:
-        words = min(HELD_BYTES, len(spec.concepts) * spec.vocabulary.top_k * length * width * FULL)
+        rows = spec.vocabulary.top_k * length * width * FULL
+        # A closed form reads all words, and then has them once more as one matrix.
+        words = len(spec.concepts) * (min(HELD_BYTES, rows) if iterative else 2 * rows)
     loading = Moment("loading", {"libraries": libraries, "all weights of the model": loaded})
     dropped = sum(bytes_of(part, SMALL) for name, part in networks.items() if name != "unet") if on_cpu else 0
     base = {"libraries": libraries, "weights of θ": whole, "candidates": words, "loaded before": dropped}

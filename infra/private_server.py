@@ -20,6 +20,8 @@ from pathlib import Path
 
 from erase_core.files import alone, home
 
+from .environment import importing
+
 UNUSED = ("SCHEDULER", "LATE_RUNS", "TRIGGERS", "FOREMAN", "PAUSE_EXPIRATIONS", "CANCELLATION_CLEANUP", "DB_VACUUM")
 """Services of Prefect's that belong to deployments, which a command's own server has none of."""
 SECONDS_TO_START = 180
@@ -76,18 +78,16 @@ def serve(port: int) -> None:
     )
     os.environ.update({f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in UNUSED})
     os.environ.pop("PREFECT_API_URL", None)
-    # Importing makes many objects and no garbage; looking for some takes a fifth of the time.
-    gc.disable()
-    import uvicorn
-    from prefect.server.api.server import create_app
-    from prefect.server.database import provide_database_interface
+    with importing():
+        import uvicorn
+        from prefect.server.api.server import create_app
+        from prefect.server.database import provide_database_interface
 
-    # Two first servers at once cannot both make the database.
-    with alone(home() / "prefect"):
-        asyncio.run(provide_database_interface().create_db())
-    app = create_app()
+        # Two first servers at once cannot both make the database.
+        with alone(home() / "prefect"):
+            asyncio.run(provide_database_interface().create_db())
+        app = create_app()
     gc.freeze()
-    gc.enable()
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", lifespan="on"))
 
     def end_with_parent() -> None:

@@ -26,7 +26,9 @@ def join() -> None:
     else:
         os.environ.update(mine.variables())
         if torch.cuda.is_available():
-            torch.cuda.set_device(mine.local_rank % torch.cuda.device_count())
+            # A scheduler may show each rank its own GPU alone, and DeepSpeed reads the number from here.
+            os.environ["LOCAL_RANK"] = str(mine.local_rank % torch.cuda.device_count())
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         torch.distributed.init_process_group(backend)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from ..files import read_json, write_json
+from ..files import disk_full, read_json, write_json
 from .environment import place
 
 WATCHED = "ERASE_WATCH_STDIN"
@@ -24,20 +24,22 @@ FAILURES = "ERASE_FAILURES"
 
 
 def run_rank(work: Callable[[], None], expected: tuple[type[Exception], ...] = ()) -> NoReturn:
-    """Do a rank's work and end the process. A failure is told where the launcher looks for it; of an expected one, its message
-    alone.
+    """Do a rank's work and end the process. A failure is told where the launcher looks for it; its message alone where that says
+    all: of an expected one, of input that is wrong (ValueError), of a full disk.
     """
     if os.environ.get(WATCHED):
         threading.Thread(target=end_with_launcher, daemon=True).start()
     try:
         work()
     except BaseException as error:
-        told = str(error) if isinstance(error, expected) else traceback.format_exc()
-        print(told, flush=True)
+        lasting = isinstance(error, (*expected, ValueError)) or disk_full(error)
+        traced = traceback.format_exc()
+        print(traced, flush=True)
+        told = str(error) if lasting else traced
         mine = place(os.environ)
         if FAILURES in os.environ:
             number, ranks = (mine.rank, mine.world_size) if mine else (0, 1)
-            write_failure(Path(os.environ[FAILURES]), number, ranks, told, expected=isinstance(error, expected))
+            write_failure(Path(os.environ[FAILURES]), number, ranks, told, expected=lasting)
         end(1)
     end(0)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..files import write_json
+from .messages import heard
 from .ranks import run_ranks
 
 JOB = "job.json"
@@ -26,8 +26,8 @@ def run_shards(
 
     def on_line(line: str) -> None:
         nonlocal done
-        if line.startswith('{"items"'):
-            done += json.loads(line)["items"]
+        if (piece := heard(line, "items")) is not None:
+            done += piece["items"]
             progress(done, total)
 
     run_ranks(module, folder / JOB, processes, on_line)
@@ -46,8 +46,3 @@ def own_pieces(pieces: Iterable[int]) -> list[int]:
     state = PartialState(cpu=not torch.cuda.is_available())
     with state.split_between_processes(list(pieces)) as mine:
         return list(mine)
-
-
-def told(items: int) -> None:
-    """Tell the launcher of a finished piece."""
-    print(json.dumps({"items": items}), flush=True)

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 from ..distributed.group import begin
+from ..distributed.messages import tell
 from ..distributed.rank import run_rank
-from ..distributed.shards import own_pieces, piece_file, told
+from ..distributed.shards import own_pieces, piece_file
 from ..models.delta import apply_delta
 from ..models.pipeline import load_pipeline, prepare_sampling
 from ..models.source import local_source
@@ -28,7 +29,7 @@ def main(path: Path) -> None:
         piece = piece_file(path.parent, number)
         if not piece.exists():
             generate(pipeline, wanted, settings, job["model_hash"], piece)
-        told(len(wanted))
+        tell({"items": len(wanted)})
 
 
 if __name__ == "__main__":

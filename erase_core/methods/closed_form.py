@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+ROWS = 2**16
+"""So many rows at most are held in float64 together."""
+
 
 def gram(left, right):
-    """Σ_i left_i right_iᵀ over rows: [n, d], [n, d] → [d, d]."""
-    return left.T @ right
+    """Σ_i left_i right_iᵀ over rows: [n, d], [n, d] → [d, d] in float64."""
+    first, *others = (a.double().T @ b.double() for a, b in zip(left.split(ROWS), right.split(ROWS)))
+    return sum(others, first)
 
 
 def identity(weight):

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..distributed.group import begin
+from ..distributed.messages import tell
 from ..distributed.rank import run_rank
-from ..distributed.shards import own_pieces, piece_file, told
+from ..distributed.shards import own_pieces, piece_file
 from ..files import new_file
 from ..generation.plan import shown
 from .per_image import judge_batches
@@ -24,7 +25,7 @@ def main(path: Path) -> None:
     for number, frame in zip(mine, judge_batches(*files, job["roles"], scorers, mine)):
         with new_file(piece_file(path.parent, number)) as partial:
             pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), partial)
-        told(len(frame))
+        tell({"items": len(frame)})
 
 
 if __name__ == "__main__":

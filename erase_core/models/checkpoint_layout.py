@@ -25,6 +25,8 @@ TEXT = {
 """Where each text encoder's weights lie, by kind of model."""
 OPEN_CLIP = {("sd2", "text_encoder"), ("sdxl", "text_encoder_2")}
 """The text encoders that are kept in OpenCLIP's layout; the others are in that of transformers."""
+VELOCITY, ZERO_SNR = "v_pred", "ztsnr"
+"""Empty tensors that mark a model of the XL kind which predicts v, and one whose last timestep is pure noise."""
 CONFIGS_KEY = "erase.configs"
 LARGEST_HEADER = 100_000_000
 WIDTH_OF_A_HEAD = 64
@@ -76,8 +78,9 @@ def configs_of(path: Path) -> dict[str, dict]:
     """The configurations of a checkpoint's parts: those it carries, or the published ones with the sizes of its weights.
 
     What shapes do not tell is read where the field writes it: the resolution and the prediction type in the header
-    (`modelspec.resolution`, `modelspec.prediction_type`), or the prediction type in a YAML beside the file
-    (`model.params.parameterization`). Without a word, 2.x predicts v at 768 pixels, as 2.1 does.
+    (`modelspec.resolution`, `modelspec.prediction_type`), the prediction type in a YAML beside the file
+    (`model.params.parameterization`), that and a zero terminal SNR in tensors that mark them. Without a word, 2.x predicts v at
+    768 pixels, as 2.1 does.
     """
     kind = check_checkpoint(str(path), path)
     tensors, metadata = read_header(path)
@@ -105,9 +108,12 @@ def configs_of(path: Path) -> dict[str, dict]:
         width, height = (int(side) // scale for side in resolution)
         parts["unet"]["sample_size"] = height if height == width else [height, width]
     predicted = metadata.get("modelspec.prediction_type") or beside(path)
-    if predicted or "v_pred" in tensors:
-        velocity = "v_pred" in tensors or predicted in ("v", "v_prediction")
+    if predicted or VELOCITY in tensors:
+        velocity = VELOCITY in tensors or predicted in ("v", "v_prediction")
         parts["scheduler"]["prediction_type"] = "v_prediction" if velocity else "epsilon"
+    if ZERO_SNR in tensors:
+        # Its last timestep is pure noise, which leading spacing never starts from.
+        parts["scheduler"] |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     return parts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import torch
@@ -45,8 +46,10 @@ def encode_batches(
     pipeline: DiffusionPipeline, texts: list[str], batch_size: int = 256
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield, batch by batch and in order, what `embed` gives of the texts."""
+    work = functools.partial(embed, pipeline)
     for start in range(0, len(texts), batch_size):
-        yield share_rows(lambda part: embed(pipeline, part), texts[start : start + batch_size])
+        part = texts[start : start + batch_size]
+        yield share_rows(work, part) if pipeline.device.type == "cpu" else work(part)
 
 
 def encode(pipeline: DiffusionPipeline, texts: list[str], empty_as_text: bool = False) -> torch.Tensor:

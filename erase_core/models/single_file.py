@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from ..artifacts import produce
 from ..files import digest, file_digest, new_file
-from .checkpoint_layout import CONFIGS_KEY, OPEN_CLIP, TEXT, UNET, VAE, configs_of
+from .checkpoint_layout import CONFIGS_KEY, OPEN_CLIP, TEXT, UNET, VAE, VELOCITY, ZERO_SNR, configs_of
 from .origin import Origin, read_header, write_origin
 from .published import configs, write_configs
 from .source import WEIGHTS, ModelError
@@ -112,6 +112,9 @@ def write_checkpoint(pipeline: DiffusionPipeline, path: Path, origin: Origin) ->
     height, width = (side, side) if isinstance(side, int) else side
     scale = pipeline.vae_scale_factor
     velocity = pipeline.scheduler.config.prediction_type == "v_prediction"
+    if kind == "sdxl":
+        marks = {VELOCITY: velocity, ZERO_SNR: pipeline.scheduler.config.get("rescale_betas_zero_snr")}
+        weights |= {name: torch.zeros(0) for name, marked in marks.items() if marked}
     header = {
         "format": "pt",
         "modelspec.architecture": ARCHITECTURES[kind],

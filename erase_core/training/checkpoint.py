@@ -25,11 +25,18 @@ def save(folder: Path, step: int, engine, trained: list[str], searches: list[dic
     state |= {"weights": export(engine, trained), "moments": moments(engine, trained)}
     if rank() == 0:
         with new_folder(folder / f"step-{step:06d}") as partial:
-            torch.save(state, partial / STATE)
+            # Into a file of Python's, whose errors are the system's: torch's own tell a full disk as a wrong position.
+            with open(partial / STATE, "wb") as file:
+                torch.save(state, file)
             write_json(partial / DIGEST, file_digest(partial / STATE))
-        for older in sorted(folder.glob("step-*"))[:-KEPT]:
+        for older in in_order(folder)[:-KEPT]:
             shutil.rmtree(older)
     barrier()
+
+
+def in_order(folder: Path) -> list[Path]:
+    """The checkpoints, the newest last; beyond a million steps their names' order is another."""
+    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def whole(checkpoint: Path) -> bool:
@@ -42,7 +49,7 @@ def whole(checkpoint: Path) -> bool:
 
 def latest(folder: Path) -> Path | None:
     """The newest whole checkpoint, or None."""
-    return next((found for found in sorted(folder.glob("step-*"), reverse=True) if whole(found)), None)
+    return next((found for found in reversed(in_order(folder)) if whole(found)), None)
 
 
 def load(checkpoint: Path) -> dict:

@@ -158,11 +158,15 @@ class TrajectoryBank:
                 continue
             file = self.folder and self.folder / f"{self.name(word, embedding, neutral)}{trajectory_files.ENDING}"
             # A damaged file is replaced like one that is not there.
-            kept = file and trajectory_files.read(file)
-            self.known[name] = kept or self.sampled(word, embedding, neutral)
-            if file and not kept:
-                trajectory_files.write(file, self.known[name])
-                trajectory_files.trim(self.folder, self.most_bytes)
+            parts = file and trajectory_files.read(file)
+            if not parts:
+                parts = self.sampled(word, embedding, neutral)
+                if file:
+                    trajectory_files.write(file, parts)
+                    # Mapped, so that a bank of many words takes no memory of its own.
+                    parts = trajectory_files.read(file) or parts
+                    trajectory_files.trim(self.folder, self.most_bytes)
+            self.known[name] = parts
         return known_by
 
     def sampled(self, word: str, embedding: torch.Tensor, neutral: torch.Tensor | None = None) -> Parts:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from ..artifacts import Artifact
+from ..distributed.messages import heard
 from ..distributed.ranks import run_ranks
 from ..files import write_json
 from ..models.source import local_model
@@ -36,8 +36,8 @@ def run_training(
     )
 
     def on_line(line: str) -> None:
-        if line.startswith('{"step"'):
-            on_record(json.loads(line))
+        if (record := heard(line, "step")) is not None:
+            on_record(record)
 
     training = spec.training
     run_ranks(

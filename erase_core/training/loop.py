@@ -13,7 +13,7 @@ from diffusers import SchedulerMixin, UNet2DConditionModel
 
 from .. import methods
 from ..distributed.group import average, gather, rank, world_size
-from ..models.attention import record_attention
+from ..models.attention import AttentionRecord
 from ..models.pipeline import hold_in_half, twin
 from ..models.trainable import trainable_names
 from ..randomness import Streams
@@ -23,7 +23,7 @@ from . import checkpoint
 from .closed_form import solve_layers
 from .engine import export, restore_moments, set_learning_rate, start_engine
 from .latents import FreshLatents, TrajectoryBank
-from .predictions import alphas_cumprod, distance_at, loss_weights, noise_predictor, over_cores, weight_at
+from .predictions import alphas_cumprod, distance_at, in_precision, loss_weights, noise_predictor, over_cores, weight_at
 from .records import LOSSES, Diverged, Record, record_of, require_bounds
 from .result import put_weights
 from .searching import Searching, attacked, by_gradient, by_measuring
@@ -84,22 +84,24 @@ def train(
     if training.attention_slicing:
         edited_unet.set_attention_slice("auto")
     # Kept for the whole training: what is checkpointed is computed again, by the same processors, in the backward pass.
-    seen = record_attention(edited_unet) if "attention@noised" in losses.EDITED else []
+    attention = AttentionRecord(edited_unet) if "attention@noised" in losses.EDITED else None
+    # Inside the module: an autocast around the engine's call, DeepSpeed turns off on an accelerator.
+    edited_unet.forward = in_precision(edited_unet.forward, training.precision, unet.device)
     engine = start_engine(edited_unet, trained, training)
     share = training.batch_size // world_size()
     samples = range(rank() * share, (rank() + 1) * share)
 
-    autocast = torch.bfloat16 if training.precision == "bf16" else None
-    frozen = noise_predictor(unet, scheduler, autocast, conditions.layout)
-    edited = noise_predictor(engine, scheduler, autocast, conditions.layout)
-    edited_for_search = noise_predictor(engine.module, scheduler, autocast, conditions.layout)
+    frozen = noise_predictor(in_precision(unet, training.precision, unet.device), scheduler, conditions.layout)
+    edited = noise_predictor(engine, scheduler, conditions.layout)
+    edited_for_search = noise_predictor(engine.module, scheduler, conditions.layout)
 
     weights = loss_weights(getattr(settings, "weighting", "epsilon"), alphas_cumprod(scheduler))
     # A loss's gradient grows with w_t and with an error that falls with √w_t.
     often = weights.sqrt() if training.timesteps == "weighted" else None
     sampler = sampler_of(unet, scheduler, conditions, training, often)
     counted = sampler.counted(weights)
-    distances = partial(distance_at, counted)
+    # Noised latents have timesteps of their own, drawn evenly.
+    distances = partial(distance_at, counted, noised=weights)
     if training.latents == "fresh":
         source = FreshLatents(sampler, edited_for_search)
     else:
@@ -143,7 +145,7 @@ def train(
 
     def record(step: int, phase: str, concept: ErasedConcept, chooser, at: Step, began, **values: torch.Tensor):
         known = [float(values[name].detach()) if name in values else math.nan for name in LOSSES]
-        *means, weight = average(torch.tensor([*known, weight_at(counted, at.timesteps)])).tolist()
+        *means, weight = average(torch.tensor([*known, weight_at(counted, at.timesteps, weights)])).tolist()
         found = {name: mean for name, mean in zip(LOSSES, means) if name in values}
         # The variance of ε is 1, at the step's timesteps what they count.
         limits = {name: training.divergence * weight for name in found if name not in unbounded}
@@ -184,9 +186,9 @@ def train(
         with torch.no_grad():
             known = frozen_predictions(frozen, [n for n in losses.FROZEN if n not in SPECIAL], at)
         known["weights"] = originals
-        if "attention@noised" in losses.EDITED:
-            seen.clear()
-            predict(edited, ["erased@noised"], at)
+        if attention is not None:
+            with attention.recording() as seen:
+                predict(edited, ["erased@noised"], at)
             after = settings.positions == "concept-and-after"
             made = {"attention@noised": concept_attention(seen, concept.positions, at.prompts, after)}
         else:

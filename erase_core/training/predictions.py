@@ -21,16 +21,12 @@ def alphas_cumprod(scheduler: SchedulerMixin) -> torch.Tensor:
     return scheduler.alphas_cumprod.float().clamp(min=2**-24)
 
 
-def noise_predictor(
-    unet: Callable, scheduler: SchedulerMixin, autocast: torch.dtype | None = None, layout: Layout = PLAIN
-) -> Predict:
+def noise_predictor(unet: Callable, scheduler: SchedulerMixin, layout: Layout = PLAIN) -> Predict:
     """Wrap a UNet so that it predicts ε whatever its own prediction type is (epsilon, v_prediction or sample)."""
     kind, bars = scheduler.config.prediction_type, alphas_cumprod(scheduler)
 
     def predict(latents: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(latents.device.type, autocast or torch.float32, enabled=autocast is not None):
-            output = unet(latents, timesteps, **layout.arguments(embeddings)).sample
-        output = output.float()
+        output = unet(latents, timesteps, **layout.arguments(embeddings)).sample.float()
         if kind == "epsilon":
             return output
         bar = bars.to(latents.device)[timesteps].reshape(-1, 1, 1, 1)
@@ -39,6 +35,16 @@ def noise_predictor(
         return (latents - bar.sqrt() * output) / (1 - bar).sqrt()
 
     return predict
+
+
+def in_precision(forward: Callable, precision: str, device: torch.device) -> Callable:
+    """A UNet, or a UNet's forward, computed in fp32 or under autocast to bf16."""
+
+    def computed(*arguments, **named):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            return forward(*arguments, **named)
+
+    return computed
 
 
 def over_cores(predict: Predict) -> Predict:
@@ -54,19 +60,26 @@ def loss_weights(weighting: str, bars: torch.Tensor) -> torch.Tensor:
     return (1 - bars) / bars if weighting == "clean" else torch.ones_like(bars)
 
 
-def weight_at(weights: torch.Tensor, timesteps: dict[str, torch.Tensor]) -> float:
+def weight_at(weights: torch.Tensor, timesteps: dict[str, torch.Tensor], noised: torch.Tensor | None = None) -> float:
     """The largest, over a step's latents, of the mean of `distance_at`'s weights."""
-    return max(float(weights[at.cpu()].mean()) for at in timesteps.values())
+    return max(float(of(name, weights, noised)[at.cpu()].mean()) for name, at in timesteps.items())
 
 
-def distance_at(weights: torch.Tensor, timesteps: dict[str, torch.Tensor]) -> Callable:
+def distance_at(
+    weights: torch.Tensor, timesteps: dict[str, torch.Tensor], noised: torch.Tensor | None = None
+) -> Callable:
     """The distance(a, b, which) of a step: the mean over samples and elements of weights_t (a − b)².
 
-    weights: [T], one for each timestep. `which` names the latents whose timesteps [B] apply.
+    weights: [T], one for each timestep. noised: [T], those of the latents of that name, when theirs are others. `which` names the
+    latents whose timesteps [B] apply.
     """
 
     def distance(a: torch.Tensor, b: torch.Tensor, which: str) -> torch.Tensor:
-        weight = weights.to(a)[timesteps[which]].reshape(-1, *[1] * (a.ndim - 1))
+        weight = of(which, weights, noised).to(a)[timesteps[which]].reshape(-1, *[1] * (a.ndim - 1))
         return (weight * (a - b).square()).mean()
 
     return distance
+
+
+def of(latents: str, weights: torch.Tensor, noised: torch.Tensor | None) -> torch.Tensor:
+    return weights if noised is None or latents != "noised" else noised

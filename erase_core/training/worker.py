@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from dataclasses import replace
@@ -13,6 +12,7 @@ import torch
 from ..concepts.embeddings import EmbeddingTable
 from ..concepts.neighbours import read_neighbours
 from ..distributed.group import begin, rank
+from ..distributed.messages import tell
 from ..distributed.rank import run_rank
 from ..files import write_json
 from ..models.delta import weights_hash
@@ -54,7 +54,7 @@ def main(path: Path) -> None:
     def on_record(record: dict) -> None:
         records.append(record)
         if rank() == 0:
-            print(json.dumps(record), flush=True)
+            tell(record)
 
     every = max(1, spec.training.steps * len(concepts) // SNAPSHOTS)
     snapshots = Snapshots(every, Path(job["checkpoints"]) / SEARCHED if rank() == 0 else None)

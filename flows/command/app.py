@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import erase_core
-from infra.environment import DatabaseError, allow_hub, prepare
+from infra.environment import DatabaseError, allow_hub, importing, prepare
 
 from ..tables import complaints
 
@@ -79,11 +79,12 @@ def flow_of(name: str):
     from infra.private_server import start
 
     ready = start()
-    flow = getattr(importlib.import_module(f"flows.{name}"), name)
-    # MLflow opens its store at the first call: now, while the server starts. What fails here, the flow tells.
-    with contextlib.suppress(Exception):
-        importlib.import_module("tasks.tracking").experiment_id()
-        importlib.import_module("prefect.flow_engine")
+    with importing():
+        flow = getattr(importlib.import_module(f"flows.{name}"), name)
+        # MLflow opens its store at the first call: now, while the server starts. What fails here, the flow tells.
+        with contextlib.suppress(Exception):
+            importlib.import_module("tasks.tracking").experiment_id()
+            importlib.import_module("prefect.flow_engine")
     ready()
     return flow
 
@@ -96,7 +97,7 @@ def shown(spec, show_unsafe: bool):
 
 def main() -> None:
     os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
-    # Importing makes many objects and no garbage; looking for some takes a fifth of the time.
+    # Commands that run no flow import a lot too.
     gc.set_threshold(100_000, 50, 50)
     status: int | str | None = 1
 

@@ -29,6 +29,10 @@ def main(path: Path) -> None:
     print("joined", flush=True)
     if work == "fail" and last:
         raise ZeroDivisionError
+    if work == "wrong" and last:
+        raise ValueError("training.method: is wrong")
+    if work == "full" and last:
+        Path("/dev/full").write_text("a")
     if work == "die" and last:
         os.kill(os.getpid(), signal.SIGKILL)
     if work == "sleep":

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from erase_core import methods
+from erase_core.methods import closed_form
 from erase_core.models.prompts import encode
 from erase_core.models.trainable import trainable_names
 from erase_core.spec import Method, Training, make_spec
@@ -101,6 +102,14 @@ def test_what_has_nothing_in_common_with_the_edit_stays_exactly(name: str) -> No
     solved = methods.load(name).solve(weight, source, wanted, other, settings)
     assert torch.allclose(other @ solved.T, other @ weight.T, atol=1e-6)
     assert torch.allclose(source @ solved.T, wanted @ weight.T, atol=1e-6)
+
+
+def test_many_rows_are_taken_in_parts(monkeypatch) -> None:
+    left, right = torch.randn(2, 50, 6, generator=torch.Generator().manual_seed(0))
+    whole = left.double().T @ right.double()
+    monkeypatch.setattr(closed_form, "ROWS", 7)
+    assert torch.allclose(closed_form.gram(left, right), whole, rtol=1e-12)
+    assert torch.equal(closed_form.gram(left[:0], right[:0]), torch.zeros(6, 6).double())
 
 
 @pytest.mark.parametrize("name", ["time", "uce"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from erase_core.generation.sampler import sample
-from erase_core.models.attention import record_attention
+from erase_core.models.attention import AttentionRecord
 from erase_core.models.conditions import Layout
 from erase_core.models.pipeline import load_pipeline, prepare_sampling
 from erase_core.models.prompts import encode
@@ -110,5 +110,5 @@ def test_settings_that_do_not_go_together(training: dict, message: str) -> None:
 def test_recording_does_not_touch_self_attention(folder) -> None:
     unet = load_pipeline(find_model(str(folder))).unet
     before = {name: processor for name, processor in unet.attn_processors.items() if ".attn1." in name}
-    record_attention(unet)
+    AttentionRecord(unet)
     assert all(unet.attn_processors[name] is processor for name, processor in before.items())

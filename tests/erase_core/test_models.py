@@ -192,6 +192,20 @@ def test_prediction_type_beside_a_file(files, tmp_path) -> None:
     assert configs_of(bare)["scheduler"]["prediction_type"] == "v_prediction"
 
 
+def test_marks_of_a_file(files, pipelines, tmp_path) -> None:
+    """An XL file of other programs says by tensors what its shapes do not; ours is marked for them the same way."""
+    bare = tmp_path / "m.safetensors"
+    save_file(load_file(files["sdxl"]) | {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}, bare)
+    found = configs_of(bare)["scheduler"]
+    assert found["prediction_type"] == "v_prediction" and found["rescale_betas_zero_snr"]
+    pipeline = copy.copy(pipelines["sdxl"])
+    pipeline.scheduler = type(pipeline.scheduler).from_config(found)
+    assert float(alphas_cumprod(pipeline.scheduler)[-1]) < 1e-6 < float(alphas_cumprod(pipelines["sdxl"].scheduler)[-1])
+    write_checkpoint(pipeline, bare, Origin())
+    assert {"v_pred", "ztsnr"} <= set(load_file(bare)) and configs_of(bare)["scheduler"]["rescale_betas_zero_snr"]
+    assert not {"v_pred", "ztsnr"} & set(load_file(files["sdxl"]))
+
+
 def test_what_is_no_model_is_refused(files, folders, tmp_path) -> None:
     weights = load_file(files["sd1"])
     without_vae = {name: value for name, value in weights.items() if not name.startswith("first_stage_model")}

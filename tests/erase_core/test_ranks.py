@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -11,9 +12,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from erase_core.distributed import ranks
 from erase_core.distributed.environment import NodeGroup, Place, first_host, node_group, place, read_hostfile
+from erase_core.distributed.group import join
+from erase_core.distributed.messages import heard, tell
 from erase_core.distributed.rank import read_failures, write_death, write_failure
 from erase_core.distributed.ranks import RanksFailed, follow_orders, launch_command, run_ranks
 from erase_core.files import read_json, write_json
@@ -96,6 +100,53 @@ def test_one_rank_s_error_is_told(tmp_path: Path) -> None:
     with pytest.raises(RanksFailed, match="ZeroDivisionError"):
         run_ranks(MODULE, path, 1, lambda line: None)
     assert gone(path) and "ZeroDivisionError" in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("work", "told"),
+    [("wrong", "training.method: is wrong"), ("full", "[Errno 28] No space left on device"), ("fail", None)],
+)
+def test_what_every_try_would_end_with_is_told_as_such(tmp_path: Path, work: str, told: str | None) -> None:
+    """In its own words alone; the traceback is in the log."""
+    with pytest.raises(RanksFailed) as caught:
+        run_ranks(MODULE, job(tmp_path, work=work), 1, lambda line: None)
+    assert caught.value.expected == (told is not None)
+    assert str(caught.value) == told or told is None
+    assert "Traceback" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_message_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks share a pipe, and print unbuffered, as with python -u: in two writes, another's line could come between."""
+    writes = []
+
+    class Pipe(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, part) -> int:
+            writes.append(bytes(part))
+            return len(part)
+
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(Pipe(), write_through=True))
+    tell({"items": 4})
+    assert writes == [b'{"items": 4}\n']
+    assert heard(writes[0].decode(), "items") == {"items": 4}
+    for other in ("joined\n", '{"step": 1}\n', '{"items": 4}{"items": 4}\n'):
+        assert heard(other, "items") is None
+
+
+def test_a_rank_that_sees_its_own_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DeepSpeed takes the GPU's number from LOCAL_RANK."""
+    used = []
+    for name, value in place({**SLURM, "SLURM_LOCALID": "1"}).variables().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend: used.append(backend))
+    join()
+    assert used == [0, "nccl"] and os.environ["LOCAL_RANK"] == "0"
 
 
 def test_a_killed_process_is_told(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from erase_core.models.attention import record_attention
+from erase_core.models.attention import AttentionRecord
 from erase_core.models.prompts import encode
 from erase_core.randomness import Streams, generator
 from erase_core.search.attacker import worst_prompts
@@ -120,8 +120,10 @@ def test_recorded_attention_computes_what_the_stock_layers_do(world) -> None:
     z, t = torch.randn(2, 8, 8, 8, generator=generator(0)), torch.tensor([300, 700])
     stock = world.unet(z, t, encoder_hidden_states=embeddings).sample
     unet = copy.deepcopy(world.unet)
-    seen = record_attention(unet)
-    recorded = unet(z, t, encoder_hidden_states=embeddings).sample
+    record = AttentionRecord(unet)
+    with record.recording() as seen:
+        recorded = unet(z, t, encoder_hidden_states=embeddings).sample
+    unet(z, t, encoder_hidden_states=embeddings)
     assert torch.allclose(stock, recorded, atol=1e-4)
     layers = [module for name, module in unet.named_modules() if name.endswith("attn2")]
     assert len(seen) == len(layers)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from deepspeed.runtime.engine import DeepSpeedEngine
 from diffusers import DDIMScheduler
 
 from erase_core import methods
@@ -23,7 +24,7 @@ from erase_core.training import checkpoint, loop
 from erase_core.training.candidates import erased_concepts
 from erase_core.training.latents import FreshLatents, Sampler, TrajectoryBank
 from erase_core.training.loop import train
-from erase_core.training.predictions import loss_weights, noise_predictor, weight_at
+from erase_core.training.predictions import distance_at, loss_weights, noise_predictor, weight_at
 from erase_core.training.records import Diverged
 from erase_core.training.result import Snapshots, put_weights
 from erase_core.training.step import ErasedConcept, draw, frozen_predictions
@@ -130,6 +131,8 @@ def test_a_bank_keeps_to_its_size(tiny_pipeline, tmp_path) -> None:
     bank.fill(WORDS[:4], concept.candidates[:4])
     assert len(list(tmp_path.iterdir())) == 2 and not first.exists()
     assert np.isfinite(bank.known[WORDS[0]]["z"]).all()
+    # Also what was sampled just now lies in its file, and not in memory.
+    assert not any(part.flags.writeable for parts in bank.known.values() for part in parts.values())
 
 
 def test_a_bank_is_refreshed(tiny_pipeline) -> None:
@@ -427,6 +430,13 @@ def test_a_half_written_checkpoint_is_not_used(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path) is None
 
 
+def test_the_newest_checkpoint_is_the_one_of_the_last_step(tmp_path: Path, monkeypatch) -> None:
+    for step in (999_900, 1_000_000):
+        (tmp_path / f"step-{step:06d}").mkdir()
+    monkeypatch.setattr(checkpoint, "whole", lambda found: True)
+    assert checkpoint.latest(tmp_path).name == "step-1000000"
+
+
 def test_divergence_stops_and_keeps_the_checkpoint(tiny_pipeline, tmp_path: Path) -> None:
     wild = settings(steps=200, learning_rate=1e6, checkpoint_every=1)
     with pytest.raises(Diverged, match="lower training.learning_rate.*checkpoint of step"):
@@ -441,6 +451,12 @@ def test_bounds_follow_the_weighting(tiny_pipeline) -> None:
     at = {"erased": torch.tensor([0, 1]), "preserved": torch.tensor([2, 2])}
     assert weight_at(even, at) == 1 and weight_at(clean, at) == pytest.approx(9)
     assert weight_at(clean, {"erased": at["erased"]}) == pytest.approx((0.1 / 0.9 + 1) / 2)
+    # Noised latents have their own weights, since their timesteps are drawn another way.
+    noised = {"noised": at["preserved"]}
+    assert weight_at(even, noised, clean) == pytest.approx(9) == weight_at(clean, {**at, **noised}, even)
+    z = torch.zeros(2, 1, 1, 1)
+    assert float(distance_at(even, {**at, **noised}, clean)(z, z + 1, "noised")) == pytest.approx(9)
+    assert float(distance_at(even, {**at, **noised}, clean)(z, z + 1, "preserved")) == 1
     for seed in range(6):
         method = Method(name="adversarial", weighting="clean")
         train(*inputs(tiny_pipeline), method, settings(steps=4, batch_size=1, divergence=20.0), seed)
@@ -476,8 +492,20 @@ def test_every_zero_stage_trains_the_same_weights(tiny_pipeline, stage: int) -> 
         assert torch.allclose(value, sharded[name], atol=1e-5), name
 
 
-def test_half_precision_trains_full_precision_weights(tiny_pipeline) -> None:
+def test_half_precision_trains_full_precision_weights(tiny_pipeline, monkeypatch) -> None:
+    """All of θ' is computed in bf16, also by the engine, which on an accelerator turns off an autocast that it is called under."""
+    around, computed = set(), set()
+    call = DeepSpeedEngine.forward
+
+    def forward(engine, *arguments, **named):
+        around.add(torch.is_autocast_enabled("cpu"))
+        output = call(engine, *arguments, **named)
+        computed.add(output.sample.dtype)
+        return output
+
+    monkeypatch.setattr(DeepSpeedEngine, "forward", forward)
     weights = train(*inputs(tiny_pipeline), Method(), settings(precision="bf16", steps=2), seed=2)
+    assert around == {False} and computed == {torch.bfloat16}
     assert all(value.dtype == torch.float32 and torch.isfinite(value).all() for value in weights.values())
     assert next(tiny_pipeline.unet.parameters()).dtype == torch.float32
 
