@@ -11,12 +11,16 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 WEIGHTS = (".safetensors", ".pth", ".pt")
+
+
+class PlaceError(ValueError):
+    """A place that cannot be written to, or must not be; the message names the field and the fix."""
 
 
 def home() -> Path:
@@ -53,6 +57,42 @@ def system_errors() -> Iterator[None]:
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+
+
+@contextlib.contextmanager
+def writing(field: str, place: Path) -> Iterator[None]:
+    """Raise PlaceError for an OSError of the block, which writes to a place that the user named, or looks at it."""
+    try:
+        yield
+    except OSError as error:
+        raise PlaceError(f"{field}: cannot write {place}: {error.strerror or error}; name another place") from None
+
+
+def check_file(field: str, place: Path, ending: str) -> None:
+    """Raise PlaceError when no file can be written at `place`. Nothing is made."""
+    with writing(field, place):
+        if place.is_dir():
+            raise PlaceError(f"{field}: {place} is a folder; give a file name that ends in {ending}")
+        check_parent(field, place)
+
+
+def check_folder(field: str, place: Path, ours: Callable[[Path], bool]) -> None:
+    """Raise PlaceError when no folder can be written at `place`, or one would be replaced that is not `ours`. Nothing is made."""
+    with writing(field, place):
+        if os.path.lexists(place) and not place.is_dir():
+            raise PlaceError(f"{field}: {place} is a file; name a new folder")
+        if place.is_dir() and any(place.iterdir()) and not ours(place):
+            raise PlaceError(f"{field}: {place} holds other files; name a new or an empty folder")
+        check_parent(field, place)
+
+
+def check_parent(field: str, place: Path) -> None:
+    """Raise PlaceError when nothing can be made below the nearest folder of `place` that is there."""
+    parent = next((p for p in place.absolute().parents if p.exists()), Path("/"))
+    if not parent.is_dir():
+        raise PlaceError(f"{field}: {parent} is a file; name a place in a folder")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise PlaceError(f"{field}: cannot write to {parent}; choose another folder")
 
 
 @contextlib.contextmanager

@@ -10,8 +10,9 @@ import contextlib
 import importlib
 import math
 import resource
+import tempfile
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +27,16 @@ from torch.utils._pytree import tree_leaves
 
 from . import methods
 from .files import read_json
+from .generation.dataset import batches_of
+from .generation.plan import roles, wanted_images
+from .generation.prompt_files import is_local
 from .generation.sampler import DECODED_PIXELS
+from .models import checkpoint_layout
 from .models.attention import AttentionRecord
 from .models.conditions import latent_shape, pooled_size
-from .models.pipeline import DTYPES, device, resolve_folder
-from .models.source import PARTS, find_model
+from .models.pipeline import DTYPES, device, download
+from .models.published import write_configs
+from .models.source import PARTS, find_model, pipeline_class
 from .models.trainable import trainable_names
 from .search.rows import HELD_BYTES
 from .spec import Spec
@@ -42,6 +48,8 @@ SMALL, PIECES, GATHERED_PIECES = 2**20, 2, 4
 
 Under ZeRO 3 weights are gathered and freed among them, which leaves gaps that fit neither: GATHERED_PIECES times, as measured.
 """
+CONFIGS = ["*.json", "*/*.json", "*/*.txt"]
+"""What is downloaded of a hub model."""
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
 FULL = 4
 """Bytes of a number in fp32, in which trained weights, their gradients and Adam's moments are."""
@@ -275,9 +283,20 @@ def training_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
     return Forecast("training", ranks, moments)
 
 
+def drawn_together(spec: Spec) -> int:
+    """The images of the largest batch that can be wanted; batch_size where prompt files are still on the hub."""
+    part = spec.generation
+    if not all(is_local(file) for file in part.prompt_files):
+        return part.batch_size
+    # Which words are nearest is not known yet, but that they are no more than top_k for each concept; a batch of them counts.
+    words = min(spec.vocabulary.top_k * len(spec.concepts), part.batch_size)
+    wanted = wanted_images(spec, roles(spec, [f"word {i}" for i in range(words)]))
+    return max((len(rows) for _, rows in batches_of(wanted, part)), default=1)
+
+
 def images_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
     """What each rank that draws images needs."""
-    part = spec.generation
+    part, count = spec.generation, drawn_together(spec)
     with FakeTensorMode():
         loaded = sum(map(bytes_of, parts_of(folder).values()))
         networks = parts_of(folder, DTYPES[part.precision])
@@ -288,10 +307,10 @@ def images_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
         if part.attention_slicing:
             unet.set_attention_slice("auto")
         length = networks["text_encoder"].config.max_position_embeddings
-        sampling = forward_bytes(unet, length, part.batch_size * (2 if part.guidance_scale > 1 else 1))
+        sampling = forward_bytes(unet, length, count * (2 if part.guidance_scale > 1 else 1))
         _, height, width = latent_shape(unet)
         scale = 2 ** (len(vae.config.block_out_channels) - 1)
-        together = max(1, min(part.batch_size, DECODED_PIXELS // (height * width * scale**2)))
+        together = max(1, min(count, DECODED_PIXELS // (height * width * scale**2)))
         latents = torch.empty(together, vae.config.latent_channels, height, width, dtype=vae.dtype, device=device())
         with Alive(vae.parameters()) as alive, torch.no_grad():
             vae.decode(latents)
@@ -307,14 +326,22 @@ def images_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
     )
 
 
-def configs_of(name: str) -> Path:
-    """The folder of a model's configurations: of a hub model they and the tokenizers alone are downloaded."""
-    source = find_model(name)
-    if not source.on_hub:
-        return resolve_folder(source)
-    from huggingface_hub import snapshot_download
+@contextlib.contextmanager
+def configs_folder(name: str) -> Iterator[Path]:
+    """Yield the folder of a model's configurations and tokenizers.
 
-    return Path(snapshot_download(source.name, allow_patterns=["*.json", "*/*.json", "*/*.txt"]))
+    Of a hub model they alone are downloaded; those of a single file are written for the block, from its header. ModelError
+    when the model cannot be used, or is not to be had.
+    """
+    source = find_model(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = source.folder or Path(temporary)
+        if source.file is not None:
+            write_configs(folder, checkpoint_layout.configs_of(source.file))
+        elif source.on_hub:
+            folder = download(name, CONFIGS)
+        pipeline_class(name, folder)
+        yield folder
 
 
 def import_model(folder: Path) -> None:
@@ -328,13 +355,16 @@ def import_model(folder: Path) -> None:
 
 
 def forecasts(spec: Spec, import_flow: Callable[[], object] = lambda: None) -> list[Forecast]:
-    """What the training and the images of a run need. import_flow imports what a process that draws images holds beside."""
+    """What the training and the images of a run need. import_flow imports what a process that draws images holds beside.
+
+    No weights are read. Raises ModelError.
+    """
     importlib.import_module("erase_core.training.worker")
     importlib.import_module("deepspeed")
-    folder = configs_of(spec.model)
-    import_model(folder)
-    ranks = resident_bytes()
-    if spec.generation.processes == 1:
-        import_flow()
-    own = resident_bytes()
-    return [training_forecast(spec, folder, ranks), images_forecast(spec, folder, own)]
+    with configs_folder(spec.model) as folder:
+        import_model(folder)
+        ranks = resident_bytes()
+        if spec.generation.processes == 1:
+            import_flow()
+        own = resident_bytes()
+        return [training_forecast(spec, folder, ranks), images_forecast(spec, folder, own)]

@@ -9,6 +9,7 @@ import torch
 from prefect import flow
 
 from erase_core.files import home
+from erase_core.models.places import check_world_place
 from erase_core.results import held
 from tasks import tracking
 from tasks.pretraining import PARTS, assemble_world, render_emoji, train_part
@@ -21,13 +22,14 @@ def pretrain(output: str = "results/emoji-world", scale: float = 1.0, seed: int 
     """Train the emoji world: render → autoencoder, CLIP, judges → UNet, decoder → assemble and measure.
 
     Work in progress is kept below the project's home by scale and seed, and an interrupted run goes on there. Returns the
-    measured figures. Raises InUse while another process has the output.
+    measured figures. Raises PlaceError when the output holds anything but a world, and InUse while another process has it.
 
     Args:
         output: Folder of the finished world.
         scale: Share of the full training steps, more than 0 and at most 1.
         seed: Every random choice comes from it.
     """
+    check_world_place(Path(output))
     torch.set_num_threads(os.cpu_count() or 1)
     work = str(home() / "pretraining" / f"seed-{seed}-scale-{scale:g}")
     tags = {"kind": "pretraining", "seed": str(seed), "scale": f"{scale:g}"}

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from ..files import new_folder, read_json, write_json
+from ..models.places import check_world_place
 from .augment import IMAGE_SIDE
 from .train_clip import image_processor
 from .train_unet import scheduler
@@ -39,8 +40,9 @@ def save_world(
     """Write all of the world's models in half precision, whole or not at all.
 
     CLIP's token embeddings are most of its weight and are the text encoder's too, so the clip folder links to the text
-    encoder's file as one of its shards.
+    encoder's file as one of its shards. Raises PlaceError when the folder holds anything but a world.
     """
+    check_world_place(folder)
     with new_folder(folder) as partial:
         pipeline = StableDiffusionPipeline(
             vae=vae,

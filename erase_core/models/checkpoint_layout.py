@@ -46,6 +46,8 @@ def read_header(path: Path) -> tuple[dict[str, dict], dict[str, str]]:
             header = json.loads(file.read(length))
         except (UnicodeDecodeError, json.JSONDecodeError):
             raise ValueError("not a safetensors file") from None
+    if not isinstance(header, dict):
+        raise ValueError("not a safetensors file")
     return {name: tensor for name, tensor in header.items() if name != "__metadata__"}, header.get("__metadata__", {})
 
 
@@ -87,7 +89,7 @@ def configs_of(path: Path) -> dict[str, dict]:
     shapes = {name: tensor["shape"] for name, tensor in tensors.items()}
     parts = configs(kind)
     if CONFIGS_KEY in metadata:
-        carried = json.loads(metadata[CONFIGS_KEY])
+        carried = carried_by(path, metadata[CONFIGS_KEY])
         parts |= {part: config for part, config in carried.items() if part in parts and part != "model_index"}
         parts["model_index"]["scheduler"] = ["diffusers", parts["scheduler"]["_class_name"]]
         if kind == "sdxl":
@@ -117,13 +119,39 @@ def configs_of(path: Path) -> dict[str, dict]:
     return parts
 
 
+def carried_by(path: Path, text: str) -> dict:
+    """The configurations that a checkpoint's header carries as `text`. ModelError when they cannot be read."""
+    from .source import ModelError
+
+    try:
+        carried = json.loads(text)
+    except ValueError:
+        carried = None
+    if not isinstance(carried, dict):
+        raise ModelError(f"model: {path} has no JSON object under {CONFIGS_KEY} in its header; take the entry out")
+    return carried
+
+
 def beside(path: Path) -> str | None:
-    """The parameterization that a YAML of the original code beside a checkpoint tells: "v" or "eps"."""
+    """The parameterization that a YAML of the original code beside a checkpoint tells: "v" or "eps". None of any other YAML.
+
+    Raises ModelError when the file cannot be read.
+    """
+    from .source import ModelError
+
     place = path.with_suffix(".yaml")
     if not place.is_file():
         return None
-    told = yaml.safe_load(place.read_text(encoding="utf-8"))
-    return str(told.get("model", {}).get("params", {}).get("parameterization", "eps"))
+    try:
+        told = yaml.safe_load(place.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError):
+        raise ModelError(f"model: {place} beside the checkpoint is not YAML; mend it, or move it away") from None
+    for key in ("model", "params"):
+        told = told.get(key) if isinstance(told, dict) else None
+    # A spec may have the checkpoint's name too; the original code's configurations describe a UNet.
+    if not isinstance(told, dict) or not {"parameterization", "unet_config"} & set(told):
+        return None
+    return str(told.get("parameterization", "eps"))
 
 
 def count(names: Shapes, pattern: str) -> int:

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..files import writing
 from .delta import apply_delta, weights_hash
 from .origin import origin_of, read_header
 from .pipeline import DTYPES, load_pipeline, parts_of, resolve_folder, save_pipeline
-from .source import PICKLES, ModelError, ModelSource, model_hash
-
-
-def check_place(out: Path) -> None:
-    """Raise ModelError when `out` cannot be what a model is written to."""
-    if out.suffix in PICKLES:
-        raise ModelError(f"out: {out} would be a pickle; name a folder or a .safetensors file")
-    if out.is_dir() and any(out.iterdir()) and not (out / "model_index.json").is_file():
-        raise ModelError(f"out: {out} holds other files; name a new folder or a .safetensors file")
+from .places import check_model_place
+from .source import ModelSource, model_hash
 
 
 def export(
@@ -23,10 +17,10 @@ def export(
 ) -> None:
     """Write a model, with a delta's weights where one is given, to `out`: one file when it ends in .safetensors, else a folder.
 
-    precision: fp32, bf16 or fp16, of the weights. any_base: put the delta on another base than its own. Raises ModelError and
-    DeltaError.
+    precision: fp32, bf16 or fp16, of the weights. any_base: put the delta on another base than its own. Raises ModelError,
+    DeltaError, and, before anything is loaded, PlaceError.
     """
-    check_place(out)
+    check_model_place(out, source, delta)
     pipeline = load_pipeline(source)
     folder = resolve_folder(source)
     origin = origin_of(folder, source.name, model_hash(folder), weights_hash(pipeline.unet))
@@ -36,9 +30,10 @@ def export(
         origin = origin.without(made.erased_concepts, made.erasure_method)
     for part in parts_of(pipeline):
         part.to(DTYPES[precision])
-    if out.suffix == ".safetensors":
-        from .single_file import write_checkpoint
+    with writing("out", out):
+        if out.suffix == ".safetensors":
+            from .single_file import write_checkpoint
 
-        write_checkpoint(pipeline, out, origin)
-    else:
-        save_pipeline(pipeline, out, origin)
+            write_checkpoint(pipeline, out, origin)
+        else:
+            save_pipeline(pipeline, out, origin)

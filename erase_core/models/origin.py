@@ -5,6 +5,7 @@ In a folder these stand in the model card (README.md), beside the base's own lic
 
 from __future__ import annotations
 
+import fnmatch
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import yaml
 from huggingface_hub import ModelCard
 from safetensors import safe_open
+
+from .source import ModelError
 
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*")
 CARD = "README.md"
@@ -83,13 +86,28 @@ def read_card(path: Path) -> Origin:
     return Origin(license=licence, **told)
 
 
+def is_licence(name: str) -> bool:
+    """Whether a file of this name, in no other folder, is a licence's."""
+    return Path(name).name == name and any(fnmatch.fnmatchcase(name, pattern) for pattern in LICENCE_FILES)
+
+
 def read_header(file: Path) -> Origin:
-    """The origin in a safetensors file's metadata."""
+    """The origin in a safetensors file's metadata. Of its licence files those alone that have a licence's name and a text.
+
+    Raises ModelError when they are not written as JSON.
+    """
     with safe_open(file, framework="pt") as opened:
         metadata = opened.metadata() or {}
+    try:
+        texts = dict(json.loads(metadata.get("license_files", "{}")).items())
+    except (ValueError, AttributeError):
+        raise ModelError(
+            f"license_files: the header of {file} has no JSON object of texts there; take the entry out of the header"
+        ) from None
     return Origin(
         license=metadata.get("modelspec.license", UNKNOWN),
-        license_files=json.loads(metadata.get("license_files", "{}")),
+        # Whoever wrote the file chose the names, and they become files beside the model's own.
+        license_files={name: text for name, text in texts.items() if is_licence(name) and isinstance(text, str)},
         **{name: metadata[name] for name in TOLD if name in metadata},
     )
 
@@ -97,7 +115,7 @@ def read_header(file: Path) -> Origin:
 def write_origin(folder: Path, origin: Origin) -> None:
     """Write the model card and the licence files of an origin into a diffusers folder."""
     for name, text in origin.license_files.items():
-        (folder / Path(name).name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8")
     licences = origin.license.split(", ")
     matter = {"license": licences if len(licences) > 1 else licences[0], "pipeline_tag": "text-to-image", **origin.told}
     lines = [f"---\n{yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)}---"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ..files import new_file
+from ..files import check_file, new_file, writing
 from .source import ModelError
 
 REBUILT = {
@@ -52,8 +52,9 @@ class Unpickler(pickle.Unpickler):
 def convert(source: Path, out: Path) -> int:
     """Write a pickled checkpoint's weights to a .safetensors file and return how many there are.
 
-    Raises ModelError when the file cannot be read or holds no tensors.
+    Raises ModelError when the file cannot be read or holds no tensors, and PlaceError when `out` cannot be written.
     """
+    check_file("out", out, ".safetensors")
     if zipfile.is_zipfile(source):
         with zipfile.ZipFile(source) as archive:
             # torch would hand it to TorchScript, which has code of its own.
@@ -81,7 +82,7 @@ def convert(source: Path, out: Path) -> int:
     tensors = {name: value.detach().clone().contiguous() for name, value in state_items(state)}
     if not tensors:
         raise ModelError(f"pickle: {source} holds no tensors by name; give a checkpoint of weights")
-    with new_file(out) as partial:
+    with writing("out", out), new_file(out) as partial:
         save_file(tensors, partial, {"format": "pt"})
     return len(tensors)
 

@@ -85,12 +85,17 @@ def resolve_folder(source: ModelSource) -> Path:
         from .single_file import read_checkpoint
 
         return read_checkpoint(source.file)
+    return download(source.name, HUB_FILES, ignore_patterns=UNUSED_HUB_FILES)
+
+
+def download(name: str, patterns: list[str], **options: list[str]) -> Path:
+    """The local folder of a hub model's files that match the patterns. options: snapshot_download's. Raises ModelError."""
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(source.name, allow_patterns=HUB_FILES, ignore_patterns=UNUSED_HUB_FILES))
+        return Path(snapshot_download(name, allow_patterns=patterns, **options))
     except (OSError, ValueError) as error:
-        raise ModelError(f"model: cannot get {source.name!r} from the hub: {error}") from None
+        raise ModelError(f"model: cannot get {name!r} from the hub: {error}") from None
 
 
 def with_unet(pipeline: DiffusionPipeline, unet: UNet2DConditionModel) -> DiffusionPipeline:

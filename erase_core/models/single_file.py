@@ -69,8 +69,11 @@ OPEN_CLIP_NAMES = (
 
 
 def read_checkpoint(file: Path) -> Path:
-    """The diffusers folder that a checkpoint is converted to, once. Nothing is fetched: its configs are at hand."""
-    parts = configs_of(file)
+    """The diffusers folder that a checkpoint is converted to, once. Nothing is fetched: its configs are at hand.
+
+    Raises ModelError when its header cannot be read, before anything is converted.
+    """
+    parts, origin = configs_of(file), read_header(file)
 
     def build(folder: Path) -> None:
         with tempfile.TemporaryDirectory() as name:
@@ -79,7 +82,7 @@ def read_checkpoint(file: Path) -> Path:
             absent = {} if "text_encoder_2" in parts else {"safety_checker": None}
             pipeline = kind.from_single_file(str(file), config=name, local_files_only=True, **absent)
             pipeline.save_pretrained(folder / "pipeline", safe_serialization=True)
-            write_origin(folder / "pipeline", read_header(file))
+            write_origin(folder / "pipeline", origin)
 
     return produce("models", digest(file_digest(file), parts), build).file("pipeline")
 

@@ -49,13 +49,18 @@ def find_model(name: str) -> ModelSource:
     """Resolve `emoji-world`, a local diffusers folder, a single .safetensors file, or a hub id; ModelError for all else."""
     if name == EMBEDDED:
         return ModelSource(name, WEIGHTS / "pipeline")
-    place = Path(name).expanduser()
-    if place.is_dir():
+    try:
+        place = Path(name).expanduser()
+        is_folder, is_file = place.is_dir(), place.is_file()
+    except (OSError, RuntimeError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise ModelError(f"model: {name!r} cannot be looked up ({told}); check the path") from None
+    if is_folder:
         check_folder(name, place)
         return ModelSource(name, place.resolve())
     if place.suffix in PICKLES:
         raise ModelError(f"model: {name!r} is a pickle, which can run code when it is read; {conversion(place)}")
-    if place.is_file():
+    if is_file:
         from .checkpoint_layout import check_checkpoint
 
         check_checkpoint(name, place)
@@ -69,11 +74,7 @@ def find_model(name: str) -> ModelSource:
 
 def check_folder(name: str, folder: Path) -> str:
     """The pipeline class of a diffusers folder. ModelError when it is none that can be used, or lacks safetensors."""
-    if not (folder / "model_index.json").is_file():
-        raise ModelError(f"model: {name!r} has no model_index.json; give the folder of a diffusers pipeline")
-    kind = json.loads((folder / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
-    if kind not in PARTS:
-        raise ModelError(f"model: {name!r} is a {kind}; give a {' or a '.join(PARTS)}")
+    kind = pipeline_class(name, folder)
     for part in PARTS[kind]:
         if any((folder / part).glob("*.safetensors")):
             continue
@@ -84,6 +85,21 @@ def check_folder(name: str, folder: Path) -> str:
                 f"{conversion(pickles[0])}"
             )
         raise ModelError(f"model: {name!r} has no safetensors in {part}/; give a whole diffusers folder")
+    return kind
+
+
+def pipeline_class(name: str, folder: Path) -> str:
+    """The pipeline class in a folder's model_index.json. ModelError when it cannot be read or is none of `PARTS`."""
+    if not (folder / "model_index.json").is_file():
+        raise ModelError(f"model: {name!r} has no model_index.json; give the folder of a diffusers pipeline")
+    try:
+        kind = json.loads((folder / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
+    except (OSError, ValueError, AttributeError):
+        raise ModelError(
+            f"model: the model_index.json of {name!r} is not a JSON object; give a whole diffusers folder"
+        ) from None
+    if not isinstance(kind, str) or kind not in PARTS:
+        raise ModelError(f"model: {name!r} is a {kind}; give a {' or a '.join(PARTS)}")
     return kind
 
 

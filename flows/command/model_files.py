@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,6 +11,10 @@ from infra.environment import allow_hub, prepare
 
 from ..tables import complaints, console
 from .app import app, refusing
+
+if TYPE_CHECKING:
+    from erase_core.models.source import ModelSource
+    from erase_core.spec import Generation
 
 Precision = Annotated[Literal["fp32", "fp16", "bf16"], typer.Option(help="Of the weights that are written.")]
 
@@ -26,35 +30,55 @@ def generate(
     sampler: Annotated[str, typer.Option(help="ddim, dpm-solver++ or unipc.")] = "ddim",
 ) -> None:
     """Draw a grid of images: a row a prompt, a column a seed."""
-    from pydantic import ValidationError
-
+    from erase_core.files import PlaceError, check_file, new_file, writing
     from erase_core.models.source import ModelError, find_model
-    from erase_core.spec import Generation
 
-    with refusing(ModelError, ValidationError):
+    with refusing(ValueError):
         source = find_model(model)
-        settings = Generation(steps=steps, guidance_scale=guidance_scale, sampler=sampler)
+        settings = sampling(source, steps, guidance_scale, sampler)
+        check_file("out", out, ".png")
     prepare()
     if source.on_hub:
         allow_hub()
     import numpy as np
     from rich.progress import Progress
 
-    from erase_core.files import new_file
     from erase_core.generation.sampler import sample
     from erase_core.models.pipeline import load_pipeline
     from erase_core.pictures import encode_png, grid
 
+    with refusing(ModelError):
+        pipeline = load_pipeline(source)
     pairs = [(prompt, seed) for prompt in prompts for seed in range(seeds)]
     images = []
     with Progress(console=complaints) as bars:
         bar = bars.add_task("images", total=len(pairs))
-        for batch in sample(load_pipeline(source), [p for p, _ in pairs], [s for _, s in pairs], settings):
+        for batch in sample(pipeline, [p for p, _ in pairs], [s for _, s in pairs], settings):
             images.append(batch)
             bars.advance(bar, len(batch))
-    with new_file(out) as partial:
+    with refusing(PlaceError), writing("out", out), new_file(out) as partial:
         partial.write_bytes(encode_png(grid(np.concatenate(images), columns=seeds)))
     console.print(f"{out}", highlight=False)
+
+
+def sampling(source: ModelSource, steps: int, guidance_scale: float, sampler: str) -> Generation:
+    """The settings of a grid's images. SpecError names the option that a spec could not have either."""
+    from pydantic import ValidationError
+
+    from erase_core.preflight import check_steps
+    from erase_core.spec import Generation, Spec, Training
+    from erase_core.spec_errors import SpecError, describe
+
+    try:
+        settings = Generation(steps=steps, guidance_scale=guidance_scale, sampler=sampler)
+    except ValidationError as error:
+        raise SpecError("\n".join(describe(problem, Generation) for problem in error.errors())) from None
+    try:
+        # Nothing is trained here; two strides span any schedule.
+        check_steps(Spec.model_construct(generation=settings, training=Training(latent_steps=2)), source)
+    except ValueError as error:
+        raise SpecError(str(error).removeprefix("generation.")) from None
+    return settings
 
 
 def write_model(model: str, out: Path, precision: str, delta: Path | None = None, any_base: bool = False) -> None:

@@ -14,8 +14,13 @@ from typer.testing import CliRunner
 
 from benchmarks import memory
 from erase_core.memory import Alive, bytes_of, forecasts, images_forecast, parts_of, training_forecast
+from erase_core.models.origin import Origin
+from erase_core.models.pipeline import load_pipeline
 from erase_core.models.published import configs, write_configs
+from erase_core.models.single_file import write_checkpoint
+from erase_core.models.source import find_model
 from erase_core.spec import Spec, make_spec
+from erase_core.spec_yaml import load_spec
 from flows.command import app
 from tests.tiny import tiny_configs, tiny_folder_of
 
@@ -138,6 +143,51 @@ def test_images_grow_with_the_batch(sd1: Path, monkeypatch) -> None:
         return images_forecast(spec, sd1, libraries=0).moments[1].parts["activations"]
 
     assert activations(8) == pytest.approx(4 * activations(2), rel=0.05)
+
+
+def test_images_count_no_more_than_are_wanted(sd1: Path, monkeypatch) -> None:
+    monkeypatch.setattr("erase_core.memory.SMALL", 0)
+
+    def activations(count: int, **scoring) -> int:
+        generation = {"batch_size": count, "seeds": [0, 1], "prompts": ["a {concept}"]}
+        own = {"concepts": ["taxi"], "generation": generation, "scoring": scoring}
+        return images_forecast(make_spec({"name": "m", "output": "-", **own}), sd1, 0).moments[1].parts["activations"]
+
+    assert activations(64, preserved=[]) == activations(2)
+    assert activations(64, preserved=["bus"]) == activations(4) < activations(64)
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+def test_single_file_is_planned_from_its_header(kind: str, tmp_path: Path, monkeypatch) -> None:
+    folder = tiny_folder_of(kind, tmp_path / kind)
+    file = tmp_path / "m.safetensors"
+    write_checkpoint(load_pipeline(find_model(str(folder))), file, Origin())
+    monkeypatch.setattr("erase_core.models.single_file.produce", lambda *_: pytest.fail("the file was converted"))
+
+    def planned(model: Path) -> list[dict]:
+        found = forecasts(make_spec({"name": "m", "model": str(model), "concepts": ["taxi"], "output": "-"}))
+        parts = [moment.parts for forecast in found for moment in forecast.moments]
+        return [{name: size for name, size in of.items() if name != "libraries"} for of in parts]
+
+    assert planned(file) == planned(folder)
+
+
+def test_other_pipelines_are_refused(tmp_path: Path, monkeypatch) -> None:
+    """Of a hub model that is told by its configurations; what the hub says is told as it is."""
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    (tmp_path / "spec.yaml").write_text("name: m\nmodel: somebody/model\nconcepts: [taxi]\noutput: out\n")
+
+    def refused(download, message: str) -> None:
+        monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+        monkeypatch.setattr("flows.command.runs.read_spec", load_spec)
+        ran = CliRunner().invoke(app, ["plan", str(tmp_path / "spec.yaml")])
+        assert ran.exit_code == 2 and message in ran.output
+
+    def absent(*_, **__):
+        raise OSError("404 Client Error")
+
+    refused(lambda *_, **__: str(tmp_path), "model: 'somebody/model' is a FluxPipeline; give a Stable")
+    refused(absent, "model: cannot get 'somebody/model' from the hub: 404")
 
 
 def test_plan_says_it_and_writes_nothing(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from erase_core.models.delta import DeltaError, apply_delta, save_delta, weights
 from erase_core.models.export import export
 from erase_core.models.origin import Origin, origin_of, read_header
 from erase_core.models.pickled import convert
-from erase_core.models.pipeline import HUB_FILES, load_pipeline
+from erase_core.models.pipeline import HUB_FILES, load_pipeline, resolve_folder
 from erase_core.models.prompts import encode
 from erase_core.models.published import KINDS, configs
 from erase_core.models.single_file import unet_weights, write_checkpoint
@@ -192,6 +192,41 @@ def test_prediction_type_beside_a_file(files, tmp_path) -> None:
     assert configs_of(bare)["scheduler"]["prediction_type"] == "v_prediction"
 
 
+def test_other_yaml_beside_a_file(files, tmp_path) -> None:
+    """A spec of the same name, an empty file, another mapping: a bare 2.x file still predicts v. Without a word LDM's says ε."""
+    bare = tmp_path / "m.safetensors"
+    save_file(load_file(files["sd2"]), bare)
+    for text in ("model:", "model: m.safetensors", "", "name: x", "- model", "model: {params: {steps: 3}}"):
+        bare.with_suffix(".yaml").write_text(text)
+        assert configs_of(bare)["scheduler"]["prediction_type"] == "v_prediction", text
+    bare.with_suffix(".yaml").write_text("model: {params: {unet_config: {}}}")
+    assert configs_of(bare)["scheduler"]["prediction_type"] == "epsilon"
+    bare.with_suffix(".yaml").write_text("model: [")
+    with pytest.raises(ModelError, match=r"^model: .*m\.yaml beside the checkpoint is not YAML"):
+        configs_of(bare)
+
+
+def test_header_is_read_before_a_file_is_converted(files, tmp_path, monkeypatch) -> None:
+    """Of its licence files those alone are written that are licences."""
+    texts = {"model_index.json": "{}", "unet/LICENSE": "x", "../LICENSE": "x", "LICENSE/../x": "x", "NOTICE": 3}
+    hostile, weights = tmp_path / "m.safetensors", load_file(files["sd1"])
+    save_file(weights, hostile, {"license_files": json.dumps({**texts, "LICENSE.md": "Mine."})})
+    assert read_header(hostile).license_files == {"LICENSE.md": "Mine."}
+    folder = resolve_folder(find_model(str(hostile)))
+    assert json.loads((folder / "model_index.json").read_text())["_class_name"] == "StableDiffusionPipeline"
+    assert (folder / "LICENSE.md").read_text() == "Mine."
+    monkeypatch.setattr("erase_core.models.single_file.produce", lambda *_: pytest.fail("the file was converted"))
+    for entry, text in (
+        ("license_files", "{"),
+        ("license_files", "[1]"),
+        ("erase.configs", "{"),
+        ("erase.configs", "[]"),
+    ):
+        save_file(weights, hostile, {entry: text})
+        with pytest.raises(ModelError, match=f"{entry}.*take the entry out"):
+            resolve_folder(find_model(str(hostile)))
+
+
 def test_marks_of_a_file(files, pipelines, tmp_path) -> None:
     """An XL file of other programs says by tensors what its shapes do not; ours is marked for them the same way."""
     bare = tmp_path / "m.safetensors"
@@ -235,6 +270,16 @@ def test_what_is_no_model_is_refused(files, folders, tmp_path) -> None:
     (broken / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
     with pytest.raises(ModelError, match="is a FluxPipeline"):
         find_model(str(broken))
+    for text in ("{", "[]", '{"_class_name": []}'):
+        (broken / "model_index.json").write_text(text)
+        with pytest.raises(ModelError, match="^model: .*; give a "):
+            find_model(str(broken))
+    for name in ("~nosuchuser/x", "m" * 300):
+        with pytest.raises(ModelError, match="^model: .* cannot be looked up .*; check the path"):
+            find_model(name)
+    (tmp_path / "m.safetensors").write_bytes((2).to_bytes(8, "little") + b"[]")
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        find_model(str(tmp_path / "m.safetensors"))
 
 
 class Callback:
@@ -263,7 +308,9 @@ def converted(refused: pytest.ExceptionInfo) -> None:
 
 def test_text_encoders_are_saved_under_their_published_names(folders, tmp_path) -> None:
     for kind, parts in (("sd1", ["text_encoder"]), ("sdxl", ["text_encoder", "text_encoder_2"])):
-        export(find_model(str(folders[kind])), tmp_path / kind)
+        for _ in range(2):
+            # What was written before is replaced.
+            export(find_model(str(folders[kind])), tmp_path / kind)
         for part in parts:
             names = set(load_file(tmp_path / kind / part / "model.safetensors"))
             assert "text_model.embeddings.token_embedding.weight" in names
