@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -13,12 +14,16 @@ from .distributed.environment import node_group, read_hostfile
 from .files import WEIGHTS, pictures_in
 from .generation.plan import GENERAL, PRESERVED, check_judged, check_roles, roles, wanted_images
 from .generation.prompt_files import is_local
+from .hub import check_pipeline, fetched
 from .metrics.imagenet_classes import EFFICIENTNET, class_names
 from .metrics.labels import matching_labels
 from .models.source import ModelSource, find_model
+from .preflight_prompts import check_lengths
+from .preflight_scorers import check_folder
 from .results import UNFINISHED
 from .spec import SCHEDULE, Spec, require_reach
 from .spec_errors import SpecError
+from .spec_paths import unreachable
 
 MARKS = ("summary.json", "attacks.json")
 """A folder that holds one of these is a run's."""
@@ -29,6 +34,8 @@ EXTRAS = {
 """Extra of this package → the packages in it."""
 LEAST_IMAGES = {"fid": 2, "kid": 2, "cmmd": 1}
 """Metric → the fewest images of each model that it can be taken of."""
+SHOWN_WORDS = 5
+"""Words of a list that an error shows."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -49,12 +56,15 @@ def check(spec: Spec, several: bool = False) -> ModelSource:
         check_judged(spec)
         check_known(spec)
         check_roles(spec)
+        check_lengths(spec, source)
         check_enough(spec)
         check_steps(spec, source)
         check_vocabulary(spec, source)
         check_attacks(spec)
     except ValueError as error:
         raise SpecError(str(error)) from None
+    except OSError as error:
+        raise SpecError(unreachable(spec, error)) from None
     return source
 
 
@@ -67,7 +77,7 @@ def hub_scorers(spec: Spec) -> dict[str, str]:
     """The judge and CLIP that are on the model hub, and not on this machine, by the field that names them."""
     named = {"scoring.judge": spec.scoring.judge, "scoring.clip": spec.scoring.clip}
     given = {field: place for field, place in named.items() if place and place != EFFICIENTNET}
-    return {field: place for field, place in given.items() if not (Path(place) / "config.json").is_file()}
+    return {field: place for field, place in given.items() if not Path(place).is_dir()}
 
 
 def check_vocabulary(spec: Spec, source: ModelSource) -> None:
@@ -89,10 +99,12 @@ def tokenizer_vocabulary(folder: Path) -> dict[str, int]:
 
 
 def check_place(field: str, place: str | None) -> None:
-    """A judge or CLIP given as a path must be there; anything shaped owner/name may be a hub id."""
-    if place is None or (Path(place) / "config.json").is_file() or HUB_ID.fullmatch(place):
+    """A judge or CLIP given as a path must be there, with all that it is loaded from; what is shaped owner/name may be a hub id."""
+    if place is None or (HUB_ID.fullmatch(place) and not Path(place).is_dir()):
         return
-    raise ValueError(f"{field}: {place!r} has no config.json; give a model's folder or hub id")
+    if not (Path(place) / "config.json").is_file():
+        raise ValueError(f"{field}: {place!r} has no config.json; give a model's folder or hub id")
+    check_folder(field, Path(place))
 
 
 def check_scorers(spec: Spec) -> None:
@@ -120,13 +132,32 @@ def check_scorers(spec: Spec) -> None:
     if part.reference is not None:
         folder = Path(part.reference)
         if not folder.is_dir() or len(pictures_in(folder)) < 2:
-            raise ValueError(f"scoring.reference: {part.reference!r} is not a folder of at least two pictures")
+            raise ValueError(
+                f"scoring.reference: {part.reference!r} is not a folder of at least two pictures; give one that is"
+            )
+        check_pictures("scoring.reference", folder)
 
 
-def check_enough(spec: Spec) -> None:
-    """FID, KID and CMMD have images to be taken of, as far as that can be told before the vocabulary and hub files are there."""
+def check_pictures(field: str, folder: Path) -> None:
+    """The pictures of a folder are some: their headers are read."""
+    # Only here: few specs name pictures.
+    from PIL import Image
+
+    for path in pictures_in(folder):
+        try:
+            with Image.open(path):
+                pass
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{field}: cannot open the picture {path}: {error}; mend it or take it out") from None
+
+
+def check_enough(spec: Spec, fetched: bool = False) -> None:
+    """FID, KID and CMMD have images to be taken of, as far as that can be told before the vocabulary is there.
+
+    fetched: files of prompts from the hub are there already.
+    """
     asked = [metric for metric in LEAST_IMAGES if metric in spec.metrics]
-    if not asked or not all(is_local(part) for part in spec.generation.prompt_files):
+    if not asked or not (fetched or all(is_local(part) for part in spec.generation.prompt_files)):
         return
     # Which words are nearest is not known yet, but that they are no more than top_k for each concept; as many as count here.
     words = min(spec.vocabulary.top_k * len(spec.concepts), max(LEAST_IMAGES.values()))
@@ -170,30 +201,30 @@ def check_weights(field: str, file: str | None, wanted: str) -> None:
         raise ValueError(f"{field}: {file!r} is not a file that ends in {', '.join(WEIGHTS)}; give {wanted}")
 
 
-def check_hub(spec: Spec) -> None:
-    """A judge and CLIP on the model hub are there, and the judge knows the concepts. Downloads their configurations alone.
+def check_hub(*specs: Spec) -> None:
+    """What specs name on the model hub is there and can be used, and the judge knows the concepts.
 
-    Called once the hub is allowed, before any work. SpecError names the field and the fix.
+    Downloads configurations and prompt files alone, and what specs have in common once. Called once the hub is allowed, before any
+    work. SpecError names the field and the fix, and of several specs the one.
     """
-    for field, place in hub_scorers(spec).items():
-        # Only here: every run checks, and few have anything on the hub.
-        from huggingface_hub import hf_hub_download
-
+    model, config = functools.cache(check_pipeline), functools.cache(fetched)
+    for spec in specs:
         try:
-            config = Path(hf_hub_download(place, "config.json"))
-            if field == "scoring.judge":
-                check_known(spec, config)
-        except OSError as error:
-            first = str(error).strip().splitlines()[0]
-            raise SpecError(
-                f"{field}: cannot fetch {place} from the hub: {first}; check its name, or give a folder"
-            ) from None
+            if find_model(spec.model).on_hub:
+                model(spec.model)
+            for field, place in hub_scorers(spec).items():
+                told = config(field, place, "config.json")
+                if field == "scoring.judge":
+                    check_known(spec, told)
+            if not all(is_local(part) for part in spec.generation.prompt_files):
+                roles(spec, [])
+                check_enough(spec, fetched=True)
         except ValueError as error:
-            raise SpecError(str(error)) from None
+            raise SpecError(f"{spec.name}: {error}" if len(specs) > 1 else str(error)) from None
 
 
 def check_known(spec: Spec, config: Path | None = None) -> None:
-    """A judge whose classes can be told now must have one for each erased concept.
+    """A judge whose classes can be told now must have one for each erased concept, and for one that is preserved at least.
 
     config: the judge's configuration, where it is not in a folder of its own.
     """
@@ -212,6 +243,20 @@ def check_known(spec: Spec, config: Path | None = None) -> None:
                 f"concepts.{i}.concept: the judge {judge} has no class {concept.concept!r}; give a synonym that it has, or "
                 "another judge"
             )
+    preserved = preserved_words(spec) if labels else []
+    if preserved and not any(matching_labels(labels, [word]) for word in preserved):
+        listed = ", ".join(preserved[:SHOWN_WORDS]) + (", …" if len(preserved) > SHOWN_WORDS else "")
+        raise ValueError(
+            f"scoring.preserved: the judge {judge} has no class for any of {listed}, so there would be no PSR; name concepts "
+            "that it has, [] for none, or another judge"
+        )
+
+
+def preserved_words(spec: Spec) -> list[str]:
+    """The preserved concepts that are known before the vocabulary and hub files are there."""
+    if all(is_local(part) for part in spec.generation.prompt_files):
+        return [concept for concept, role in roles(spec, []).items() if role == PRESERVED]
+    return spec.scoring.preserved or []
 
 
 def check_ranks(spec: Spec) -> None:
@@ -246,6 +291,8 @@ def check_attacks(spec: Spec) -> None:
     folder = spec.attacks.images
     if folder is not None and not (Path(folder).is_dir() and pictures_in(folder)):
         raise ValueError(f"attacks.images: {folder!r} is not a folder of pictures; give one with images of the concept")
+    if folder is not None:
+        check_pictures("attacks.images", Path(folder))
 
 
 def check_output(folder: Path) -> None:

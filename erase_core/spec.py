@@ -24,6 +24,7 @@ from .gate import Gate
 from .methods.settings import Finite, Part
 from .spec_concepts import Concept
 from .spec_errors import SpecError, describe
+from .spec_paths import UserPath
 from .spec_texts import Template, Word
 
 EMBEDDED_MODEL = "emoji-world"
@@ -134,7 +135,7 @@ class Attacks(Part):
         min_length=1,
         description="Attacks: names, or {name, and its parameters}. Default: all.",
     )
-    images: str | None = Field(
+    images: UserPath | None = Field(
         None,
         min_length=1,
         description="Folder of images of the concept, for the attacks that need some. Default: the original model's own.",
@@ -156,7 +157,7 @@ class Attacks(Part):
 class Vocabulary(Part):
     """Where the concepts that may be preserved come from."""
 
-    source: str | None = Field(
+    source: UserPath | None = Field(
         None,
         description="emoji-world, clip-tokens (the tokenizer's whole vocabulary), english-3000, or a CSV, text or Parquet file. "
         "Default: emoji-world for that model, else english-3000.",
@@ -208,7 +209,9 @@ class Training(Part):
     processes: int = Field(
         1, gt=0, description="Ranks that share each step's batch, on one machine or several; see docs/distribution.md."
     )
-    hostfile: str | None = Field(None, description="DeepSpeed hostfile of the machines to start ranks on, over SSH.")
+    hostfile: UserPath | None = Field(
+        None, description="DeepSpeed hostfile of the machines to start ranks on, over SSH."
+    )
     zero_stage: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed's ZeRO stage.")
     latents: Literal["frozen-bank", "fresh"] = Field(
         "frozen-bank",
@@ -248,7 +251,7 @@ class Training(Part):
 class PromptFile(Part):
     """Prompts to draw from a CSV of the field's shape, one image a row."""
 
-    file: str = Field(
+    file: UserPath = Field(
         min_length=1, description="A CSV, plain or gzipped, or one of a hub dataset: owner/name/file.csv."
     )
     concept: Word | None = Field(
@@ -327,7 +330,7 @@ class Scoring(Part):
         None,
         description="Concepts scored as preserved. Default: every other concept of the emoji world, or the top-K words.",
     )
-    judge: str | None = Field(
+    judge: UserPath | None = Field(
         None,
         description="Folder or hub id of an image classifier, or of a CLIP that judges zero-shot; or efficientnet-lite0, for "
         "ImageNet's classes without a network. Default: the emoji world's own judges.",
@@ -340,14 +343,14 @@ class Scoring(Part):
         description="The text that stands for a concept, for a zero-shot judge and for clip_similarity; for styles, such as 'a "
         "painting in the style of {concept}'.",
     )
-    clip: str | None = Field(None, description="Folder or hub id of a CLIP model. Default: the emoji world's own.")
-    features: str = Field(
+    clip: UserPath | None = Field(None, description="Folder or hub id of a CLIP model. Default: the emoji world's own.")
+    features: UserPath = Field(
         "clip", description="Of fid, kid and cmmd: clip, or a file with the weights of FID's Inception (pytorch-fid's)."
     )
-    reference: str | None = Field(
+    reference: UserPath | None = Field(
         None, description="Folder of real images for fid, kid and cmmd. Default: the original model's images."
     )
-    lpips_backbone: str | None = Field(
+    lpips_backbone: UserPath | None = Field(
         None, description="File with the weights of torchvision's AlexNet or VGG-16, for lpips."
     )
     processes: int = Field(1, gt=0, description="Ranks that share the images to judge.")
@@ -386,7 +389,7 @@ class Spec(Part):
     )
     gate: Gate = Field(Gate(), description="What the result must reach to be released.")
     report: Report = Field(Report(), description="What reports and MLflow show.")
-    output: str = Field(min_length=1, description="The folder of the results.")
+    output: UserPath = Field(min_length=1, description="The folder of the results.")
 
     @model_validator(mode="wrap")
     @classmethod

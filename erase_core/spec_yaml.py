@@ -8,7 +8,8 @@ from pathlib import Path
 import yaml
 
 from .spec import Spec, make_spec
-from .spec_errors import SpecError
+from .spec_errors import SHOWN, SpecError
+from .spec_paths import expand
 
 
 class SafeLoader(yaml.SafeLoader):
@@ -31,6 +32,14 @@ class SafeLoader(yaml.SafeLoader):
                 raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {key} is given twice; keep one")
         return super().construct_mapping(node, deep)
 
+    def construct_object(self, node, deep=False):
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            # What looks like a date or a number, and is none, as 2024-13-45.
+            line, shown = node.start_mark.line + 1, repr(node.value)[:SHOWN]
+            raise yaml.YAMLError(f"line {line}: {shown} cannot be read: {error}; put it in quotes") from None
+
 
 # YAML 1.1 reads 1e-4 as text; every other number format of a spec is already right.
 SafeLoader.add_implicit_resolver(
@@ -42,13 +51,19 @@ LARGEST_FILE = 1_000_000
 
 
 def parse_mapping(text: str, where: str = "spec") -> dict:
-    """The keys of a YAML text. SpecError when it is not readable or no mapping."""
+    """The keys of a YAML text, with the user's home for ~ in its output. SpecError when it is not readable or no mapping."""
     try:
         value = yaml.load(text, SafeLoader)
     except (yaml.YAMLError, RecursionError) as error:
         raise SpecError(f"{where}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(value, dict):
         raise SpecError(f"{where}: must be a mapping with the keys of a spec, such as name, concepts and output")
+    if isinstance(value.get("output"), str):
+        # Here too: a batch's own output is read from its mapping, which is no whole spec.
+        try:
+            value["output"] = expand(value["output"])
+        except ValueError as error:
+            raise SpecError(f"output: {error}") from None
     return value
 
 
@@ -58,15 +73,17 @@ def parse_spec(text: str, where: str = "spec") -> Spec:
 
 
 def read_text(path: Path) -> str:
-    """The text of a YAML file or a list of words. SpecError when it is absent, too large or not UTF-8."""
-    if not path.is_file():
-        raise SpecError(f"{path}: no such file; give the path of a YAML spec")
-    if path.stat().st_size > LARGEST_FILE:
-        raise SpecError(
-            f"{path}: larger than a spec can be ({LARGEST_FILE} bytes); put long word lists in a file of their own"
-        )
+    """The text of a YAML file or a list of words. SpecError when it is absent, too large, not UTF-8 or cannot be read."""
     try:
+        if not path.is_file():
+            raise SpecError(f"{path}: no such file; give the path of a YAML spec")
+        if path.stat().st_size > LARGEST_FILE:
+            raise SpecError(
+                f"{path}: larger than a spec can be ({LARGEST_FILE} bytes); put long word lists in a file of their own"
+            )
         return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}; check its name and its permissions") from None
     except UnicodeDecodeError:
         raise SpecError(f"{path}: not UTF-8 text; save it as UTF-8") from None
 

@@ -13,6 +13,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from erase_core import batch as core
 from erase_core.files import digest
+from erase_core.preflight import check_hub
 from erase_core.publishing import finished
 from erase_core.results import held
 from erase_core.spec import Spec
@@ -60,6 +61,7 @@ def batch(spec: Path, lists: Path, training_slots: int = 1, generation_slots: in
         generation_slots: How much other work on a model it does at once: images, scores, embeddings.
     """
     base, specs = core.read_specs(spec, lists)
+    check_hub(*specs.values())
     name = base["name"]
     folder = Path(base["output"])
     folder.mkdir(parents=True, exist_ok=True)

@@ -101,11 +101,11 @@ def byte_of_character() -> dict[str, int]:
 
 def read_words(path: Path) -> list[str]:
     """Words of a text file (one a line), or of the word column of a CSV or Parquet file."""
-    if not path.is_file():
-        raise VocabularyError(
-            f"vocabulary.source: {str(path)!r} is neither one of {', '.join(SOURCES)} nor a file; name one of them"
-        )
     try:
+        if not path.is_file():
+            raise VocabularyError(
+                f"vocabulary.source: {str(path)!r} is neither one of {', '.join(SOURCES)} nor a file; name one of them"
+            )
         if path.suffix == ".parquet":
             table = pq.read_table(path)
             return [
@@ -119,6 +119,10 @@ def read_words(path: Path) -> list[str]:
                 column = word_column(rows.fieldnames or [], path)
                 return [row[column].strip() for row in rows if row[column] and row[column].strip()]
         return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except OSError as error:
+        raise VocabularyError(
+            f"vocabulary.source: cannot read {path}: {error.strerror or error}; check its name and its permissions"
+        ) from None
     except (UnicodeDecodeError, pa.ArrowInvalid, csv.Error) as error:
         raise VocabularyError(
             f"vocabulary.source: cannot read {path}: {error}; save it as UTF-8 text, CSV or Parquet"

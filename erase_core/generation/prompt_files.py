@@ -15,6 +15,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..hub import fetched
 from ..spec import PromptFile
 
 PROMPT = "prompt"
@@ -94,20 +95,19 @@ def read_prompts(part: PromptFile, erased: list[str], field: str = "generation.p
 
 
 def read_rows(file: str, field: str) -> tuple[list[dict[str, str | None]], list[str]]:
-    """A CSV's rows and column names, from a plain or gzipped file, or from a hub dataset."""
+    """A CSV's rows and column names, from a plain or gzipped file, or from a hub dataset. HubError when that cannot be had."""
     path = Path(file)
     if not path.is_file():
         if not (hub := HUB_FILE.fullmatch(file)):
             raise PromptFileError(f"{field}.file: {file!r} is neither a CSV nor a hub dataset's (owner/name/file.csv)")
-        from huggingface_hub import hf_hub_download
-
-        path = Path(hf_hub_download(hub[1], hub[2], repo_type="dataset"))
+        path = fetched(f"{field}.file", hub[1], hub[2], "dataset")
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
         return list(reader), [name for name in reader.fieldnames or [] if name]
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
-        raise PromptFileError(f"{field}.file: cannot read {file}: {error}; save it as UTF-8 CSV") from None
+        fix = "check its permissions" if isinstance(error, PermissionError) else "save it as UTF-8 CSV"
+        raise PromptFileError(f"{field}.file: cannot read {file}: {error}; {fix}") from None
 
 
 def number(row: dict[str, str | None], column: str | None, where: str) -> float | int | None:
