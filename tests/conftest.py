@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 # Importing makes many objects and no garbage, and a session imports everything.
 gc.set_threshold(100_000, 50, 50)
-PREFIX = "erase-home-"
-# A worker of the session inherits where its parent keeps things; each has stores of its own.
-for inherited in [name for name, value in os.environ.items() if PREFIX in value]:
+# Neither the servers that a developer's shell is pointed at, nor those of the session's parent process.
+for inherited in [name for name in os.environ if name.startswith(("ERASE_", "MLFLOW_", "PREFECT_"))]:
     del os.environ[inherited]
 LONG = {"flows", "infra", "test_notebook.py", "test_training.py", "test_distribution.py", "test_models.py"}
 """Folders and files whose tests take longest."""
-HOME = Path(tempfile.mkdtemp(prefix=PREFIX))
+HOME = Path(tempfile.mkdtemp(prefix="erase-home-"))
 os.environ["ERASE_HOME"] = str(HOME)
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
@@ -29,6 +29,10 @@ import pytest  # noqa: E402
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take longest first: no worker shall wait for another at the end."""
     items.sort(key=lambda item: LONG.isdisjoint(item.path.parts))
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(HOME, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -14,12 +13,6 @@ import torch
 from erase_core.distributed.group import join, rank, world_size
 from erase_core.distributed.rank import run_rank
 from erase_core.files import read_json, write_json
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def main(path: Path) -> None:

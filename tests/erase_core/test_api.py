@@ -38,7 +38,7 @@ def test_erase(tiny_pipeline) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [{"name": "fixed", "words": ["bus"]}, "neutral", "nearest", {"name": "naive", "neutral": "a photo"}]
+    "method", [{"name": "fixed", "words": ["bus"]}, "neutral", {"name": "naive", "neutral": "a photo"}]
 )
 def test_other_methods(tiny_pipeline, method) -> None:
     records: list[dict] = []
@@ -46,8 +46,15 @@ def test_other_methods(tiny_pipeline, method) -> None:
     erase(tiny_pipeline, ["taxi"], method=method, on_record=records.append, **given)
     drawn = {word for r in records for word in r["drawn"]}
     name = method if isinstance(method, str) else method["name"]
-    assert drawn == {"fixed": {"bus"}, "neutral": {""}, "naive": set()}.get(name, drawn)
-    assert name != "nearest" or len(drawn) == 1
+    assert drawn == {"fixed": {"bus"}, "neutral": {""}, "naive": set()}[name]
+
+
+def test_a_word_alone_is_no_list(tiny_pipeline) -> None:
+    """Its letters would be erased."""
+    with pytest.raises(SpecError, match=r"concepts: 'taxi' should be a list; give \['taxi'\]"):
+        erase(tiny_pipeline, "taxi")
+    with pytest.raises(SpecError, match="concepts: 'taxi' should be a list"):
+        compare("emoji-world", "taxi", ["naive"])
 
 
 @pytest.mark.parametrize("method", ["naive", "uce"])

@@ -13,7 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from erase_core.distributed.ranks import run_ranks
+from erase_core.distributed.shards import piece_file
 from erase_core.files import read_json, write_json
+from erase_core.generation import worker as drawing
 from erase_core.generation.dataset import READ_TOGETHER, SCHEMA, join_datasets
 from erase_core.generation.images import generate
 from erase_core.generation.plan import Wanted, shown
@@ -164,6 +166,16 @@ def test_two_ranks_checkpoint_goes_on_with_one(
     assert checkpoint.latest(folder).name == "step-000002"
     weights, records = alone(tiny_pipeline, checkpoints=folder, zero_stage=after)
     assert close(undisturbed[0], weights) and (losses(undisturbed[1]) - losses(records)).abs().max() < 1e-4
+
+
+def test_pieces_that_are_there_are_kept(tiny_folder, tmp_path: Path, monkeypatch) -> None:
+    """What an earlier try finished is not drawn again."""
+    write_json(tmp_path / "job.json", drawing_job(tiny_folder))
+    piece_file(tmp_path, 1).write_bytes(b"made before")
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    drawing.main(tmp_path / "job.json")
+    assert piece_file(tmp_path, 1).read_bytes() == b"made before"
+    assert [pq.read_table(piece_file(tmp_path, number)).num_rows for number in (0, 2)] == [2, 2]
 
 
 def test_images_are_the_same_bytes(launched: Path, tmp_path: Path) -> None:

@@ -106,7 +106,8 @@ def test_augmentations_stay_in_range() -> None:
 def test_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     """Stopped after any checkpoint, the optimisation ends where it would have ended."""
 
-    def run(folder: Path, stop_at: int | None) -> torch.Tensor:
+    def run(folder: Path, stop_at: int | None) -> tuple[torch.Tensor, int]:
+        """The weights, and how many steps were made."""
         folder.mkdir(exist_ok=True)
         torch.manual_seed(0)
         model, calls = torch.nn.Linear(4, 4), 0
@@ -120,12 +121,14 @@ def test_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
             return (model(x) + torch.randn(8, 4) * 0.1 - x).square().mean()
 
         fit("line", model, loss_of, steps=700, learning_rate=1e-2, checkpoint=folder / "line.pt", seed=1)
-        return model.weight.detach().clone()
+        return model.weight.detach().clone(), calls
 
-    whole = run(tmp_path / "a", None)
+    whole, made = run(tmp_path / "a", None)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "b", 600)
-    assert torch.equal(run(tmp_path / "b", None), whole)
+    resumed, rest = run(tmp_path / "b", None)
+    assert torch.equal(resumed, whole) and made == 700
+    assert rest == 200, "the checkpoint is that of step 500"
 
 
 def test_parts_have_the_shapes_they_need() -> None:

@@ -13,10 +13,12 @@ from erase_core.models.prompts import encode
 from erase_core.models.source import find_model
 from erase_core.spec import Generation, Method, Training, make_spec
 from erase_core.spec_errors import SpecError
+from erase_core.training.engine import config
 from erase_core.training.loop import train
 from erase_core.training.step import Conditions, ErasedConcept
 from tests.tiny import tiny_folder_of
 
+OFFLOAD = {"none": set(), "optimizer": {"offload_optimizer"}, "parameters": {"offload_optimizer", "offload_param"}}
 SMALL = {"steps": 2, "batch_size": 1, "latent_steps": 2, "trajectories": 1, "learning_rate": 1e-3}
 
 
@@ -51,6 +53,29 @@ def apart(a: dict, b: dict) -> float:
 )
 def test_the_same_is_learnt(changes: dict, folder) -> None:
     assert apart(learnt(folder), learnt(folder, **changes)) < 2e-4
+
+
+def test_settings_are_the_training_s(folder) -> None:
+    """What learns the same is also done the way that saves memory."""
+    pipeline, seen = load_pipeline(find_model(str(folder))), []
+    concept = ErasedConcept("taxi", ["taxi"], encode(pipeline, ["taxi"]), [], None)
+    empty = encode(pipeline, [""])[0]
+
+    def look(step: int, unet: torch.nn.Module) -> None:
+        sliced = {type(processor).__name__ for processor in unet.attn_processors.values()}
+        seen.append((unet.is_gradient_checkpointing, sliced == {"SlicedAttnProcessor"}))
+
+    for on in (False, True):
+        training = Training(**{**SMALL, "gradient_checkpointing": on, "attention_slicing": on})
+        given = (pipeline.unet, pipeline.scheduler, [concept], Conditions(empty, empty), Method(name="naive"), training)
+        train(*given, seed=0, on_update=look)
+    assert set(seen) == {(False, False), (True, True)}
+
+
+def test_what_is_offloaded() -> None:
+    zero = {kind: config(Training(zero_stage=3, offload=kind))["zero_optimization"] for kind in OFFLOAD}
+    parts = {kind: {part for part in found if part.startswith("offload_")} for kind, found in zero.items()}
+    assert parts == OFFLOAD
 
 
 def test_checkpointed_attention_is_still_read(folder) -> None:

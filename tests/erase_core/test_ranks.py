@@ -21,7 +21,7 @@ from erase_core.distributed.messages import heard, tell
 from erase_core.distributed.rank import read_failures, write_death, write_failure
 from erase_core.distributed.ranks import RanksFailed, follow_orders, launch_command, run_ranks
 from erase_core.files import read_json, write_json
-from tests.erase_core import talking_rank
+from tests.servers import free_port
 
 MODULE = "tests.erase_core.talking_rank"
 SLURM = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "0", "SLURM_STEP_NODELIST": "localhost"}
@@ -202,7 +202,7 @@ def test_a_killed_agent_leaves_no_rank(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_machines_launch_together(tmp_path: Path, monkeypatch) -> None:
     """Two agents with two nodes on the loopback: this process is the first machine, and a thread lends it a second."""
-    port = talking_rank.free_port()
+    port = free_port()
     group = {"PET_NNODES": "2:2", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(port)}
     for name, value in {**group, "PET_NODE_RANK": "0"}.items():
         monkeypatch.setenv(name, value)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from erase_core import attack_stages, stages
 from erase_core.artifacts import Artifact
 from erase_core.concepts.neighbours import write_neighbours
 from erase_core.spec import make_spec
@@ -40,3 +43,78 @@ def test_the_numbers_of_a_prompt_file_are_in_the_scores_key_alone(tmp_path: Path
         spec = make_spec(given)
         keys.append((images_key(spec, nearest, None), scores_key(spec, nearest, MADE, MADE)))
     assert keys[0] == keys[1] and keys[1][0] == keys[2][0] and keys[1][1] != keys[2][1]
+
+
+ORDER = ("vocabulary", "embeddings", "nearest", "training", "original", "erased", "scores", "references", "attack")
+BASE = {
+    "name": "x",
+    "output": "o",
+    "concepts": ["taxi"],
+    "scoring": {"preserved": ["bus"]},
+    "attacks": {"run": ["seeds"]},
+}
+DRAWN = {"original", "erased", "scores", "references", "attack"}
+CHANGED = {
+    "a name": ({"name": "y", "output": "p", "report": {"unsafe": ["taxi"]}, "gate": {"min_esr_1": 0.5}}, set()),
+    "a concept": ({"concepts": ["cat"]}, {*ORDER} - {"embeddings"}),
+    "a synonym": (
+        {"concepts": [{"concept": "taxi", "synonyms": ["cab"]}]},
+        {"vocabulary", "nearest", "training", "erased", "scores", "references", "attack"},
+    ),
+    "what is never preserved": (
+        {"vocabulary": {"exclude": ["car"]}},
+        {"vocabulary", "nearest", "training", "erased", "scores", "attack"},
+    ),
+    "another source": ({"vocabulary": {"source": "english-3000"}}, {*ORDER} - {"original"}),
+    "how many words": ({"vocabulary": {"top_k": 7}}, {"nearest", "training", "erased", "scores", "attack"}),
+    "the seed": ({"seed": 5}, {"training", "erased", "scores", "references", "attack"}),
+    "the method": ({"method": "naive"}, {"training", "erased", "scores", "attack"}),
+    "a method's parameter": (
+        {"method": {"name": "adversarial", "rivals": 2}},
+        {"training", "erased", "scores", "attack"},
+    ),
+    "the learning rate": ({"training": {"learning_rate": 0.5}}, {"training", "erased", "scores", "attack"}),
+    "how it is shared": ({"training": {"processes": 2, "zero_stage": 1, "checkpoint_every": 7}}, set()),
+    "the sampler": ({"generation": {"sampler": "unipc"}}, DRAWN),
+    "the guidance": ({"generation": {"guidance_scale": 2.0}}, DRAWN),
+    "the image seeds": ({"generation": {"seeds": [9]}}, {"original", "erased", "scores"}),
+    "the prompts": ({"generation": {"prompts": ["my {concept}"]}}, DRAWN),
+    "how many at once": (
+        {"generation": {"batch_size": 3, "processes": 2}, "scoring": {"preserved": ["bus"], "processes": 2}},
+        set(),
+    ),
+    "a preserved concept": (
+        {"scoring": {"preserved": ["cat"]}},
+        {"original", "erased", "scores", "references", "attack"},
+    ),
+    "the metrics": ({"scoring": {"preserved": ["bus"], "metrics": ["erasure"]}}, {"scores", "references", "attack"}),
+    "an attack's budget": ({"attacks": {"run": [{"name": "seeds", "budgets": [3]}]}}, {"attack"}),
+}
+"""What is changed in a spec, and the stages whose results are others by it."""
+
+
+def keys_of(folder: Path, **changes) -> dict[str, str]:
+    """The keys of a spec's stages, each made from those before."""
+    spec = make_spec({**BASE, **changes})
+
+    def made(stage: str, key: str) -> Artifact:
+        return Artifact(stage=stage, key=key, folder=folder, seconds=0)
+
+    words = stages.vocabulary(spec)
+    embedded = made("embeddings", stages.embeddings_key(spec, words))
+    near = made("nearest", nearest_key(spec, words, embedded))
+    trained = made("training", training_key(spec, near, embedded))
+    original, erased = (made("images", images_key(spec, near, training)) for training in (None, trained))
+    references = made("references", attack_stages.references_key(spec))
+    scored = scores_key(spec, near, original, erased)
+    (attack,) = spec.attacks.run
+    attacked = attack_stages.attack_key(spec, attack, references, trained)
+    of = (words.key, embedded.key, near.key, trained.key, original.key, erased.key, scored, references.key, attacked)
+    return dict(zip(ORDER, of, strict=True))
+
+
+@pytest.mark.parametrize(("changes", "expected"), CHANGED.values(), ids=CHANGED)
+def test_what_changes_a_stage_s_result_changes_its_key(changes: dict, expected: set[str], tmp_path: Path) -> None:
+    write_neighbours(tmp_path / "preserved.parquet", {})
+    before, after = keys_of(tmp_path), keys_of(tmp_path, **changes)
+    assert {stage for stage in ORDER if before[stage] != after[stage]} == expected

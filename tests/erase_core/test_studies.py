@@ -100,7 +100,8 @@ def test_a_base_may_say_more(name: str, tmp_path: Path) -> None:
     ):
         for spec in studies.load(name).runs(base(tmp_path, extra)).values():
             check(spec)
-            assert {"taxi"} >= set(spec.report.unsafe or [])
+            hidden = ["taxi"] if extra.startswith("report") and "taxi" in spec.erased_names else None
+            assert spec.report.unsafe == hidden
 
 
 def test_an_everyday_word_is_always_found() -> None:

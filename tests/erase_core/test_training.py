@@ -407,9 +407,17 @@ def test_resumes_bitwise_after_a_kill(tiny_pipeline, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         train(*inputs(tiny_pipeline), Method(), settings(steps=6), 5, tmp_path, killer)
     assert checkpoint.latest(tmp_path).name == "step-000002"
-    records: list[dict] = []
-    resumed = train(*inputs(tiny_pipeline), Method(), settings(steps=6), 5, tmp_path, records.append)
-    assert same(undisturbed, resumed)
+    records, updated = [], []
+    resumed = train(
+        *inputs(tiny_pipeline),
+        Method(),
+        settings(steps=6),
+        5,
+        tmp_path,
+        records.append,
+        on_update=lambda s, _: updated.append(s),
+    )
+    assert same(undisturbed, resumed) and updated == [2, 3, 4, 5]
     assert [r["step"] for r in records if r["phase"] == "update"] == [0, 1, 2, 3, 4, 5]
 
 
@@ -423,6 +431,16 @@ def test_snapshots_of_before_are_still_there_after_a_checkpoint(tmp_path: Path) 
         after(step, "a/b", torch.full((2, 3), float(step)))
     assert list(after.kept) == [(0, "a/b"), (2, "a/b"), (4, "a/b"), (6, "a/b")]
     assert [float(value[0, 0]) for value in after.kept.values()] == [0, 2, 4, 6]
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tiny_pipeline, tmp_path: Path) -> None:
+    train(*inputs(tiny_pipeline), Method(name="naive"), settings(steps=5, checkpoint_every=1), 5, tmp_path)
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["step-000003", "step-000004"]
+    state = tmp_path / "step-000004" / checkpoint.STATE
+    written = bytearray(state.read_bytes())
+    written[len(written) // 2] ^= 1
+    state.write_bytes(written)
+    assert checkpoint.latest(tmp_path).name == "step-000003"
 
 
 def test_a_half_written_checkpoint_is_not_used(tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ import torch
 from erase_core.concepts import vocabulary as v
 from erase_core.concepts.embeddings import EmbeddingTable, write_embeddings
 from erase_core.concepts.nearest import reduce_to_clusters, top_k
-from erase_core.concepts.neighbours import read_neighbours, write_neighbours
+from erase_core.concepts.neighbours import Neighbour, read_neighbours, write_neighbours
 from erase_core.models.prompts import encode
 from erase_core.models.source import WEIGHTS
 from erase_core.preflight import tokenizer_vocabulary
+from erase_core.spec import make_spec
+from erase_core.training.candidates import erased_concepts
 
 
 def reasons(words: list[str], erased=(), exclude=(), source="mine.txt") -> dict[str, str]:
@@ -110,10 +112,15 @@ def test_vocabulary_table_round_trip(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def table(world, tmp_path_factory) -> EmbeddingTable:
+def file(world, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("e") / "embeddings.arrow"
     write_embeddings(path, world, [c.word for c in v.candidates("emoji-world")], {"model_hash": "m"}, batch_size=100)
-    return EmbeddingTable(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def table(file: Path) -> EmbeddingTable:
+    return EmbeddingTable(file)
 
 
 def test_embeddings_are_the_text_encoders(table: EmbeddingTable, world) -> None:
@@ -122,7 +129,27 @@ def test_embeddings_are_the_text_encoders(table: EmbeddingTable, world) -> None:
     assert torch.allclose(table.rows(rows), encode(world, words), atol=5e-3)
     assert np.allclose(table.lengths[rows], table.rows(rows).flatten(1).double().norm(dim=1), rtol=1e-6)
     assert table.metadata["model_hash"] == "m"
-    assert not isinstance(table.chunks["embedding"][0].base, type(None)), "the rows must be views into the memory map"
+
+
+def test_rows_stay_on_disk(file: Path, tmp_path: Path) -> None:
+    """They are a map of the file, and change with it."""
+    copied = tmp_path / "embeddings.arrow"
+    copied.write_bytes(file.read_bytes())
+    (chunk, *_) = EmbeddingTable(copied).chunks["embedding"]
+    before = chunk.copy()
+    with open(copied, "r+b") as changed:
+        changed.seek(copied.stat().st_size // 4)
+        changed.write(bytes(64))
+    assert not np.array_equal(chunk, before)
+
+
+def test_the_nearest_word_is_the_one_that_is_preserved(table: EmbeddingTable, world) -> None:
+    near = [Neighbour(word, 0.9 - i / 10, table.words.index(word)) for i, word in enumerate(("bus", "car", "rose"))]
+    for method, words in (("nearest", ["bus"]), ("concept-ablation", ["bus"]), ("adversarial", ["bus", "car", "rose"])):
+        spec = make_spec({"name": "x", "output": "o", "concepts": ["taxi"], "method": method})
+        (concept,) = erased_concepts(spec, world, table, {"taxi": near})
+        assert concept.candidate_words == words
+        assert torch.allclose(concept.candidates[:1], encode(world, ["bus"]), atol=5e-3)
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "l2"])

@@ -37,12 +37,16 @@ def places(home: Path) -> dict[str, str]:
 
 
 def wait_for(what: Callable[[], object], process: subprocess.Popen, seconds: float = SECONDS) -> None:
-    """Wait until something is true while a process runs. AssertionError when the process ends before."""
+    """Wait until something is true while a process runs. AssertionError when the process ends before; it is left in no case."""
     deadline = time.monotonic() + seconds
-    while not what():
-        assert process.poll() is None, f"ended with {process.returncode} before it could be disturbed"
-        assert time.monotonic() < deadline, "did not come so far in time"
-        time.sleep(0.01)
+    try:
+        while not what():
+            assert process.poll() is None, f"ended with {process.returncode} before it could be disturbed"
+            assert time.monotonic() < deadline, "did not come so far in time"
+            time.sleep(0.01)
+    except BaseException:
+        process.kill()
+        raise
 
 
 def kill_when(process: subprocess.Popen, what: Callable[[], object]) -> None:

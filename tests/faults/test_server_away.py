@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from prefect.client.orchestration import SyncPrefectClient
 
 from infra.servers import answers
 from tests.faults.runs import start_erase, wait_for
+from tests.servers import free_port
 
 SECONDS_AWAY = 60
 SPEC = """
@@ -27,12 +27,6 @@ generation: {{seeds: [0], steps: 1}}
 scoring: {{preserved: [bus], resamples: 100}}
 output: {output}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def server(kind: str, port: int, folder: Path) -> subprocess.Popen:

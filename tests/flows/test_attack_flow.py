@@ -104,6 +104,10 @@ def test_a_spec_s_own_concept_is_attacked(tmp_path: Path) -> None:
     ]
     assert [attack["name"] for attack in given["attacks"]["run"]] == ["seeds"]
     assert given["output"] == "results/attack-taxi"
+    several = OF_A_RUN.replace("concepts: [", "concepts: [bus, ") + "report: {unsafe: [bus, taxi]}\n"
+    (tmp_path / "several.yaml").write_text(several)
+    assert attack_spec(tmp_path / "several.yaml", "taxi", [], None)["report"]["unsafe"] == ["taxi"]
+    assert attack_spec(tmp_path / "several.yaml", "cat", [], None)["report"]["unsafe"] is None
     assert attack_spec(tmp_path / "spec.yaml", "cat", [], tmp_path)["concepts"] == [{"concept": "cat", "synonyms": []}]
 
 

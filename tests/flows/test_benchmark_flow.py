@@ -73,6 +73,8 @@ def test_what_another_process_runs_is_left_to_it(tmp_path: Path) -> None:
 def test_no_seeds() -> None:
     ran = erase_here("benchmark", "--seeds", "")
     assert ran.returncode == 2 and "seeds: are none" in ran.stderr
+    ran = erase_here("benchmark", "--seeds", "0,one")
+    assert ran.returncode == 2 and "seeds: '0,one' should be whole numbers" in ran.stderr
 
 
 def test_unknown_method() -> None:

@@ -17,11 +17,15 @@ import pyarrow.parquet as pq
 import pytest
 from prefect.client.orchestration import get_client
 
+from erase_core import publishing
 from erase_core.artifacts import folder_of
 from erase_core.emoji_world.catalogue import words
 from erase_core.metrics.verdicts import read_verdicts, score_verdicts
 from erase_core.models.source import WEIGHTS
 from erase_core.pictures import decode_png
+from erase_core.spec import make_spec
+from erase_core.spec_yaml import load_spec
+from erase_core.studies.variants import merged
 from tests.command import erase, erase_here
 
 SPEC = """
@@ -74,6 +78,28 @@ def test_every_result_is_there(finished) -> None:
         "publish",
     }
     assert "ESR-1" in ran.stdout and "report.html" in ran.stdout
+
+
+OTHER = {
+    "another learning rate": {"training": {"learning_rate": 0.5}},
+    "another seed": {"seed": 2},
+    "another synonym": {"concepts": [{"concept": "taxi", "synonyms": ["hackney"]}]},
+    "another prompt": {"generation": {"prompts": ["my {concept}"]}},
+    "another metric": {"scoring": {"metrics": ["erasure"]}},
+    "another gate": {"gate": {"min_esr_1": 0.123}},
+    "other hidden concepts": {"report": {"unsafe": ["taxi"]}},
+    "another name": {"name": "another"},
+    "attacks": {"attacks": {"run": ["seeds"]}},
+}
+
+
+@pytest.mark.parametrize("changes", OTHER.values(), ids=OTHER)
+def test_results_are_whole_for_their_own_spec_alone(finished, changes: dict) -> None:
+    """A batch takes a list for done when this says so."""
+    own = load_spec(finished[0] / "spec.yaml")
+    assert publishing.finished(own)["name"] == "flow test"
+    given = own.model_dump(mode="json", exclude_unset=True)
+    assert publishing.finished(make_spec(merged(given, changes))) is None
 
 
 def test_the_original_s_images_are_drawn_beside_the_training(finished) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,7 +10,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from erase_core.files import home
+from tests.faults.runs import start_erase, wait_for
 
 SPEC = """
 name: killed rank
@@ -26,11 +23,11 @@ output: {output}
 """
 
 
-def ranks() -> list[psutil.Process]:
+def ranks(home: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         line = process.info["cmdline"] or []
-        if "erase_core.training.worker" in line and str(home()) in " ".join(line) and "agent" not in " ".join(line):
+        if "erase_core.training.worker" in line and str(home) in " ".join(line) and "agent" not in " ".join(line):
             found.append(process)
     return found
 
@@ -39,28 +36,23 @@ def ranks() -> list[psutil.Process]:
 @pytest.mark.timeout(1800)
 def test_a_killed_rank_is_told_and_the_retry_goes_on(tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(SPEC.format(output=tmp_path / "out"))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PREFECT_LOGGING_LEVEL": "INFO"}
-    with open(tmp_path / "told.txt", "w") as told:
-        run = subprocess.Popen(
-            [sys.executable, "-m", "flows.command", "run", str(tmp_path / "spec.yaml")],
-            env=environment, stdout=told, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    while not list((home() / "training").glob("*/checkpoints/step-*")):
-        assert run.poll() is None, (tmp_path / "told.txt").read_text()
-        time.sleep(0.2)
-    first = ranks()
+    home, told = tmp_path / "home", tmp_path / "home.log"
+    quiet = {"OMP_NUM_THREADS": "1", "PREFECT_LOGGING_LEVEL": "INFO"}
+    run = start_erase("run", str(tmp_path / "spec.yaml"), home=home, **quiet)
+    wait_for(lambda: list((home / "training").glob("*/checkpoints/step-*")), run)
+    first = ranks(home)
     victim = max(first, key=lambda process: process.create_time())
     victim.kill()
     killed = time.monotonic()
     while [process for process in first if process.is_running()]:
         assert time.monotonic() - killed < 60
         time.sleep(0.1)
-    assert run.wait() == 0, (tmp_path / "told.txt").read_text()
-    text = " ".join((tmp_path / "told.txt").read_text().split())
+    assert run.wait() == 0, told.read_text()
+    text = " ".join(told.read_text().split())
     assert "was killed by SIGKILL" in text and "rank" in text
     trace = pq.read_table(tmp_path / "out" / "trace.parquet").to_pandas()
     assert trace[trace["phase"] == "update"]["step"].tolist() == list(range(16))
-    assert not ranks()
+    assert not ranks(home)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert 0 <= summary["esr_1"] <= 1 and 0 <= summary["psr_1"] <= 1
-    assert not list((home() / "shards").glob("*")) and not list((home() / "training").glob("*"))
+    assert not list((home / "shards").glob("*")) and not list((home / "training").glob("*"))

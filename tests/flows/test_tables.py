@@ -15,9 +15,12 @@ def test_small_figures_can_be_told_apart() -> None:
         "metrics": metrics,
         "seconds": {},
         "cached": [],
+        "unjudged": ["bus", "truck"],
     }
     with console.capture() as printed:
         show(summary, Path("out"))
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.get().splitlines() if "│" in line]
+    text = printed.get()
+    assert "Not in PSR, since the judge has no class for them: bus, truck" in text
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
     assert ["KID × 1000, general prompts", "-0.088", "0.310", ""] in rows
     assert ["FID, general prompts", "", "1.250", ""] in rows

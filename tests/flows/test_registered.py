@@ -1,0 +1,78 @@
+"""Commands on registered models: who becomes champion by hand, what is said and told, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import pytest
+
+from flows.tables import console
+from tasks import registry
+from tasks.tracking import client
+from tests.command import erase_here
+
+LIMITS = {"min_esr_1": 0.9}
+PASSED = {"passed": True, "reason": "", "thresholds": []}
+FAILED = {"passed": False, "reason": "esr 1 is 0.5, required ≥ 0.9", "thresholds": []}
+
+
+@pytest.fixture
+def name(tmp_path) -> str:
+    """A registered model of which versions 1 and 2 passed, and 3 was rejected."""
+    name = f"model-{uuid.uuid4().hex[:8]}"
+    client().create_registered_model(name)
+    for version, verdict in (("1", PASSED), ("2", PASSED), ("3", FAILED)):
+        client().create_model_version(name, source=str(tmp_path), tags={"spec": json.dumps({"name": "x"})})
+        registry.release(name, version, LIMITS, verdict)
+    return name
+
+
+@pytest.fixture
+def told(monkeypatch) -> list[tuple[str, str]]:
+    """What was emitted to Prefect, and of which version."""
+    events: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        "tasks.release.emit_event",
+        lambda event, resource, payload: events.append((event, resource["erase.version"])),
+    )
+    return events
+
+
+def champion(name: str) -> str:
+    return str(client().get_registered_model(name).aliases["champion"])
+
+
+def test_rollback_and_promote(name: str, told) -> None:
+    ran = erase_here("rollback", name)
+    assert ran.returncode == 0 and champion(name) == "1"
+    assert ran.stdout.strip() == f"{name}: version 1 is the champion again; version 2 is not"
+    ran = erase_here("promote", name)
+    assert ran.returncode == 0 and champion(name) == "2"
+    assert ran.stdout.strip() == f"{name}: version 2 is the champion; before: 1"
+    assert told == [("erase.model.rolled-back", "1"), ("erase.model.promoted", "2")]
+
+
+def test_a_rejected_version_is_promoted_by_force_alone(name: str, told) -> None:
+    ran = erase_here("promote", name, "3")
+    assert ran.returncode == 2 and "--force promotes it all the same" in ran.stderr
+    assert champion(name) == "2" and not told
+    assert erase_here("promote", name, "3", "--force").returncode == 0
+    assert champion(name) == "3" and told == [("erase.model.promoted", "3")]
+
+
+def test_models_are_listed(name: str, monkeypatch) -> None:
+    monkeypatch.setattr(console, "width", 200)
+    ran = erase_here("models", name)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in ran.stdout.splitlines() if name in line]
+    assert [row[:4] for row in rows] == [
+        [name, "3", "rejected", "rejected"],
+        [name, "2", "champion", "passed"],
+        [name, "1", "", "passed"],
+    ]
+
+
+@pytest.mark.parametrize("command", ["promote", "rollback"])
+def test_a_model_that_is_not_there(command: str) -> None:
+    ran = erase_here(command, "nobody")
+    assert ran.returncode == 2 and "nobody is not a registered model" in ran.stderr
