@@ -30,6 +30,7 @@ from .models.source import find_model
 from .pictures import grid
 from .preflight import check
 from .spec import EMBEDDED_MODEL, Spec, make_spec
+from .spec_errors import SpecError
 from .training.candidates import conditions_of, erased_concepts
 from .training.loop import train
 from .training.result import put_weights
@@ -63,7 +64,7 @@ def erase(
             "name": "library call",
             "seed": seed,
             "model": EMBEDDED_MODEL if embedded else "the given pipeline",
-            "concepts": list(concepts),
+            "concepts": listed(concepts),
             "method": method,
             "output": "-",
             "vocabulary": {"source": vocabulary, "top_k": top_k_words},
@@ -73,6 +74,13 @@ def erase(
     with tempfile.TemporaryDirectory() as folder:
         table, near = neighbours(spec, pipeline, Path(folder))
         return erased_pipeline(spec, pipeline, table, near, on_record)
+
+
+def listed(concepts: Iterable[str | dict]) -> list[str | dict]:
+    """The concepts as a list. SpecError for a text, whose letters would be erased."""
+    if isinstance(concepts, str):
+        raise SpecError(f"concepts: {concepts!r} should be a list; give [{concepts!r}]")
+    return list(concepts)
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,7 @@ def compare(
     images, figures = {}, {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        common = {"name": "comparison", "seed": seed, "model": model, "concepts": list(concepts), **given}
+        common = {"name": "comparison", "seed": seed, "model": model, "concepts": listed(concepts), **given}
         specs = {
             label: make_spec({**common, "method": method, "output": str(folder / "output")})
             for label, method in labelled.items()

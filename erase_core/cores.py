@@ -41,6 +41,8 @@ def threads(count: int) -> ThreadPoolExecutor:
 
     def start() -> None:
         torch.set_num_threads(1)
+        # Asked for once, it is this thread's own number from now on; else the first operation would take the process's.
+        torch.get_num_threads()
         together.wait()
 
     pool = ThreadPoolExecutor(count, thread_name_prefix="rows", initializer=start)

@@ -16,6 +16,7 @@ from .artifacts import Artifact
 from .attack_stages import attack_key, every_attack, publish_attacks, references_key
 from .files import file_digest, new_file, read_json, write_json
 from .gate import judge
+from .generation.plan import PRESERVED
 from .models.source import local_model, model_hash
 from .results import UNFINISHED, digests
 from .spec import Spec
@@ -86,7 +87,8 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
     role_of = roles_of(spec, artifacts["nearest"])
     write_images(output / "images.parquet", artifacts, role_of)
 
-    figures = headline(pd.read_parquet(output / "scores.parquet"))
+    scores = pd.read_parquet(output / "scores.parquet")
+    figures = headline(scores)
     if spec.attacks is not None:
         figures |= publish_attacks(spec, artifacts)
     summary = {
@@ -106,6 +108,7 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
         "erased_model_hash": model_hash(made),
         "keys": {stage: artifact.key for stage, artifact in artifacts.items()},
         "roles": role_of,
+        "unjudged": unjudged(scores, role_of) if "erasure" in spec.metrics else [],
         "versions": versions(),
         "spec": spec.model_dump(mode="json"),
     }
@@ -115,6 +118,12 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
     write_json(output / "summary.json", summary | {"files": digests(output)})
     (output / UNFINISHED).unlink()
     return page
+
+
+def unjudged(scores: pd.DataFrame, role_of: dict[str, str]) -> list[str]:
+    """The preserved concepts that PSR leaves out, since the judge has no class for them."""
+    counted = set(scores.loc[scores["metric"] == "psr_1", "concept"])
+    return [concept for concept, role in role_of.items() if role == PRESERVED and concept not in counted]
 
 
 def judged(spec: Spec, figures: dict[str, float]) -> dict | None:

@@ -64,6 +64,8 @@ def show(summary: dict, output: Path) -> None:
                     " – ".join(ends),
                 )
     console.print(table)
+    if left := summary["unjudged"]:
+        console.print(f"Not in PSR, since the judge has no class for them: {', '.join(left)}", highlight=False)
     worked = [stage for stage in summary["seconds"] if stage not in summary["cached"]]
     if summary["cached"]:
         console.print(f"Served from the cache: {', '.join(summary['cached'])}.")

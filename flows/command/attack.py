@@ -48,7 +48,11 @@ def attack_value(
     for name, parameters in own.items():
         if per_budget is not None and name in attacks.names() and "images" in attacks.settings_of(name).model_fields:
             parameters["images"] = per_budget
-    if words and "words" in own:
+    if words:
+        if "words" not in own:
+            raise ValueError(
+                f"--words: are tried by the attack words, and {', '.join(chosen)} would be run; add it to --attacks"
+            )
         own["words"]["words"] = names_in(words)
     return {
         "name": f"attack on {re.sub(r'[^A-Za-z0-9 ]+', '-', concept)}",
@@ -77,6 +81,9 @@ def attack_spec(spec: Path, concept: str, synonyms: list[str], output: Path | No
     given = load_spec(spec).model_dump(mode="json", exclude_unset=True)
     own = next((c for c in given["concepts"] if c["concept"] == concept), {"concept": concept})
     named = {**own, "synonyms": list(dict.fromkeys([*own.get("synonyms", []), *synonyms]))}
+    hidden = [word for word in given.get("report", {}).get("unsafe") or [] if word in (concept, *named["synonyms"])]
+    if "report" in given:
+        given["report"]["unsafe"] = hidden or None
     return {"attacks": {}, **given, "concepts": [named], "output": str(output or attack_folder(concept))}
 
 

@@ -49,9 +49,11 @@ def plan(
     """
     checked = read_spec(spec)
     from erase_core.memory import forecasts
+    from erase_core.models.source import ModelError
 
-    # The images are drawn in the run's own process, which holds the flow's libraries too.
-    found = forecasts(checked, lambda: importlib.import_module("flows.erase"))
+    with refusing(ModelError):
+        # The images are drawn in the run's own process, which holds the flow's libraries too.
+        found = forecasts(checked, lambda: importlib.import_module("flows.erase"))
     if as_json:
         sys.stdout.write(json.dumps({each.stage: each.summary for each in found}, indent=2) + "\n")
         return
@@ -157,8 +159,10 @@ def benchmark(
     from erase_core.studies.variants import comparable
 
     names, wanted = names_in(methods) or comparable(), names_in(tasks) or list(core.TASKS)
+    if not all(seed.isdecimal() for seed in names_in(seeds)):
+        refuse(f"seeds: {seeds!r} should be whole numbers with commas between")
+    numbers = [int(seed) for seed in names_in(seeds)]
     with refusing(ValueError):
-        numbers = [int(seed) for seed in names_in(seeds)]
         core.known(names, wanted, numbers)
     base = read_spec(spec or BASE_OF_STUDIES, several=True)
     if output is not None or spec is None:
@@ -168,8 +172,11 @@ def benchmark(
         from erase_core.spec_errors import SpecError
 
         given = base.model_dump(mode="json", exclude_unset=True)
+        part = given.get("attacks") or {}
+        own = {attack["name"]: attack for attack in part.get("run", [])}
         with refusing(SpecError):
-            base = make_spec({**given, "attacks": {"run": names_in(attacks)}})
+            chosen = [own.get(name, name) for name in names_in(attacks)]
+            base = make_spec({**given, "attacks": {**part, "run": chosen}})
     flow = flow_of("benchmark")
 
     with failing():
@@ -186,7 +193,13 @@ def pretrain(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Train the embedded model again, from the emoji packages: hours. Goes on where it was interrupted."""
+    # The hub's library, which this imports, is to be kept off the network first.
     prepare()
+    from erase_core.files import PlaceError
+    from erase_core.models.places import check_world_place
+
+    with refusing(PlaceError):
+        check_world_place(output)
     flow = flow_of("pretrain")
 
     with failing():
