@@ -8,8 +8,8 @@ from pathlib import Path
 
 from .models.source import PARTS, ModelError
 
-NOT_FETCHED = ("*fp16*", "*non_ema*", "*openvino*")
-"""Weights that are left where they are when a model is fetched."""
+UNUSED_FILES = ["*fp16*", "*non_ema*", "safety_checker/*", "vae_*/*", "*openvino*"]
+"""What is left where it is when a model is fetched."""
 
 
 class HubError(ValueError):
@@ -63,7 +63,7 @@ def check_pipeline(place: str) -> None:
         raise ModelError(f"model: {place!r} is a {kind}; give a {' or a '.join(PARTS)}")
     if (files := files_of(place)) is None:
         return
-    used = [file for file in files if not any(fnmatch(file, pattern) for pattern in NOT_FETCHED)]
+    used = [file for file in files if not any(fnmatch(file, pattern) for pattern in UNUSED_FILES)]
     for part in PARTS[kind]:
         if not any(fnmatch(file, f"{part}/*.safetensors") for file in used):
             raise ModelError(

@@ -9,8 +9,8 @@ from .models.source import PICKLES, conversion
 
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 TOKENIZER = ("tokenizer.json", "vocab.json")
-RESAMPLES = (2, 3)
-"""Ways to scale an image that are known here, by PIL's numbers."""
+MODES = {2: "bilinear", 3: "bicubic"}
+"""Ways to scale an image, by PIL's numbers."""
 
 
 def check_folder(field: str, folder: Path) -> None:
@@ -40,8 +40,9 @@ def check_processor(field: str, folder: Path, told: dict) -> None:
             f"{field}: {str(folder)!r} has no preprocessor_config.json, which says how images are prepared; put the model's there"
         )
     where = f"{field}: {folder}: preprocessor_config.json"
-    if how.get("resample", RESAMPLES[0]) not in RESAMPLES:
-        raise ValueError(f"{where}: resample {how['resample']} should be one of {list(RESAMPLES)}; give another model")
+    # Each class has its own default, which is one of these.
+    if "resample" in how and how["resample"] not in MODES:
+        raise ValueError(f"{where}: resample {how['resample']} should be one of {list(MODES)}; give another model")
     size = how.get("size")
     if isinstance(size, dict) and size.get("height") != size.get("width"):
         raise ValueError(

@@ -15,11 +15,10 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import SizeDict
 
 from ..models.pipeline import device
+from ..preflight_scorers import MODES
 from .erasure import TOP
 
 BATCH = 128
-MODES = {2: "bilinear", 3: "bicubic"}
-"""Ways to scale an image, by PIL's numbers."""
 CROPPED_BELOW = 384
 """ConvNext's processor scales both edges of images of this side and larger, and cuts nothing away."""
 TRIED_ON = (97, 133)

@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 
 from ..files import new_file, new_folder
+from ..hub import UNUSED_FILES
 from ..spec import Generation
 from .origin import CARD, LICENCE_FILES, Origin, write_origin
 from .source import ModelError, ModelSource, check_folder, variant_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 HUB_FILES = ["model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors", CARD, *LICENCE_FILES]
-UNUSED_HUB_FILES = ["*fp16*", "*non_ema*", "safety_checker/*", "vae_*/*", "*openvino*"]
 
 
 def device() -> torch.device:
@@ -85,7 +85,7 @@ def resolve_folder(source: ModelSource) -> Path:
         from .single_file import read_checkpoint
 
         return read_checkpoint(source.file)
-    return download(source.name, HUB_FILES, ignore_patterns=UNUSED_HUB_FILES)
+    return download(source.name, HUB_FILES, ignore_patterns=UNUSED_FILES)
 
 
 def download(name: str, patterns: list[str], **options: list[str]) -> Path:

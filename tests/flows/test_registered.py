@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import uuid
-
 import pytest
 
 from flows.tables import console
-from tasks import registry
-from tasks.tracking import client
 from tests.command import erase_here
-
-LIMITS = {"min_esr_1": 0.9}
-PASSED = {"passed": True, "reason": "", "thresholds": []}
-FAILED = {"passed": False, "reason": "esr 1 is 0.5, required ≥ 0.9", "thresholds": []}
+from tests.registered import FAILED, PASSED, aliases, registered
 
 
 @pytest.fixture
-def name(tmp_path) -> str:
+def name() -> str:
     """A registered model of which versions 1 and 2 passed, and 3 was rejected."""
-    name = f"model-{uuid.uuid4().hex[:8]}"
-    client().create_registered_model(name)
-    for version, verdict in (("1", PASSED), ("2", PASSED), ("3", FAILED)):
-        client().create_model_version(name, source=str(tmp_path), tags={"spec": json.dumps({"name": "x"})})
-        registry.release(name, version, LIMITS, verdict)
-    return name
+    return registered(PASSED, PASSED, FAILED)
 
 
 @pytest.fixture
@@ -39,16 +26,12 @@ def told(monkeypatch) -> list[tuple[str, str]]:
     return events
 
 
-def champion(name: str) -> str:
-    return str(client().get_registered_model(name).aliases["champion"])
-
-
 def test_rollback_and_promote(name: str, told) -> None:
     ran = erase_here("rollback", name)
-    assert ran.returncode == 0 and champion(name) == "1"
+    assert ran.returncode == 0 and aliases(name)["champion"] == "1"
     assert ran.stdout.strip() == f"{name}: version 1 is the champion again; version 2 is not"
     ran = erase_here("promote", name)
-    assert ran.returncode == 0 and champion(name) == "2"
+    assert ran.returncode == 0 and aliases(name)["champion"] == "2"
     assert ran.stdout.strip() == f"{name}: version 2 is the champion; before: 1"
     assert told == [("erase.model.rolled-back", "1"), ("erase.model.promoted", "2")]
 
@@ -56,9 +39,9 @@ def test_rollback_and_promote(name: str, told) -> None:
 def test_a_rejected_version_is_promoted_by_force_alone(name: str, told) -> None:
     ran = erase_here("promote", name, "3")
     assert ran.returncode == 2 and "--force promotes it all the same" in ran.stderr
-    assert champion(name) == "2" and not told
+    assert aliases(name)["champion"] == "2" and not told
     assert erase_here("promote", name, "3", "--force").returncode == 0
-    assert champion(name) == "3" and told == [("erase.model.promoted", "3")]
+    assert aliases(name)["champion"] == "3" and told == [("erase.model.promoted", "3")]
 
 
 def test_models_are_listed(name: str, monkeypatch) -> None:

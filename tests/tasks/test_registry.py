@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import json
-import uuid
 
 import pytest
 from mlflow import MlflowClient
 
 from tasks import registry
 from tasks.tracking import client
-
-LIMITS = {"min_esr_1": 0.9}
-PASSED = {"passed": True, "reason": "", "thresholds": []}
-FAILED = {"passed": False, "reason": "esr 1 is 0.5, required ≥ 0.9", "thresholds": []}
+from tests.registered import FAILED, LIMITS, PASSED, aliases, registered
 
 
 @pytest.fixture
-def name(tmp_path) -> str:
-    """A registered model with three versions."""
-    name = f"model-{uuid.uuid4().hex[:8]}"
-    client().create_registered_model(name)
-    for _ in range(3):
-        client().create_model_version(name, source=str(tmp_path))
-    return name
-
-
-def aliases(name: str) -> dict[str, str]:
-    return {alias: str(version) for alias, version in client().get_registered_model(name).aliases.items()}
+def name() -> str:
+    return registered()
 
 
 def test_a_passing_version_is_champion_and_a_failing_one_rejected(name: str) -> None:
@@ -108,12 +95,7 @@ def test_a_release_that_is_broken_off_anywhere_ends_the_same_when_it_is_repeated
         number `at` fails once.
         """
         nonlocal failing
-        name = f"model-{uuid.uuid4().hex[:8]}"
-        client().create_registered_model(name)
-        for _ in range(3):
-            client().create_model_version(name, source="-")
-        for version in ("1", "2")[: 1 if last is PASSED else 2]:
-            registry.release(name, version, LIMITS, PASSED)
+        name = registered(*[PASSED] * (1 if last is PASSED else 2))
         limits = LIMITS if last is PASSED else {"min_esr_1": 1.0}
         writes.clear()
         failing = at
