@@ -90,7 +90,7 @@ def check_parent(field: str, place: Path) -> None:
     """Raise PlaceError when nothing can be made below the nearest folder of `place` that is there."""
     parent = next((p for p in place.absolute().parents if p.exists()), Path("/"))
     if not parent.is_dir():
-        raise PlaceError(f"{field}: {parent} is a file; name a place in a folder")
+        raise PlaceError(f"{field}: {str(parent)!r} is a file; name a folder that can be made")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise PlaceError(f"{field}: cannot write to {parent}; choose another folder")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .concepts.vocabulary import candidates, curate, require_top_k
 from .distributed.environment import node_group, read_hostfile
-from .files import WEIGHTS, pictures_in
+from .files import WEIGHTS, check_parent, pictures_in
 from .generation.plan import GENERAL, PRESERVED, check_judged, check_roles, roles, wanted_images
 from .generation.prompt_files import is_local
 from .hub import check_pipeline, fetched
@@ -304,8 +304,4 @@ def check_output(folder: Path) -> None:
     ours = any((folder / name).exists() for name in (*MARKS, UNFINISHED))
     if folder.is_dir() and any(folder.iterdir()) and not ours:
         raise ValueError(f"output: {str(folder)!r} holds other files; name a new or an empty folder")
-    parent = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
-    if not parent.is_dir():
-        raise ValueError(f"output: {str(parent)!r} is a file; name a folder that can be made")
-    if not os.access(parent, os.W_OK):
-        raise ValueError(f"output: cannot write to {parent}; choose another folder")
+    check_parent("output", folder / "summary.json")

@@ -109,8 +109,7 @@ def batch(spec: Path, lists: Path, training_slots: int = 1, generation_slots: in
                 raise
         table = [rows[one] for one in specs]
         # What somebody must look at comes first, as a description holds some fifty lists.
-        fine = [row["status"] != "failed" and row["gate"] != core.REJECTED for row in table]
-        ordered = [row for _, row in sorted(zip(fine, table), key=lambda pair: pair[0])]
+        ordered = sorted(table, key=lambda row: row["status"] != "failed" and row["gate"] != core.REJECTED)
         tracking.log_table(run_id, table, folder / "batch.parquet", core.markdown(ordered))
         counts = {f"lists/{status}": sum(row["status"] == status for row in table) for status in core.STATUSES}
         counts["lists/rejected"] = sum(row["gate"] == core.REJECTED for row in table)

@@ -33,7 +33,7 @@ def refused(out: Path, message: str, source: ModelSource | None = None, delta: P
 def test_what_is_no_model_of_ours_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     refused(tmp_path / "notes.txt", "is a file; name a new folder")
-    refused(tmp_path / "notes.txt" / "model", "is a file; name a place in a folder")
+    refused(tmp_path / "notes.txt" / "model", "is a file; name a folder that can be made")
     refused(model(tmp_path / "clone"), "holds other files")
     ours = model(tmp_path / "ours", "0123456789abcdef")
     check_model_place(ours, find_model("emoji-world"))
