@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from fnmatch import fnmatch
 from pathlib import Path
 
-from .models.source import PARTS, ModelError
+from .models.source import PARTS, ModelError, pipeline_class
 
 UNUSED_FILES = ["*fp16*", "*non_ema*", "safety_checker/*", "vae_*/*", "*openvino*"]
 """What is left where it is when a model is fetched."""
@@ -58,9 +57,7 @@ def files_of(place: str) -> list[str] | None:
 
 def check_pipeline(place: str) -> None:
     """Raise ModelError for a model on the hub that is none that can be used, or lacks safetensors; HubError for none at all."""
-    kind = json.loads(fetched("model", place, "model_index.json").read_text(encoding="utf-8")).get("_class_name")
-    if kind not in PARTS:
-        raise ModelError(f"model: {place!r} is a {kind}; give a {' or a '.join(PARTS)}")
+    kind = pipeline_class(place, fetched("model", place, "model_index.json").parent)
     if (files := files_of(place)) is None:
         return
     used = [file for file in files if not any(fnmatch(file, pattern) for pattern in UNUSED_FILES)]

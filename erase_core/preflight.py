@@ -19,7 +19,7 @@ from .metrics.imagenet_classes import EFFICIENTNET, class_names
 from .metrics.labels import matching_labels
 from .models.source import ModelSource, find_model
 from .preflight_prompts import check_lengths
-from .preflight_scorers import check_folder
+from .preflight_scorers import check_scorer
 from .results import UNFINISHED
 from .spec import SCHEDULE, Spec, require_reach
 from .spec_errors import SpecError
@@ -104,7 +104,7 @@ def check_place(field: str, place: str | None) -> None:
         return
     if not (Path(place) / "config.json").is_file():
         raise ValueError(f"{field}: {place!r} has no config.json; give a model's folder or hub id")
-    check_folder(field, Path(place))
+    check_scorer(field, Path(place))
 
 
 def check_scorers(spec: Spec) -> None:

@@ -13,7 +13,7 @@ MODES = {2: "bilinear", 3: "bicubic"}
 """Ways to scale an image, by PIL's numbers."""
 
 
-def check_folder(field: str, folder: Path) -> None:
+def check_scorer(field: str, folder: Path) -> None:
     """Raise ValueError for a judge's or CLIP's folder that cannot be loaded, with the fix."""
     told = read_config(field, folder / "config.json")
     kind = told.get("model_type")

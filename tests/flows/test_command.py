@@ -103,7 +103,10 @@ def test_nothing_of_the_user_s_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "m.ckpt").write_bytes(b"")
     for arguments, message in (
         (["export", "emoji-world", str(tmp_path / "notes.txt")], "out: .*notes.txt is a file; name a new folder"),
-        (["export", "emoji-world", str(tmp_path / "notes.txt" / "m.safetensors")], "out: .* is a file; name a folder that can be made"),
+        (
+            ["export", "emoji-world", str(tmp_path / "notes.txt" / "m.safetensors")],
+            "out: .* is a file; name a folder that can be made",
+        ),
         (["convert", str(tmp_path / "m.ckpt"), str(tmp_path / "notes.txt" / "m.safetensors")], "out: .* is a file"),
         (["pretrain", "--output", str(tmp_path)], "output: .* holds other files; name a new or an empty folder"),
     ):
