@@ -62,17 +62,23 @@ def mixture(
     return torch.einsum("k,kld->ld", hard - soft.detach() + soft, rows), soft.argmax()
 
 
-def erasing_loss(edited, original, z, t, erased, neutral, settings: Published) -> torch.Tensor:
+def clean(z: torch.Tensor, noise: torch.Tensor, bar: torch.Tensor) -> torch.Tensor:
+    """The z_0 that a noise prediction at z_t implies, for ᾱ_t: what the published code compares."""
+    return (z - (1 - bar).sqrt() * noise) / bar.sqrt()
+
+
+def erasing_loss(edited, original, z, t, bar, erased, neutral, settings: Published) -> torch.Tensor:
     """L1."""
     with torch.no_grad():
         at_neutral, at_erased = noise_of(original, z, t, neutral), noise_of(original, z, t, erased)
         target = at_neutral - settings.negative_guidance * (at_erased - at_neutral)
-    return (noise_of(edited, z, t, erased) - target).square().mean()
+    return (clean(z, noise_of(edited, z, t, erased), bar) - clean(z, target, bar)).square().mean()
 
 
-def preservation_loss(edited, original, z, t, preserved) -> torch.Tensor:
+def preservation_loss(edited, original, z, t, bar, preserved) -> torch.Tensor:
     """L2, differentiable in c_a as well."""
-    return (noise_of(edited, z, t, preserved) - noise_of(original, z, t, preserved)).square().mean()
+    made, known = noise_of(edited, z, t, preserved), noise_of(original, z, t, preserved)
+    return (clean(z, made, bar) - clean(z, known, bar)).square().mean()
 
 
 def erase(
@@ -111,15 +117,16 @@ def erase(
             _, row = mixture(pi, rows, settings.temperature, gumbel(len(rows)))
         z_e, t_e = latent(erased)
         z_a, t_a = latent(rows[row])
+        bar_e, bar_a = ddim.alphas_cumprod[t_e], ddim.alphas_cumprod[t_a]
         for _ in range(settings.search_steps):
             preserved, _ = mixture(pi, rows, settings.temperature, gumbel(len(rows)))
-            gain = preservation_loss(edited, unet, z_a, t_a, preserved)
+            gain = preservation_loss(edited, unet, z_a, t_a, bar_a, preserved)
             (pi.grad,) = torch.autograd.grad(gain, pi)
             searches[which].step()
         with torch.no_grad():
             preserved, _ = mixture(pi, rows, settings.temperature, gumbel(len(rows)))
-        loss = erasing_loss(edited, unet, z_e, t_e, erased, unconditional, settings)
-        loss = loss + settings.preservation_weight * preservation_loss(edited, unet, z_a, t_a, preserved)
+        loss = erasing_loss(edited, unet, z_e, t_e, bar_e, erased, unconditional, settings)
+        loss = loss + settings.preservation_weight * preservation_loss(edited, unet, z_a, t_a, bar_a, preserved)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +42,10 @@ def folder_of(stage: str, key: str) -> Path:
 
 
 def find(stage: str, key: str) -> Artifact | None:
-    """The artifact of a key, or None when it is absent or any of its files is missing or altered."""
+    """The artifact of a key, or None when it is absent or any of its files is missing or altered.
+
+    The folder's own time says when it was used last; see `cleaning.py`.
+    """
     folder = folder_of(stage, key)
     try:
         record = read_json(folder / RECORD)
@@ -49,6 +53,9 @@ def find(stage: str, key: str) -> Artifact | None:
             return None
     except (OSError, ValueError, KeyError):
         return None
+    # A home that others own may be read only.
+    with contextlib.suppress(OSError):
+        os.utime(folder)
     return Artifact(stage=stage, key=key, folder=folder, seconds=record["seconds"], cached=True)
 
 

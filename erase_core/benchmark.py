@@ -47,6 +47,12 @@ METRICS = (
     *RATES, "clip_score_erased", "clip_score_preserved", "clip_distance_erased",
     "clip_distance_preserved", "kid_preserved", "attack_success", "seconds", "peak_memory_gib",
 )  # fmt: skip
+OF_ORIGINAL = {
+    **{name: f"{name}_original" for name in RATES},
+    "clip_score_erased": "clip_score_original_erased",
+    "clip_score_preserved": "clip_score_original_preserved",
+}
+"""The metrics that the original model has too, and what its own are called."""
 
 
 class RunsFailed(RuntimeError):
@@ -182,11 +188,10 @@ def row_of(cell: Cell, summary: dict, key: str) -> dict:
     figures = summary["metrics"]
     # Without the sampling of latents, which are shared: the run that happens to come first would pay for the others.
     every = {**figures, "seconds": summary["step_seconds"], "peak_memory_gib": summary["peak_memory_gib"]}
-    original = {f"{name}_original": figures.get(f"{name}_original") for name in RATES}
     return {
         **vars(cell),
         **{name: every.get(name) for name in METRICS},
-        **original,
+        **{name: figures.get(name) for name in OF_ORIGINAL.values()},
         "mlflow_run": summary["mlflow_run"],
         "key": key,
     }
@@ -194,7 +199,7 @@ def row_of(cell: Cell, summary: dict, key: str) -> dict:
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over cases and seeds, for each task and method, and the original model's own rows."""
-    original = runs[["task", "case"]].assign(method="original", **{n: runs[f"{n}_original"] for n in RATES})
+    original = runs[["task", "case"]].assign(method="original", **{n: runs[own] for n, own in OF_ORIGINAL.items()})
     names = ["task", "method", *METRICS]
     every = pd.concat([original.drop_duplicates(["task", "case"]).reindex(columns=names), runs[names]])
     every = every.astype(dict.fromkeys(METRICS, float))

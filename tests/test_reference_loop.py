@@ -54,7 +54,8 @@ def test_gradients(pair, tiny_pipeline) -> None:
     t_e, t_a = torch.tensor(301), torch.tensor(701)
     settings = adversarial.Settings(preservation_weight=1.0, negative_guidance=1.0)
     times = {"erased": t_e[None], "preserved": t_a[None]}
-    distance = distance_at(loss_weights("epsilon", alphas_cumprod(tiny_pipeline.scheduler)), times)
+    bars = alphas_cumprod(tiny_pipeline.scheduler)
+    distance = distance_at(loss_weights("clean", bars), times)
     theirs, ours = (noise_predictor(model, tiny_pipeline.scheduler) for model in (unet, edited))
 
     search = GumbelSearch(WORDS, rows, temperature=2.0, learning_rate=1e-2)
@@ -69,14 +70,14 @@ def test_gradients(pair, tiny_pipeline) -> None:
     logits = torch.zeros(len(WORDS), requires_grad=True)
     (uniform,) = Streams(3, samples=[0]).uniform(len(WORDS)).clamp_(1e-20, 1 - 1e-7)
     preserved, row = plain.mixture(logits, rows, 2.0, -torch.log(-torch.log(uniform)))
-    plain_gain = plain.preservation_loss(edited, unet, z_a, t_a, preserved)
+    plain_gain = plain.preservation_loss(edited, unet, z_a, t_a, bars[t_a], preserved)
     (wanted,) = torch.autograd.grad(plain_gain, logits)
     assert WORDS[row] == choice.words[0] and torch.allclose(gain, plain_gain)
     assert torch.allclose(found, wanted, rtol=1e-3, atol=1e-6 * wanted.abs().max()) and wanted.abs().max() > 0
 
     published = plain.Published()
-    total = plain.erasing_loss(edited, unet, z_e, t_e, erased, neutral, published)
-    total = total + published.preservation_weight * plain.preservation_loss(edited, unet, z_a, t_a, rows[row])
+    total = plain.erasing_loss(edited, unet, z_e, t_e, bars[t_e], erased, neutral, published)
+    total = total + published.preservation_weight * plain.preservation_loss(edited, unet, z_a, t_a, bars[t_a], rows[row])
     trained = [p for p in edited.parameters() if p.requires_grad]
     wanted = torch.autograd.grad(total, trained)
     with torch.no_grad():

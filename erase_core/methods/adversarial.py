@@ -9,11 +9,12 @@ Each step first ascends L2 in π with θ' fixed (search), then descends L1 + λ 
 Gumbel-softmax; there is one π for each erased concept, over its own K nearest words. π ascends in one of two ways:
 
     gradient    ∇_π L2 through the straight-through one-hot or the mixture, as published
-    measured    of several words drawn from softmax(π) for each sample, the one with the largest L2 is the update's c_a, and
-                ∇_π E_{c ~ softmax(π)} L2(c) ∝ E[A(c) ∇ log softmax(π)_c],  A(c) = L2(c) / mean L2 − 1, sample by sample
+    measured    of several words drawn from softmax(π) for each sample, the one with the largest L2 is the update's c_a, and π
+                moves along the mean over the draws of A(c) ∇ log softmax(π)_c,  A(c) = L2(c) / mean L2 − 1
 
-A sample's rivals are measured at the same timestep of their own trajectories, and the mean is over them: by how much L2 differs
-among timesteps says nothing of the words.
+That is the score-function estimate of ∇_π E_{c ~ softmax(π)} L2(c), but for the mean L2, which is over a sample's own rivals: they are
+measured at the same timestep of their own trajectories, and by how much L2 differs among timesteps says nothing of the words.
+Since that mean goes with the draw, the estimate leans towards words that stand out among their rivals.
 
 In the update a share of L2's samples, neutral_share, have c_n in place of G(π) ⊙ R, at the same latents.
 
@@ -38,22 +39,23 @@ search_loss = preservation_loss
 
 
 class Settings(ConceptPreservingSettings):
-    """Gumbel search over the vocabulary for the concept that the erasure hurts most."""
+    """Search over the vocabulary for the concept that the erasure hurts most."""
 
     preservation_weight: Finite = Field(
         1.5,
         ge=0,
         description="λ: weight of the preservation loss; published: 1. What is hurt most needs less than any word.",
     )
-    temperature: Finite = Field(2.0, gt=0, description="τ of the Gumbel-softmax.")
+    temperature: Finite = Field(2.0, gt=0, description="τ of the Gumbel-softmax, with `search: gradient`.")
     gumbel: Literal["hard", "soft"] = Field(
-        "hard", description="Straight-through one-hot, or the mixture of the words' embeddings."
+        "hard",
+        description="Straight-through one-hot, or, with `search: gradient`, the mixture of the words' embeddings.",
     )
     search: Literal["measured", "gradient"] = Field(
         "measured",
         description="Preserve the one that is hurt most of several drawn words, or ascend the gradient to the words' weights.",
     )
-    rivals: int = Field(4, gt=1, description="Words drawn for each sample in a measured search.")
+    rivals: int = Field(4, gt=1, description="Words drawn for each sample, with `search: measured`.")
     search_steps: int = Field(1, ge=0, description="Search steps before each update.")
     search_learning_rate: Finite = Field(1e-2, gt=0, description="Adam's learning rate for π.")
     attack_steps: int = Field(

@@ -3,7 +3,7 @@
     min_θ' mean_layers,samples mean (A_θ'(z_t, c_e)[:, :, T_e])²
 
 A are the cross-attention probabilities [B · heads, pixels, tokens] at noised latents of the concept's own images, T_e the
-positions of its tokens. Only cross-attention weights are trained.
+positions of its tokens. By default only cross-attention weights are trained, as published.
 """
 
 from __future__ import annotations

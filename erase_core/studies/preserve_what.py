@@ -14,6 +14,8 @@ from .findings import Findings, rates
 from .variants import everyday, judged, variant
 
 UNRELATED = ("apple", "hammer", "church")
+WEIGHT = 1.5
+"""λ of every choice, so that they differ in what is preserved alone; and no share of the neutral concept beside it."""
 
 
 def runs(base: Spec) -> dict[str, Spec]:
@@ -25,14 +27,15 @@ def runs(base: Spec) -> dict[str, Spec]:
     groups = list(dict.fromkeys(group_of[name] for name in gone if name in group_of))
     near = [word for group in groups for word, own in group_of.items() if own == group and word not in gone]
     unrelated = everyday([*gone, *near], UNRELATED)
+    one = {"preservation_weight": WEIGHT, "neutral_share": 0.0}
     choices = {
         "nothing": "naive",
-        "neutral": "neutral",
-        "unrelated word": {"name": "fixed", "words": [unrelated]},
-        **({"related word": {"name": "fixed", "words": near[:1]}} if near else {}),
-        "random": "random",
-        "nearest": "nearest",
-        "adversarial": "adversarial",
+        "neutral": {"name": "neutral", "preservation_weight": WEIGHT},
+        "unrelated word": {"name": "fixed", "words": [unrelated], **one},
+        **({"related word": {"name": "fixed", "words": near[:1], **one}} if near else {}),
+        "random": {"name": "random", **one},
+        "nearest": {"name": "nearest", **one},
+        "adversarial": {"name": "adversarial", **one},
     }
     return {label: variant(base, label, method=method, scoring=judged(base)) for label, method in choices.items()}
 

@@ -54,6 +54,7 @@ def test_styles_are_scored_on_things_that_they_are_not_shown_with() -> None:
 def run(method: str, case: str, seed: int, psr: float) -> dict:
     figures = {name: 0.5 for name in benchmark.METRICS if name not in ("seconds", "peak_memory_gib")}
     figures |= {f"{name}_original": 0.9 for name in ("esr_1", "esr_5", "psr_1", "psr_5")}
+    figures |= {"clip_score_original_erased": 64.0, "clip_score_original_preserved": 68.0}
     figures["psr_1"] = psr
     summary = {
         "metrics": figures,
@@ -73,6 +74,7 @@ def test_table_is_mean_and_spread() -> None:
     assert table.loc["naive", "psr_1"] == pytest.approx(0.4)
     assert table.loc["naive", "psr_1_spread"] == pytest.approx(np.std([0.2, 0.4, 0.6]))
     assert table.loc["original", "psr_1"] == pytest.approx(0.9) and table.loc["naive", "runs"] == 3
+    assert list(table.loc["original", ["clip_score_erased", "clip_score_preserved"]]) == [64.0, 68.0]
     text = benchmark.markdown(benchmark.table(runs))
     assert "| naive | 3 | 50.0 ± 0.0 |" in text and "40.0 ± 16.3" in text and "| original | 1 | 90.0 ± 0.0 |" in text
 

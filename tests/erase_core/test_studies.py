@@ -222,6 +222,11 @@ def test_spectrum_places_the_neutral_concepts(tmp_path: Path) -> None:
 
 
 def test_preserve_what_compares_the_choices(tmp_path: Path) -> None:
+    """Which differ in nothing else."""
+    settings = [spec.method.settings for spec in preserve_what.runs(base(tmp_path)).values()]
+    assert {s.preservation_weight for s in settings if hasattr(s, "preservation_weight")} == {preserve_what.WEIGHT}
+    assert {s.neutral_share for s in settings if hasattr(s, "neutral_share")} == {0.0}
+    assert len({s.negative_guidance for s in settings}) == 1
     outputs = {}
     for i, label in enumerate(preserve_what.runs(base(tmp_path))):
         figures = {n: i / 10 for n in ("psr_1", "psr_1_low", "psr_1_high", "psr_5", "esr_1", "esr_5", "psr_1_original")}
