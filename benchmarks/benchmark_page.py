@@ -58,9 +58,9 @@ def held_out(runs: pd.DataFrame) -> Iterator[str]:
         yield "## The published order"
         yield (
             f"Published, best PSR first: {', '.join(ORDER)}. Points of PSR-1 by which each is over the next here, on the same "
-            "splits and seeds, with the 95 % interval: confirmed where all of it is above 0, refuted where all is below. ESR-1 is of "
-            f"{IMAGES} erased images a run, with Wilson's interval; where the two differ, so does what was erased. Two splits are few for an "
-            "interval in which they are drawn."
+            "splits and seeds, with the 95 % interval: confirmed where all of it is above 0, refuted where all is below. Two "
+            f"splits are few for an interval in which they are drawn. ESR-1 is of {IMAGES} erased images a run, with Wilson's "
+            "interval; where the two differ, so does what was erased."
         )
         lines = ["| | points of PSR-1 | ESR-1 of the two | |", "|---|---|---|---|"]
         by_run = own.set_index(["case", "seed"])

@@ -28,7 +28,7 @@ from .models.pipeline import load_pipeline, prepare_sampling, with_unet
 from .models.prompts import encode
 from .models.source import find_model
 from .pictures import grid
-from .preflight import check
+from .preflight import check, check_hub
 from .spec import EMBEDDED_MODEL, Spec, make_spec
 from .spec_errors import SpecError
 from .training.candidates import conditions_of, erased_concepts
@@ -129,7 +129,10 @@ def compare(
         }
         for spec in specs.values():
             check(spec)
-        pipeline, first = load(model), next(iter(specs.values()))
+        first = next(iter(specs.values()))
+        # They differ in the method alone, which names nothing there.
+        check_hub(first)
+        pipeline = load(model)
         table, near = neighbours(first, pipeline, folder)
         role_of = roles(first, nearest_words(near))
         wanted, scorers = wanted_images(first, role_of), scorers_of(first, shown(role_of))

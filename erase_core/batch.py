@@ -17,12 +17,15 @@ from .files import new_file
 from .preflight import check
 from .spec import Spec, make_spec
 from .spec_errors import SpecError
+from .spec_texts import LONGEST_NAME
 from .spec_yaml import SafeLoader, lines_of, parse_mapping, read_text
 from .studies.variants import merged
 
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._ -]{0,58}[A-Za-z0-9_-])?")
 OWN_COLUMNS = ("list", "concept", "synonyms", "prompts")
 """Columns of a table of lists; every other one is a key of the spec, such as seed or training.steps."""
+JOINT = " - "
+"""Between the spec's name and the list's, in the name of the list's run."""
 SEPARATOR = ";"
 """Between the synonyms, or the prompts, of a cell."""
 STATUSES = ("done", "cached", "failed")
@@ -100,6 +103,13 @@ def read_specs(path: Path, lists: Path) -> tuple[dict, dict[str, Spec]]:
     found = read_lists(lists, problems)
     specs = {}
     for one in found:
+        if (longest := LONGEST_NAME - len(JOINT)) < len(base["name"]) + len(one.name):
+            problems.add(
+                one.place,
+                f"list: the spec's name {base['name']!r} and the list's {one.name!r} are too long together; shorten them to "
+                f"{longest} characters in all",
+            )
+            continue
         try:
             specs[one.name] = spec_of(base, one)
             check(specs[one.name])
@@ -118,13 +128,17 @@ def spec_of(base: dict, one: ConceptList) -> Spec:
     method = one.given.get("method")
     if isinstance(method, str) or (isinstance(method, dict) and "name" in method):
         base = {key: value for key, value in base.items() if key != "method"}
-    named = {"name": f"{base['name']} - {one.name}", "output": str(Path(base["output"]) / one.name)}
+    named = {"name": f"{base['name']}{JOINT}{one.name}", "output": str(Path(base["output"]) / one.name)}
     return make_spec(merged(base, {**one.given, **named}))
 
 
 def place_of(name: str, one: ConceptList, path: str, lines: dict[str, int]) -> str:
     """Where the field of an error was written: in the list, or in the spec."""
     parts = name.split(".")
+    column = next((key for key in one.places if key.startswith(f"{name}.") and parts[0] != "concepts"), None)
+    if column and name not in one.places and name not in lines:
+        # A table has columns for keys of a part, and none for the part itself.
+        return f"{one.places[column]}, column {column}"
     for end in range(len(parts), 0, -1):
         prefix = ".".join(parts[:end])
         if prefix in one.places:

@@ -5,7 +5,7 @@ A threshold is one field of `Gate`: its name begins with min or max, and its `Th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
@@ -129,14 +129,14 @@ class Gate(Part):
         """The thresholds that are given, by name."""
         return {name: value for name in self.thresholds() if (value := getattr(self, name)) is not None}
 
-    def unscored(self, metrics: list[str], attacked: bool) -> Iterator[str]:
-        """A complaint for each threshold whose metric is not scored."""
+    def unscored(self, metrics: list[str], attacked: bool, mend: Callable[[str], str]) -> Iterator[str]:
+        """A complaint for each threshold whose metric is not scored. mend: what makes a metric one that is."""
         for name in self.limits:
             metric = self.thresholds()[name].metric
             if metric == ATTACKS and not attacked:
                 yield f"gate.{name}: needs attacks, and the spec has none; add attacks or leave the threshold out"
             elif metric != ATTACKS and metric not in metrics:
-                yield f"gate.{name}: needs {metric}, which is not scored; add it to scoring.metrics or leave the threshold out"
+                yield f"gate.{name}: needs {metric}, which is not scored; {mend(metric)} or leave the threshold out"
 
 
 @dataclass(frozen=True)

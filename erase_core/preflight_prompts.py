@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from .emoji_world.catalogue import with_article
 from .emoji_world.labels import is_style
 from .generation.plan import ERASED, roles
 from .models.source import WEIGHTS, ModelSource
+from .preflight_scorers import read_config
 from .spec import Spec
 
 if TYPE_CHECKING:
@@ -82,8 +82,9 @@ def tokenizers_of(source: ModelSource) -> Iterator[tuple[Path, int]]:
 
 
 def told(file: Path, key: str) -> int:
-    """A number of a JSON file; that of Stable Diffusion where it says none."""
-    return json.loads(file.read_text(encoding="utf-8")).get(key, CONTEXT) if file.is_file() else CONTEXT
+    """A number of a JSON file; that of Stable Diffusion where it says none. ValueError for a file that is no mapping."""
+    found = read_config("model", file).get(key) if file.is_file() else None
+    return found if isinstance(found, int) else CONTEXT
 
 
 def tokenizer_in(folder: Path) -> Tokenizer | None:
@@ -92,6 +93,7 @@ def tokenizer_in(folder: Path) -> Tokenizer | None:
     from tokenizers.models import BPE
 
     if (folder / "tokenizer.json").is_file():
+        read_config("model", folder / "tokenizer.json")
         found = Tokenizer.from_file(str(folder / "tokenizer.json"))
         found.no_truncation()
         found.no_padding()

@@ -25,7 +25,7 @@ from .methods.settings import Finite, Part
 from .spec_concepts import Concept
 from .spec_errors import SpecError, describe
 from .spec_paths import UserPath
-from .spec_texts import Template, Word
+from .spec_texts import LONGEST_NAME, Template, Word
 
 EMBEDDED_MODEL = "emoji-world"
 LED_TO = ("neutral", "destination", "anchor")
@@ -255,7 +255,8 @@ class PromptFile(Part):
         min_length=1, description="A CSV, plain or gzipped, or one of a hub dataset: owner/name/file.csv."
     )
     concept: Word | None = Field(
-        None, description="What every prompt shows, for a file without a column label_str, artist, class or concept."
+        None,
+        description="What every prompt shows, for a file without a column label_str, artist, class, concept, object or style.",
     )
     general: bool = Field(False, description="General prompts, as COCO's, for the quality metrics and the CLIP score.")
     own_guidance: bool = Field(
@@ -371,7 +372,10 @@ class Report(Part):
 class Spec(Part):
     """The whole input of a run."""
 
-    name: str = Field(description="Names the run in MLflow and Prefect.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,99}$")
+    name: str = Field(
+        description="Names the run in MLflow and Prefect.",
+        pattern=rf"^[A-Za-z0-9][A-Za-z0-9._ -]{{0,{LONGEST_NAME - 1}}}$",
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="Every random choice comes from it.")
     model: str = Field(
         EMBEDDED_MODEL,
@@ -454,7 +458,7 @@ class Spec(Part):
         unknown = sorted({word.casefold() for word in self.report.unsafe or []} - set(erased))
         if unknown:
             raise ValueError(f"report.unsafe: {', '.join(unknown)} is not erased; name concepts of this spec")
-        if complaints := list(self.gate.unscored(self.metrics, self.attacks is not None)):
+        if complaints := list(self.gate.unscored(self.metrics, self.attacks is not None, self.mend)):
             raise ValueError("\n".join(complaints))
         return self
 
@@ -487,6 +491,17 @@ class Spec(Part):
             return list(self.scoring.metrics)
         judged, clip = self.embedded or self.scoring.judge, self.embedded or self.scoring.clip
         return ["erasure"] * bool(judged) + ["clip_score"] * bool(clip) + ["image_distance"]
+
+    def mend(self, metric: str) -> str:
+        """What to change in this spec, which does not score a metric, so that it does."""
+        part, needs = self.scoring, {"lpips": "lpips_backbone"}
+        if not self.embedded:
+            needs |= {"erasure": "judge", "clip_score": "clip"}
+            needs |= dict.fromkeys(("fid", "kid", "cmmd"), "clip") if part.features == "clip" else {}
+        by_default = part.metrics is None and metric in ("erasure", "clip_score")
+        listed = [] if by_default else ["add it to scoring.metrics"]
+        lacking = metric in needs and getattr(part, needs[metric]) is None
+        return " and ".join([*listed, *([f"give scoring.{needs[metric]}"] if lacking else [])])
 
     @property
     def concept_words(self) -> list[str]:

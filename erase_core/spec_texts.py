@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 LONGEST_CONCEPT = 200
+LONGEST_NAME = 100
 
 
 def clean_text(text: str) -> str:

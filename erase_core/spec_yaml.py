@@ -26,10 +26,11 @@ class SafeLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if isinstance(key, str) and keys.count(key) > 1:
-                raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {key} is given twice; keep one")
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key.value, str)):
+            if key.value in seen:
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: {key.value} is given twice; keep one")
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
     def construct_object(self, node, deep=False):

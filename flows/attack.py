@@ -9,7 +9,7 @@ from prefect import flow
 from erase_core import attack_stages
 from erase_core.artifacts import Artifact
 from erase_core.attack_stages import Victim
-from erase_core.preflight import check, check_hub
+from erase_core.preflight import check, check_attacked, check_hub
 from erase_core.results import held
 from erase_core.spec import Spec
 from tasks import tracking
@@ -31,8 +31,9 @@ def run_attacks(spec: Spec, stage: Stage, victim: Victim) -> dict[str, Artifact]
 @flow(name="attack", flow_run_name="{spec.name}", log_prints=True)
 def attack(spec: Spec, model: str) -> dict[str, float]:
     """Attack `model`, which was erased from spec.model, and write what came back to spec.output; returns the figures."""
-    check(spec)
-    check_hub(spec)
+    check(spec, scored=False)
+    check_hub(spec, scored=False)
+    check_attacked(model)
     tags = {"kind": "attack", "attacked": model, "concepts": ", ".join(spec.concept_words), "model": spec.model}
     with held(Path(spec.output)), tracking.run(spec.name, tags=tags, output=spec.output) as main:
         tracking.log_parameters(main, spec.model_dump(mode="json"))

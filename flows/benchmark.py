@@ -12,7 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 from erase_core import benchmark as core
 from erase_core.files import new_file
 from erase_core.preflight import check
-from erase_core.results import InUse, held
+from erase_core.results import InUse, free, held
 from erase_core.spec import Spec
 from erase_core.studies.variants import comparable
 from tasks import tracking
@@ -60,8 +60,8 @@ def benchmark(
     failed: dict[str, str] = {}
     tags = {"kind": "benchmark", "benchmark": base.name}
     with (
-        held(folder, shared=True) as alone,
-        tracking.run(base.name, tags=tags, output=base.output, alone=alone) as run_id,
+        held(folder, shared=True, begin=lambda: tracking.end_abandoned(base.output)),
+        tracking.run(base.name, tags=tags, output=base.output, alone=False) as run_id,
     ):
         waiting = list(zip(cells, specs.items()))
         while waiting:
@@ -71,6 +71,10 @@ def benchmark(
                 there = key in core.keys_in(runs)
                 print(f"benchmark: {cell.label} ({cells.index(cell) + 1} of {len(cells)}){', known' if there else ''}")
                 if there:
+                    continue
+                # A flow that is refused would stand in Prefect as failed.
+                if not free(Path(spec.output)):
+                    elsewhere.append((cell, (key, spec)))
                     continue
                 try:
                     summary = erase(spec, parent=run_id)

@@ -2,7 +2,7 @@
 
     python -m infra.databases
 
-Databases that are there are brought to the installed versions.
+Prefect's database, when it is there, is brought to the installed version; MLflow says when its own needs `mlflow db upgrade`.
 """
 
 from __future__ import annotations

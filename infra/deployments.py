@@ -16,6 +16,7 @@ from erase_core.batch import read_specs
 from erase_core.preflight import check
 from erase_core.spec import Spec, make_spec
 from erase_core.spec_errors import SpecError, describe
+from erase_core.spec_paths import expand
 from erase_core.spec_yaml import SafeLoader, load_spec, parse_mapping, read_text
 
 if TYPE_CHECKING:
@@ -132,16 +133,18 @@ def checked_parameters(deployment: Deployment, folder: Path) -> dict[str, Any]:
         if name not in given and deployment.scheduled and parameter.default is inspect.Parameter.empty:
             complaints.append(f"{name}: is missing; a run that a schedule starts needs it")
         if name in given and parameter.annotation in (Path, Path | None):
-            given[name] = str((folder / str(given[name])).resolve())
+            given[name] = str((folder / expand(str(given[name]))).resolve())
             if parameter.annotation is Path and not Path(given[name]).exists():
                 complaints.append(f"{name}: {given[name]} is not there; write a path as seen from {folder}")
         if name in given and parameter.annotation is Spec:
+            # A file's lines say where they are from; a mapping's begin with the field.
+            in_file = isinstance(given[name], str)
             try:
-                spec = load_spec(folder / given[name]) if isinstance(given[name], str) else make_spec(given[name])
+                spec = load_spec(folder / expand(given[name])) if in_file else make_spec(given[name])
                 check(spec, several=deployment.flow != "erase")
                 given[name] = spec.model_dump(mode="json")
             except SpecError as error:
-                complaints += [f"{name}.{line}" for line in str(error).splitlines()]
+                complaints += [f"{name}{': ' if in_file else '.'}{line}" for line in str(error).splitlines()]
     if not complaints and deployment.flow == "batch" and {"spec", "lists"} <= set(given):
         read_specs(Path(given["spec"]), Path(given["lists"]))
     if complaints:

@@ -16,6 +16,10 @@ class DatabaseError(ValueError):
     """A database that cannot be used. The message names the variable and the fix."""
 
 
+HUB_CLOSED = "HUB_CLOSED_BY_ERASE"
+"""Set where prepare keeps off the hub, and inherited with HF_HUB_OFFLINE: what the user has set himself is not undone."""
+
+
 def prepare() -> None:
     """Point Prefect and MLflow at the project's home, unless the user chose other places, and keep off the network.
 
@@ -49,6 +53,8 @@ def prepare() -> None:
     }
     if (url := database("PREFECT", "asyncpg")) is not None:
         defaults["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = url
+    if "HF_HUB_OFFLINE" not in os.environ:
+        os.environ[HUB_CLOSED] = "1"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     # A machine without an accelerator is a supported place to run, not worth DeepSpeed's warning in every run.
@@ -102,5 +108,6 @@ def database(service: str, driver: str) -> str | None:
 
 
 def allow_hub() -> None:
-    """Let this process fetch from the model hub: only for a spec that names a hub model."""
-    os.environ["HF_HUB_OFFLINE"] = "0"
+    """Let this process fetch from the model hub, unless the user has set HF_HUB_OFFLINE: only for a spec that names a hub model."""
+    if HUB_CLOSED in os.environ:
+        os.environ["HF_HUB_OFFLINE"] = "0"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 import httpx
@@ -16,6 +17,7 @@ import httpx
 from erase_core.files import home
 
 SECONDS_TO_START = 90
+SECONDS_TO_END = 20
 
 
 def answers(port: int) -> bool:
@@ -24,14 +26,20 @@ def answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def log_of(name: str) -> Path:
+    """Where the output of the server of this name lies."""
+    return home() / name.lower() / "server.log"
+
+
 def find_prefect() -> str:
     """The address of a Prefect server that answers: PREFECT_API_URL, or the one of `erase up` on this machine.
 
     Schedules need a server that outlives the runs. Raises RuntimeError when there is none.
     """
     address = os.environ.setdefault("PREFECT_API_URL", "http://127.0.0.1:4200/api")
+    user, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
     try:
-        httpx.get(f"{address}/health", timeout=10).raise_for_status()
+        httpx.get(f"{address}/health", timeout=10, auth=(user, password) if user else None).raise_for_status()
     except httpx.HTTPError:
         raise RuntimeError(
             f"PREFECT_API_URL: no Prefect server answers at {address}; start one with erase up, or set the address of yours"
@@ -42,8 +50,8 @@ def find_prefect() -> str:
 def serve(prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> None:
     """Start both servers on loopback, say their addresses once they answer, and stop both when interrupted.
 
-    Raises RuntimeError when a port is taken, a server does not start, MLflow's store is another server, or a server ends by itself,
-    which stops the other.
+    What they print lies in server.log in their folders of the home, from the last start. Raises RuntimeError when a port is
+    taken, a server does not start, MLflow's store is another server, or a server ends by itself, which stops the other.
     """
     store = os.environ["MLFLOW_TRACKING_URI"]
     if store.startswith("http"):
@@ -82,16 +90,25 @@ def serve(prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> No
     running = {}
     try:
         for name, (command, _) in commands.items():
-            running[name] = subprocess.Popen(
-                command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-            )
+            with open(log_of(name), "wb") as log:
+                running[name] = subprocess.Popen(
+                    command,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                )
+        # Takes less time than they do.
+        from tasks.tracking import runs_page
+
         for name, (_, port) in commands.items():
             deadline = time.monotonic() + SECONDS_TO_START
             while not answers(port):
                 if running[name].poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"{name} did not start on port {port}")
+                    raise RuntimeError(f"{name} did not start on port {port}; {log_of(name)} says why")
                 time.sleep(0.2)
-            say(f"{name:8} http://127.0.0.1:{port}")
+            address = f"http://127.0.0.1:{port}"
+            say(f"{name:8} {runs_page(address) if name == 'MLflow' else address}")
         say(
             f"Runs started elsewhere appear here with PREFECT_API_URL=http://127.0.0.1:{prefect_port}/api. Ctrl-C stops both."
         )
@@ -103,7 +120,11 @@ def serve(prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> No
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
         for process in running.values():
-            process.wait(timeout=20)
+            try:
+                process.wait(SECONDS_TO_END)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def watch(running: dict[str, subprocess.Popen]) -> NoReturn:
@@ -112,5 +133,5 @@ def watch(running: dict[str, subprocess.Popen]) -> NoReturn:
         for name, process in running.items():
             if (code := process.poll()) is not None:
                 how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-                raise RuntimeError(f"the {name} server {how}; both are stopped")
+                raise RuntimeError(f"the {name} server {how}; both are stopped; {log_of(name)} has what it said")
         time.sleep(0.5)

@@ -11,6 +11,7 @@ import fcntl
 import json
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,16 +21,19 @@ import mlflow
 from mlflow import MlflowException
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import ModelSignature
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import ColSpec, Schema
 from mlflow.utils.validation import MAX_MODEL_REGISTRY_TAG_VALUE_LENGTH as LONGEST_TAG
 
 from erase_core.files import digest, home
 from erase_core.spec import Spec
 
-from .tracking import client
+from .tracking import client, experiment_id
 
 CHAMPION, REJECTED, PASSED = "champion", "rejected", "passed"
 KEPT_CHAMPIONS = 100
+LOGGED_MODEL = "models:/m-"
+"""How a version's source begins when a logged model has its files."""
 PROMPTS_TO_IMAGES = ModelSignature(
     Schema([ColSpec("string", "prompt"), ColSpec("long", "seed", required=False)]), Schema([ColSpec("binary", "png")])
 )
@@ -51,6 +55,19 @@ class Release:
     """The champion before."""
     reason: str
     scores: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Removable:
+    """A version that can be removed."""
+
+    name: str
+    version: str
+    gate: str
+    model: str
+    """The logged model that has its files."""
+    gone: bool = False
+    """Whether only its files are left, of a removal that was broken off."""
 
 
 def registered_name(spec: Spec) -> str:
@@ -227,6 +244,68 @@ def before_this_one(name: str, present: str) -> list[str]:
 
 def keep_champions(name: str, line: list[str]) -> None:
     client().set_registered_model_tag(name, "champions", json.dumps(line[-KEPT_CHAMPIONS:]))
+
+
+def removable(name: str | None, keep: int) -> list[Removable]:
+    """The versions of a registered model, or of all of them, that can be removed, oldest first: the superseded ones.
+
+    Only those that `register` made, and whose files no other version uses. keep: how many champions before the present one stay.
+    """
+    own, used = versions(name), Counter(version.source for version in versions())
+    found = [half for half in half_removed() if name in (None, half.name)]
+    for each in sorted({version.name for version in own}):
+        for version in superseded(each, [v for v in own if v.name == each], keep):
+            shared = used[version.source] > 1 or used[f"models:/{each}/{version.version}"]
+            if "training" in version.tags and version.source.startswith(LOGGED_MODEL) and not shared:
+                model = version.source.removeprefix("models:/")
+                found.append(Removable(each, str(version.version), version.tags.get("gate", ""), model))
+    return found
+
+
+def superseded(name: str, known: list[ModelVersion], keep: int) -> list[ModelVersion]:
+    """Of a model's versions, those older than the champion that have no alias and are none of the `keep` champions before it.
+
+    None where there is no champion. One that was rolled back stays: its tag keeps a repeated run from making it champion again.
+    """
+    present = version_with(name, CHAMPION)
+    if present is None:
+        return []
+    line = before_this_one(name, present)
+    kept = line[max(0, len(line) - keep) :]
+    older = [version for version in reversed(known) if int(version.version) < int(present)]
+    return [v for v in older if not v.aliases and str(v.version) not in kept and "rolled_back" not in v.tags]
+
+
+def half_removed() -> list[Removable]:
+    """What removals that were broken off left: logged models that they had begun with, and that no version uses any more."""
+    used = {version.source for version in versions()}
+    begun = every(lambda **page: client().search_logged_models([experiment_id()], "tags.removing = 'true'", **page))
+    left = [model for model in begun if f"models:/{model.model_id}" not in used]
+    return [Removable(m.tags["removed_from"], m.tags["removed_version"], "", m.model_id, gone=True) for m in left]
+
+
+def size_of(model: str, path: str | None = None) -> int:
+    """The bytes of a logged model's files."""
+    found = client().list_logged_model_artifacts(model, path)
+    return sum(size_of(model, each.path) if each.is_dir else each.file_size for each in found)
+
+
+def remove(one: Removable, keep: int) -> bool:
+    """Remove a version and its files; returns whether that could still be done.
+
+    The version goes first: one without files must never be promoted, or be found by `register`.
+    """
+    with alone(one.name):
+        if one not in (half_removed() if one.gone else removable(one.name, keep)):
+            return False
+        if not one.gone:
+            marks = {"removing": "true", "removed_from": one.name, "removed_version": one.version}
+            client().set_logged_model_tags(one.model, marks)
+            client().delete_model_version(one.name, one.version)
+        # MLflow's own deletion leaves the files to `mlflow gc`, which takes every deleted run with them.
+        get_artifact_repository(client().get_logged_model(one.model).artifact_location).delete_artifacts()
+        client().delete_logged_model(one.model)
+    return True
 
 
 def outcome(name: str, version: str, before: str | None) -> Release:

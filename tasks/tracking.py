@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
 
-from erase_core.artifacts import Artifact
+from erase_core.artifacts import RECORD, Artifact
 from erase_core.files import alone, digest, home, read_json
 from erase_core.spec import Spec
 from erase_core.unsafe import hides, write_blurred
@@ -61,6 +61,15 @@ def experiment_id() -> str:
         return client().get_experiment_by_name(EXPERIMENT).experiment_id
 
 
+def runs_page(server: str) -> str:
+    """Where an MLflow server of this store shows the project's runs; its first page while there are none.
+
+    In a browser that is new to it, MLflow opens an experiment on an overview that is not about runs like these.
+    """
+    found = client().get_experiment_by_name(EXPERIMENT)
+    return server if found is None else f"{server}/#/experiments/{found.experiment_id}/runs"
+
+
 def flat(value: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Nested parts of a spec as dotted parameter names and values."""
     for name, item in value.items():
@@ -76,9 +85,14 @@ def found_runs(**tags: str) -> list[Run]:
     return list(client().search_runs([experiment_id()], wanted, order_by=["start_time DESC"], max_results=1000))
 
 
-def end_abandoned(place: str) -> None:
-    """End the runs, and all below them, that a killed process left as running. Only for who holds the place."""
-    for main in found_runs(place=place):
+def place_of(output: str) -> str:
+    """The hash of where a folder of results lies, which tags may be searched by whatever a path holds."""
+    return digest(str(Path(output).resolve()))
+
+
+def end_abandoned(output: str) -> None:
+    """End the runs, and all below them, that a killed process left as running. Only for who holds the folder of results."""
+    for main in found_runs(place=place_of(output)):
         end_with_all_below(main)
 
 
@@ -117,10 +131,9 @@ def run(
     """
     every = {"mlflow.source.name": "erase", **(tags or {})} | ({MLFLOW_PARENT_RUN_ID: parent} if parent else {})
     if output is not None:
-        place = str(Path(output).resolve())
-        every |= {"output": place, "place": digest(place)}
+        every |= {"output": str(Path(output).resolve()), "place": place_of(output)}
         if alone:
-            end_abandoned(every["place"])
+            end_abandoned(output)
     known = found_runs(**{same: every[same]}) if same else []
     if known:
         run_id = known[0].info.run_id
@@ -220,19 +233,47 @@ def set_description(run_id: str, text: str, whole: str) -> None:
 
 
 def log_stage(run_id: str, artifact: Artifact, hidden: bool) -> None:
-    """Log a stage's key, seconds, tables and, for those that have them, counts. hidden: its images are blurred."""
+    """Log a stage's key, seconds, tables and, for those that have them, counts. hidden: its images are blurred.
+
+    Images that came from the cache, and that a finished run has already, are not stored again: the tag images_in is that run's id.
+    """
     client().set_tag(run_id, "key", artifact.key)
     client().set_tag(run_id, "cached", str(artifact.cached).lower())
     log_metrics(run_id, {"seconds": artifact.seconds})
     if (counts := artifact.file("counts.json")).exists():
         log_metrics(run_id, {f"words/{reason}": count for reason, count in read_json(counts).items()})
-    for table in sorted(artifact.folder.glob("*.parquet")):
+    tables = sorted(artifact.folder.glob("*.parquet"))
+    pictures = [table for table in tables if has_images(table)]
+    if pictures:
+        # By content, as two machines may draw one key a little differently; blurred and not are never taken for each other.
+        hashes = read_json(artifact.file(RECORD))["files"]
+        tags = {"key": artifact.key, "images": digest(hidden, [hashes[table.name] for table in pictures])}
+        other = run_with(pictures, tags) if artifact.cached else None
+        if other is not None:
+            client().set_tag(run_id, "images_in", other)
+            tables = [table for table in tables if table not in pictures]
+        else:
+            client().set_tag(run_id, "images", tags["images"])
+    for table in tables:
         log_images(run_id, table, hidden)
+
+
+def run_with(tables: list[Path], tags: dict[str, str]) -> str | None:
+    """The id of the newest finished run with these tags that has the tables, or None."""
+    names = {table.name for table in tables}
+    for run_id in (run.info.run_id for run in found_runs(**tags) if run.info.status == "FINISHED"):
+        if names <= {each.path for each in client().list_artifacts(run_id)}:
+            return run_id
+    return None
+
+
+def has_images(table: Path) -> bool:
+    return "png" in pq.read_schema(table).names
 
 
 def log_images(run_id: str, table: Path, hidden: bool) -> None:
     """Log a Parquet table, with its images blurred where they are hidden and it has some."""
-    if not hidden or "png" not in pq.read_schema(table).names:
+    if not hidden or not has_images(table):
         client().log_artifact(run_id, str(table))
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -77,7 +77,9 @@ def test_gradients(pair, tiny_pipeline) -> None:
 
     published = plain.Published()
     total = plain.erasing_loss(edited, unet, z_e, t_e, bars[t_e], erased, neutral, published)
-    total = total + published.preservation_weight * plain.preservation_loss(edited, unet, z_a, t_a, bars[t_a], rows[row])
+    total = total + published.preservation_weight * plain.preservation_loss(
+        edited, unet, z_a, t_a, bars[t_a], rows[row]
+    )
     trained = [p for p in edited.parameters() if p.requires_grad]
     wanted = torch.autograd.grad(total, trained)
     with torch.no_grad():

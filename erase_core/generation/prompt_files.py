@@ -8,6 +8,7 @@ case_number, source, prompt, evaluation_seed, coco_id                    COCO: g
 from __future__ import annotations
 
 import csv
+import functools
 import gzip
 import io
 import re
@@ -26,6 +27,7 @@ GUIDANCE = ("evaluation_guidance", "sd_guidance_scale")
 OF_I2P, OF_COCO = ("nudity_percentage", "inappropriate_percentage", "categories"), ("coco_id",)
 HUB_FILE = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)/([\w./-]+\.csv(?:\.gz)?)")
 LARGEST_SEED = 2**63 - 1
+FILES_KEPT = 8
 
 
 class PromptFileError(ValueError):
@@ -102,12 +104,19 @@ def read_rows(file: str, field: str) -> tuple[list[dict[str, str | None]], list[
             raise PromptFileError(f"{field}.file: {file!r} is neither a CSV nor a hub dataset's (owner/name/file.csv)")
         path = fetched(f"{field}.file", hub[1], hub[2], "dataset")
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-        return list(reader), [name for name in reader.fieldnames or [] if name]
+        status = path.stat()
+        return rows_in(path, status.st_mtime_ns, status.st_size)
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         fix = "check its permissions" if isinstance(error, PermissionError) else "save it as UTF-8 CSV"
         raise PromptFileError(f"{field}.file: cannot read {file}: {error}; {fix}") from None
+
+
+@functools.lru_cache(maxsize=FILES_KEPT)
+def rows_in(path: Path, changed: int, size: int) -> tuple[list[dict[str, str | None]], list[str]]:
+    """A CSV's rows and column names, read once for the many lists of a batch. changed, size: those of the file."""
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+    return list(reader), [name for name in reader.fieldnames or [] if name]
 
 
 def number(row: dict[str, str | None], column: str | None, where: str) -> float | int | None:

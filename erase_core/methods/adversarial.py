@@ -12,8 +12,8 @@ Gumbel-softmax; there is one π for each erased concept, over its own K nearest 
     measured    of several words drawn from softmax(π) for each sample, the one with the largest L2 is the update's c_a, and π
                 moves along the mean over the draws of A(c) ∇ log softmax(π)_c,  A(c) = L2(c) / mean L2 − 1
 
-That is the score-function estimate of ∇_π E_{c ~ softmax(π)} L2(c), but for the mean L2, which is over a sample's own rivals: they are
-measured at the same timestep of their own trajectories, and by how much L2 differs among timesteps says nothing of the words.
+That is the score-function estimate of ∇_π E_{c ~ softmax(π)} L2(c), but for the mean L2, which is over a sample's own rivals: they
+are measured at the same timestep of their own trajectories, and by how much L2 differs among timesteps says nothing of the words.
 Since that mean goes with the draw, the estimate leans towards words that stand out among their rivals.
 
 In the update a share of L2's samples, neutral_share, have c_n in place of G(π) ⊙ R, at the same latents.

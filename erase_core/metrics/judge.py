@@ -104,13 +104,13 @@ def geometry(own: BaseImageProcessor, where: str) -> tuple[int, int | None, bool
     edge = edge_of(own.size, f"{where}: size")
     keeps_shape = bool(own.size.shortest_edge)
     side = edge_of(own.crop_size, f"{where}: crop_size") if own.do_center_crop else None
+    if is_convnext(own) and keeps_shape and edge >= CROPPED_BELOW:
+        return edge, side, False
     # Any processor keeps a crop_pct that its file gives, but only some classes know it.
     part = own.crop_pct if hasattr(type(own), "crop_pct") else None
     if part is None or refuses_its_size(own):
         return edge, side, keeps_shape
-    if not is_convnext(own):
-        return int(edge / part), side, True
-    return (int(edge / part), side or edge, True) if edge < CROPPED_BELOW else (edge, side, False)
+    return int(edge / part), side or (edge if is_convnext(own) else None), True
 
 
 def is_convnext(own: BaseImageProcessor) -> bool:

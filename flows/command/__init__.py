@@ -7,5 +7,5 @@ from .app import app, main
 __all__ = ["app", "main"]
 
 # In the order of the help.
-for name in ("runs", "attack", "scoring", "registered", "model_files", "servers", "schema", "vocabulary"):
+for name in ("runs", "attack", "scoring", "registered", "model_files", "servers", "schema", "vocabulary", "cleaning"):
     importlib.import_module(f".{name}", __name__)

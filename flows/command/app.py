@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import gc
 import importlib
+import importlib.metadata
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import erase_core
+from erase_core.hub import HubAway
 from infra.environment import DatabaseError, allow_hub, importing, prepare
 
 from ..tables import complaints
@@ -25,8 +27,18 @@ BASE_OF_STUDIES = Path(erase_core.__file__).parent / "studies" / "base.yaml"
 ShowUnsafe = Annotated[bool, typer.Option("--show-unsafe", help="Blur no images in the report and in MLflow.")]
 
 
+def show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"erase {importlib.metadata.version('erase')}")
+        raise typer.Exit
+
+
 @app.callback()
-def root() -> None:
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
     """Erase concepts from text-to-image models, and prove that they are gone and that nothing else was hurt."""
 
 
@@ -44,6 +56,15 @@ def refusing(*kinds: type[Exception]):
         yield
     except kinds as error:
         refuse(error)
+    except HubAway as error:
+        fail(error)
+
+
+def fail(error: Exception) -> NoReturn:
+    """Say in a line what failed, which may not fail again, and end with 1."""
+    complaints.print(f"{type(error).__name__}: {error}", style="red", markup=False, soft_wrap=True)
+    complaints.print("Mend that and run it again: finished stages are kept.", highlight=False)
+    raise typer.Exit(1) from None
 
 
 @contextlib.contextmanager
@@ -52,9 +73,7 @@ def failing():
     try:
         yield
     except Exception as error:
-        complaints.print(f"{type(error).__name__}: {error}", style="red", markup=False, soft_wrap=True)
-        complaints.print("Mend that and run it again: finished stages are kept.", highlight=False)
-        raise typer.Exit(1) from None
+        fail(error)
 
 
 def read_spec(path: Path, several: bool = False):

@@ -81,9 +81,9 @@ def attack_spec(spec: Path, concept: str, synonyms: list[str], output: Path | No
     given = load_spec(spec).model_dump(mode="json", exclude_unset=True)
     own = next((c for c in given["concepts"] if c["concept"] == concept), {"concept": concept})
     named = {**own, "synonyms": list(dict.fromkeys([*own.get("synonyms", []), *synonyms]))}
-    hidden = [word for word in given.get("report", {}).get("unsafe") or [] if word in (concept, *named["synonyms"])]
-    if "report" in given:
-        given["report"]["unsafe"] = hidden or None
+    names, report = {name.casefold() for name in (concept, *named["synonyms"])}, given.get("report", {})
+    if report.get("unsafe"):
+        report["unsafe"] = [word for word in report["unsafe"] if word.casefold() in names] or None
     return {"attacks": {}, **given, "concepts": [named], "output": str(output or attack_folder(concept))}
 
 
@@ -145,7 +145,7 @@ def attack(
                 raise ValueError(f"{options}: stands in the spec that --spec gives; change it there")
             checked = make_spec(attack_spec(spec, concept, synonym or [], output))
         checked = shown(checked, show_unsafe)
-        original = check(checked)
+        original = check(checked, scored=False)
     prepare()
     if source.on_hub or uses_hub(checked, original):
         allow_hub()

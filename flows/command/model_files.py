@@ -25,7 +25,7 @@ def generate(
     prompts: Annotated[list[str], typer.Argument(help="One row of images each.")],
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("grid.png"),
     seeds: Annotated[int, typer.Option(min=1, help="Images per prompt, with seeds 0, 1, …")] = 4,
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="Sampling steps.")] = 30,
+    steps: Annotated[int, typer.Option(min=1, max=999, help="Sampling steps.")] = 30,
     guidance_scale: Annotated[float, typer.Option(min=0, help="Classifier-free guidance.")] = 5.0,
     sampler: Annotated[str, typer.Option(help="ddim, dpm-solver++ or unipc.")] = "ddim",
 ) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 from infra.environment import prepare
 
 from ..tables import console
-from .app import app, refusing
+from .app import app, failing, refusing
 
 
 @app.command()
@@ -64,6 +64,44 @@ def rollback(name: Annotated[str, typer.Argument(help="The registered model; era
         released = registry.rollback(name)
         announce("erase.model.rolled-back", released)
     console.print(f"{name}: version {released.version} is the champion again; version {released.former} is not")
+
+
+@app.command()
+def prune(
+    name: Annotated[str | None, typer.Argument(help="One registered model. Default: all.")] = None,
+    keep: Annotated[int, typer.Option(min=0, help="Champions before this one that stay, for erase rollback.")] = 3,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and keep it.")] = False,
+) -> None:
+    """Remove versions of registered models that are older than the champion, with their files.
+
+    What has an alias or was rolled back stays, and all versions of a model without a champion. A run that is repeated registers
+    its model anew, and its gate judges it anew. Their runs stay; MLflow keeps a record of each model until `mlflow gc`.
+    """
+    registry = registered()
+
+    with refusing(registry.RegistryError):
+        found = registry.removable(name, keep)
+    sizes = [registry.size_of(one.model) for one in found]
+    table = Table("model", "version", "gate", "GiB")
+    for one, size in zip(found, sizes):
+        table.add_row(one.name, one.version, "gone but for its files" if one.gone else one.gate, gib(size))
+    table.add_row("in all", str(len(found)), "", gib(sum(sizes)))
+    console.print(table)
+    if dry_run:
+        console.print("Nothing was removed.")
+        return
+    freed = 0
+    with failing():
+        for one, size in zip(found, sizes):
+            if registry.remove(one, keep):
+                freed += size
+            else:
+                console.print(f"{one.name}: version {one.version} stays, as it is in use by now")
+    console.print(f"Removed: {gib(freed)} GiB freed.")
+
+
+def gib(size: int) -> str:
+    return f"{size / 2**30:.2f}"
 
 
 def registered():

@@ -11,10 +11,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from erase_core.methods import MODULES
 from erase_core.metrics.labels import names_in
 from infra.environment import allow_hub, prepare
 
-from ..tables import console, show, show_gate
+from ..tables import complaints, console, show, show_gate
 from .app import BASE_OF_STUDIES, ShowUnsafe, app, failing, flow_of, read_spec, refuse, refusing, shown
 from .spec_help import SpecCommand
 
@@ -43,17 +44,20 @@ def plan(
     spec: Annotated[Path, typer.Argument(help="The YAML spec.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")] = False,
 ) -> None:
-    """Say which memory a run needs, before it starts: for each rank of the training, and for the images.
+    """Say which memory a run's training needs, for each rank, and its images, before it starts.
 
-    Nothing is run, and no weights are read; of a hub model the configurations alone are downloaded.
+    Judges, CLIPs and attacks are not counted. Nothing is run, and no weights are read; of a hub model the configurations alone are
+    downloaded. Warns of an accelerator here that has less.
     """
     checked = read_spec(spec)
-    from erase_core.memory import forecasts
+    from erase_core.memory import forecasts, shortage
     from erase_core.models.source import ModelError
 
     with refusing(ModelError):
         # The images are drawn in the run's own process, which holds the flow's libraries too.
         found = forecasts(checked, lambda: importlib.import_module("flows.erase"))
+    for warning in filter(None, map(shortage, found)):
+        complaints.print(warning, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if as_json:
         sys.stdout.write(json.dumps({each.stage: each.summary for each in found}, indent=2) + "\n")
         return
@@ -86,7 +90,7 @@ def batch(
     """
     from erase_core.batch import REJECTED, ListsFailed, markdown, read_specs
     from erase_core.models.source import find_model
-    from erase_core.preflight import uses_hub
+    from erase_core.preflight import check_hub, uses_hub
     from erase_core.spec_errors import SpecError
 
     with refusing(SpecError):
@@ -94,6 +98,8 @@ def batch(
     prepare()
     if any(uses_hub(one, find_model(one.model)) for one in specs.values()):
         allow_hub()
+        with refusing(SpecError):
+            check_hub(*specs.values())
     flow = flow_of("batch")
 
     with failing():
@@ -141,8 +147,11 @@ def study(
 
 @app.command()
 def benchmark(
-    methods: Annotated[str, typer.Option(help="Names, with commas between. Default: all.")] = "",
-    tasks: Annotated[str, typer.Option(help="Names, with commas between. Default: all.")] = "",
+    methods: Annotated[str, typer.Option(help=f"Names, with commas between: {', '.join(MODULES)}. Default: all.")] = "",
+    tasks: Annotated[
+        str,
+        typer.Option(help="Names, with commas between: objects-tuning, objects-held-out, style, unsafe. Default: all."),
+    ] = "",
     seeds: Annotated[str, typer.Option(help="Whole numbers, with commas between.")] = "0,1,2",
     spec: Annotated[Path | None, typer.Option(help="The spec every run starts from.")] = None,
     output: Annotated[Path | None, typer.Option(help="The benchmark's folder, in place of the spec's output.")] = None,
@@ -190,7 +199,7 @@ def pretrain(
     scale: Annotated[
         float, typer.Option(min=0.001, max=1, help="Share of the full training steps, for a trial.")
     ] = 1.0,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Every random choice comes from it.")] = 0,
 ) -> None:
     """Train the embedded model again, from the emoji packages: hours. Goes on where it was interrupted."""
     # The hub's library, which this imports, is to be kept off the network first.

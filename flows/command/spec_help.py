@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import typer
 
+EMPTY = '""'
+"""An empty text, which would be read as an empty list without its quotes."""
+
 
 def spec_help() -> str:
     """What a spec may hold, for `erase run --help`."""
@@ -18,7 +21,8 @@ def spec_help() -> str:
             annotation = Attacks if field.annotation == Attacks | None else field.annotation
             part = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
             told = not part and not field.is_required() and name != "run"
-            default = f" [{field.get_default(call_default_factory=True)}]" if told else ""
+            value = field.get_default(call_default_factory=True)
+            default = f" [{value if value != '' else EMPTY}]" if told else ""
             found.append(
                 f"{indent}{name}{': REQUIRED.' if field.is_required() else ':'} {field.description or ''}{default}"
             )

@@ -29,7 +29,7 @@ def vocab_list() -> None:
 def vocab_curate(
     source: Annotated[str, typer.Argument(help="emoji-world, clip-tokens, english-3000, or a file.")],
     model: Annotated[str, typer.Option(help="Whose tokens, for clip-tokens.")] = "emoji-world",
-    erased: Annotated[list[str] | None, typer.Option(help="A concept to erase.")] = None,
+    erased: Annotated[list[str] | None, typer.Option(help="A concept to erase; repeatable.")] = None,
     show_kept: Annotated[int, typer.Option("--show", help="How many kept words to print.")] = 20,
 ) -> None:
     """What the filters keep of a vocabulary, and what each of them drops."""

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from erase_core import api, compare, erase
 from erase_core.generation.sampler import sample
@@ -96,6 +97,13 @@ def test_a_group_covers_what_the_embedded_model_knows(world, tiny_pipeline) -> N
         assert len(named) > 10
         erased(tiny_pipeline, "emoji-world")
         assert named == ["bird"]
+
+
+def test_what_is_not_on_the_hub_is_said_before_any_work(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(api, "load", lambda model: pytest.fail("the model is loaded"))
+    with pytest.raises(SpecError, match=r"^scoring.judge: cannot fetch owner/judge from the hub"):
+        compare("emoji-world", ["taxi"], ["naive", "uce"], scoring={"judge": "owner/judge"})
 
 
 def test_bad_input(tiny_pipeline) -> None:

@@ -115,6 +115,10 @@ TABLES = {
     "registered as one": ("list,concept\nred car,taxi\nred-car,lion\n", "'red-car' and 'red car' differ in case or"),
     "no concept": ("list,word\na,taxi\n", "lists.csv:2: needs the columns list and concept"),
     "unknown column": ("list,concept,colour\na,taxi,red\n", "lists.csv:2: colour: is not a key"),
+    "unknown part": (
+        "list,concept,traning.steps\na,taxi,3\n",
+        "lists.csv:2, column traning.steps: traning: is not a key here",
+    ),
     "two values": ("list,concept,seed\na,taxi,1\na,lion,2\n", "lists.csv:3: seed: 2 is not the 1 of the same list's"),
     "more cells": ("list,concept\na,taxi,x\n", "lists.csv:2: has more cells than there are columns"),
     "whole and part": (
@@ -131,6 +135,33 @@ def test_a_bad_table(spec: Path, text: str, message: str) -> None:
     (spec.parent / "lists.csv").write_text(text, encoding="utf-8")
     found = refused(spec, spec.parent / "lists.csv")
     assert len(found) == 1 and message in found[0]
+
+
+def test_names_that_are_too_long_together(spec: Path) -> None:
+    spec.write_text(spec.read_text().replace("night", "n" * 60))
+    (spec.parent / "lists" / f"{'a' * 38}.txt").write_text("taxi\n")
+    (spec.parent / "lists" / "b.txt").write_text("taxi\n")
+    assert refused(spec, spec.parent / "lists") == [
+        f"lists/{'a' * 38}.txt: list: the spec's name {'n' * 60!r} and the list's {'a' * 38!r} are too long together; "
+        "shorten them to 97 characters in all"
+    ]
+
+
+def test_all_that_is_wrong_with_lists_that_can_be_read(spec: Path) -> None:
+    spec.write_text(spec.read_text() + "generation: {prompt_files: [missing.csv]}\n")
+    lists = spec.parent / "lists"
+    (lists / "a.txt").write_text("taxi\nhappiness\n")
+    (lists / "b.txt").write_text("bus\n")
+    (lists / "b.yaml").write_text("seed: -1\n")
+    (lists / "c.txt").write_text("sadness\n")
+    (lists / "c.yaml").write_text("vocabulary: {top_k: 9999}\n")
+    assert [line.split(": ")[:2] for line in refused(spec, lists)] == [
+        ["lists/a.txt:2", "concepts.1.concept"],
+        ["spec.yaml:7", "generation.prompt_files.0.file"],
+        ["lists/b.yaml:1", "seed"],
+        ["lists/c.txt:1", "concepts.0.concept"],
+        ["lists/c.yaml:1", "vocabulary.top_k"],
+    ]
 
 
 def test_a_spec_with_concepts_and_a_missing_folder(spec: Path) -> None:

@@ -33,6 +33,24 @@ def test_bad_gate(gate: str, complaint: str) -> None:
     assert complaint in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "mend"),
+    {
+        "gate: {min_esr_1: 1}": "erasure, which is not scored; give scoring.judge or leave",
+        "gate: {max_clip_score_drop: 1}": "clip_score, which is not scored; give scoring.clip or leave",
+        "gate: {min_esr_1: 1}\nscoring: {metrics: [image_distance]}": "add it to scoring.metrics and give scoring.judge or",
+        "gate: {min_esr_1: 1}\nscoring: {metrics: [image_distance], judge: a/j}": "add it to scoring.metrics or leave",
+        "gate: {max_kid: 1}": "kid, which is not scored; add it to scoring.metrics and give scoring.clip or leave",
+        "gate: {max_kid: 1}\nscoring: {features: i.pth}": "kid, which is not scored; add it to scoring.metrics or leave",
+        "gate: {min_lpips_erased: 1}": "add it to scoring.metrics and give scoring.lpips_backbone or leave",
+    }.items(),
+)
+def test_a_mend_is_all_that_the_metric_needs(given: str, mend: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_spec(f"{SPEC}model: a/b\n{given}")
+    assert mend in str(caught.value)
+
+
 def test_every_unscored_threshold_is_named() -> None:
     with pytest.raises(SpecError) as caught:
         parse_spec(f"{SPEC}scoring: {{metrics: [clip_score]}}\ngate: {{min_esr_1: 1, max_psr_1_drop: 0, max_kid: 0}}")

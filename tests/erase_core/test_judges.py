@@ -93,6 +93,26 @@ def test_a_clip_folder_judges_among_the_concepts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "extra", [", preserved: []", ", judge_classes: [taxi, taxi]"], ids=["no preserved concept", "one class twice"]
+)
+def test_a_clip_that_has_nothing_to_choose(extra: str, tiny_folder: Path, tmp_path: Path) -> None:
+    given = {"concept": "taxi", "model": tiny_folder, "judge": WEIGHTS / "clip", "out": tmp_path / "o"}
+    spec = parse_spec(SPEC.format(extra=extra, **given))
+    with pytest.raises(
+        SpecError, match=r"scoring.judge_classes: the judge .*clip is a CLIP and has 'taxi' alone to choose"
+    ):
+        check(spec)
+    # An attack's judge chooses among everyday things then.
+    check(spec, scored=False)
+
+
+@pytest.mark.parametrize("extra", ["", ", preserved: [bus]", ", preserved: [], judge_classes: [taxi, bus]"])
+def test_a_clip_that_has_something_to_choose(extra: str, tiny_folder: Path, tmp_path: Path) -> None:
+    given = {"concept": "taxi", "model": tiny_folder, "judge": WEIGHTS / "clip", "out": tmp_path / "o"}
+    check(parse_spec(SPEC.format(extra=extra, **given)))
+
+
+@pytest.mark.parametrize(
     ("concept", "judge"), [("zeppelin of cheese", "efficientnet-lite0"), ("church", str(WEIGHTS / "style_judge"))]
 )
 def test_a_judge_that_does_not_know_the_concept(concept: str, judge: str, tiny_folder: Path, tmp_path: Path) -> None:
@@ -162,6 +182,10 @@ OLDER = {
     "a cropped size": (
         "clip",
         {"feature_extractor_type": "CLIPFeatureExtractor", "size": 112, "crop_size": 96, "do_center_crop": True},
+    ),
+    "no share, and too large to be cropped": (
+        "convnext",
+        {"feature_extractor_type": "ConvNextFeatureExtractor", "size": 384, "crop_pct": None, "resample": 3},
     ),
     "not normalised": ("vit", {"size": 96, "do_normalize": False}),
 }

@@ -6,6 +6,7 @@ import fnmatch
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from typer.testing import CliRunner
 
 from benchmarks import memory
-from erase_core.memory import Alive, bytes_of, forecasts, images_forecast, parts_of, training_forecast
+from erase_core.memory import (
+    Alive,
+    Forecast,
+    Moment,
+    bytes_of,
+    forecasts,
+    images_forecast,
+    parts_of,
+    shortage,
+    training_forecast,
+)
 from erase_core.models.origin import Origin
 from erase_core.models.pipeline import load_pipeline
 from erase_core.models.published import configs, write_configs
@@ -199,6 +210,31 @@ def test_plan_says_it_and_writes_nothing(tmp_path: Path) -> None:
     found = json.loads(CliRunner().invoke(app, ["plan", str(spec), "--json"]).stdout)
     assert found["training"]["ranks"] == 2 and 0.2 < found["training"]["peak_gib"] < 3
     assert not out.exists()
+
+
+def test_plan_warns_of_an_accelerator_that_is_too_small(tmp_path: Path, monkeypatch) -> None:
+    large, small = (
+        Forecast(stage, 1, [Moment("a step", {"weights": n * GIB})]) for stage, n in (("training", 30), ("images", 9))
+    )
+    assert shortage(large) == ""
+    devices = [SimpleNamespace(name="Big", total_memory=80 * GIB), SimpleNamespace(name="Small", total_memory=24 * GIB)]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", devices.__getitem__)
+    assert shortage(small) == ""
+    monkeypatch.setattr("erase_core.memory.forecasts", lambda *_: [large, small])
+    (tmp_path / "spec.yaml").write_text(f"name: planned\nconcepts: [taxi]\noutput: {tmp_path / 'out'}\n")
+    for options in ([], ["--json"]):
+        ran = CliRunner().invoke(app, ["plan", str(tmp_path / "spec.yaml"), *options])
+        assert ran.exit_code == 0
+        assert ran.stderr == shortage(large) + "\n" and "training: needs 30.0 GiB, and Small has 24.0 GiB" in ran.stderr
+
+
+def test_the_page_is_what_the_benchmark_writes(tmp_path: Path, monkeypatch) -> None:
+    shipped = memory.PAGE.read_text()
+    monkeypatch.setattr(memory, "PAGE", tmp_path / "memory.md")
+    memory.write_page(json.loads(memory.RESULTS.read_text()))
+    assert memory.PAGE.read_text() == shipped
 
 
 def test_hub_models_and_older_folders_are_planned(tmp_path: Path, monkeypatch) -> None:

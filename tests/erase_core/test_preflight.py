@@ -22,6 +22,7 @@ from erase_core.preflight_prompts import most_tokens, tokenizer_in, tokenizers_o
 from erase_core.spec import Spec, make_spec
 from erase_core.spec_errors import SpecError
 from erase_core.spec_yaml import load_spec, parse_spec
+from tests.command import erase
 
 
 def spec_with(folder: Path, **given) -> Spec:
@@ -127,10 +128,11 @@ def hub(monkeypatch, tmp_path: Path):
         kept.write_bytes(repositories[place][file])
         return str(kept)
 
-    def info(self, place: str) -> SimpleNamespace:
+    def info(self, place: str, timeout: float) -> SimpleNamespace:
         asked.append((place, None))
         return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in repositories[place]])
 
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", info)
     return SimpleNamespace(put=repositories.__setitem__, asked=asked)
@@ -175,7 +177,7 @@ def test_a_model_on_the_hub(files: dict | None, message: str | None, hub, tmp_pa
 def test_a_model_that_is_in_the_cache_and_a_hub_that_is_away(
     error: Exception, hub, monkeypatch, tmp_path: Path
 ) -> None:
-    def away(*_):
+    def away(*_, timeout: float):
         raise error
 
     hub.put("a/b", pipeline_of("StableDiffusionPipeline", []))
@@ -372,6 +374,40 @@ def test_a_batch_asks_the_hub_before_it_works(tmp_path: Path) -> None:
     scoring = "scoring: {judge: nobody/judge, metrics: [erasure]}"
     (tmp_path / "s.yaml").write_text(f"name: b\noutput: {tmp_path / 'o'}\n{scoring}\n")
     (tmp_path / "l.csv").write_text("list,concept\ncars,taxi\npets,cat\n")
-    with pytest.raises(SpecError, match="b - cars: scoring.judge: cannot fetch nobody/judge from the hub"):
+    with pytest.raises(SpecError) as told:
         batch.fn(tmp_path / "s.yaml", tmp_path / "l.csv")
+    lines = str(told.value).splitlines()
+    assert [line.partition(": cannot fetch nobody/judge from the hub")[0] for line in lines] == [
+        "b - cars: scoring.judge",
+        "b - pets: scoring.judge",
+    ]
     assert not (tmp_path / "o").exists()
+
+
+def test_a_hub_that_is_away_is_no_mistake_of_the_spec(tmp_path: Path) -> None:
+    """A closed port in its place: the run may be tried again, as 1 says, where 2 says that the spec is wrong."""
+    (tmp_path / "s.yaml").write_text(f"name: s\nmodel: nobody/model\nconcepts: [taxi]\noutput: {tmp_path / 'o'}\n")
+    ran = erase("run", str(tmp_path / "s.yaml"), HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path))
+    assert ran.returncode == 1 and "HubAway: model: cannot fetch nobody/model from the hub" in ran.stderr, ran
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("tokenizer/tokenizer_config.json", "{"),
+        ("tokenizer/tokenizer_config.json", "[]"),
+        ("scheduler/scheduler_config.json", "{"),
+        ("text_encoder/config.json", "[]"),
+    ],
+)
+def test_a_model_s_file_that_is_no_mapping_is_named(file: str, content: str, tiny_folder: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny_folder, tmp_path / "model")
+    (model / file).write_text(content)
+    assert f"model: '{model / file}' is not readable as JSON" in refused(spec_with(tmp_path, model=str(model)))
+
+
+def test_a_tokenizer_without_a_longest_text_has_stable_diffusion_s(tiny_folder: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny_folder, tmp_path / "model")
+    write_json(model / "tokenizer" / "tokenizer_config.json", {"model_max_length": None})
+    check(spec_with(tmp_path, model=str(model), scoring={"metrics": ["image_distance"]}))

@@ -34,6 +34,44 @@ BAD = {
     "no concepts": ("name: x\nconcepts: []\noutput: o", "concepts: is empty"),
     "concepts missing": ("name: x\noutput: o", "concepts: is missing"),
     "not a list": ("name: x\nconcepts: taxi\noutput: o", "concepts: 'taxi' should be a list"),
+    "a template that is no list": (
+        SMALLEST + "generation: {prompts: 'a {concept}'}",
+        "generation.prompts: 'a {concept}' should be a list; write [\"a {concept}\"]",
+    ),
+    "a word with a comma": ("name: x\nconcepts: Boston, Texas\noutput: o", 'write ["Boston, Texas"]'),
+    "a mapping that is no list": (
+        "name: x\nconcepts: {2024-01-02: a, b: 'c: d'}\noutput: o",
+        'should be a list; write [{"b": "c: d"}]',
+    ),
+    "a number that is no list": (
+        SMALLEST + "generation: {seeds: 3}",
+        "generation.seeds: 3 should be a list; write [3]",
+    ),
+    "a list left empty": (SMALLEST + "generation: {prompt_files: }", "generation.prompt_files: is empty; give a value"),
+    "a part left empty": (SMALLEST + "training:", "training: is empty; remove it or give a mapping of its keys"),
+    "a method left empty": (SMALLEST + "method:", "method: is empty; remove it or give a method's name"),
+    "a list of attacks": (
+        SMALLEST + "attacks: [seeds]",
+        "attacks: ['seeds'] should be a mapping of its keys, such as {run: [seeds]}",
+    ),
+    "a list of methods": (
+        SMALLEST + "method: [naive]",
+        "method: ['naive'] should be a method's name, or {name, and its parameters}",
+    ),
+    "a vocabulary's name": (
+        SMALLEST + "vocabulary: english-3000",
+        "vocabulary: 'english-3000' should be a mapping of its keys, such as {source: english-3000}",
+    ),
+    "a gate's number": (
+        SMALLEST + "gate: 0.98",
+        "gate: 0.98 should be a mapping of its keys, such as {min_esr_1: 0.98}",
+    ),
+    "a training's word": (SMALLEST + "training: fast", "training: 'fast' should be a mapping of its keys, such as"),
+    "a number as a name": ("name: 5\nconcepts: [taxi]\noutput: o", "name: 5 is not text; put it in quotes"),
+    "a number as a folder": ("name: x\nconcepts: [taxi]\noutput: 3", "output: 3 is not text; put it in quotes"),
+    "a date as a name": ("name: 2024-01-02\nconcepts: [taxi]\noutput: o", "name: 2024-01-02 is not text; put it"),
+    "a list as a name": ("name: [x]\nconcepts: [taxi]\noutput: o", "name: ['x'] is not text; write one in quotes"),
+    "a name left empty": ("name:\nconcepts: [taxi]\noutput: o", "name: is empty; give a value"),
     "not a word": ("name: x\nconcepts: [3]\noutput: o", "concepts.0: 3 should be a word"),
     "twice": ("name: x\nconcepts: [taxi, {concept: bus, synonyms: [Taxi]}]\noutput: o", "taxi is given twice"),
     "negative": (SMALLEST + "training: {steps: -3}", "training.steps: -3 should be greater than 0"),
@@ -109,7 +147,8 @@ BAD = {
     "broken": ("name: [", "not readable as YAML"),
     "tag": ("name: !!python/object/apply:os.system [ls]", "tags (tag:yaml.org,2002:python/object/apply:os.system)"),
     "alias": ("a: &a [x]\nb: *a", "aliases (*name) are not allowed"),
-    "repeated": ("name: x\nname: y", "name is given twice"),
+    "repeated": ("name: x\nname: y", "line 2: name is given twice"),
+    "repeated below": (SMALLEST + "training:\n  steps: 3\n  batch_size: 2\n  steps: 4", "line 7: steps is given twice"),
     "a list": ("- x", "must be a mapping"),
     "deep": ("[" * 5000, "not readable as YAML"),
 }
@@ -179,6 +218,38 @@ def test_checked_against_files(extra: str, message: str | None, tmp_path: Path) 
         check(spec)
     assert message in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_all_that_is_wrong_is_told(tmp_path: Path) -> None:
+    """Each once, also where several checks meet it; what hangs on a model or a judge that is wrong is not asked."""
+    (tmp_path / "notes.txt").write_text("mine")
+    text = (
+        f"name: x\nconcepts: [happiness]\noutput: {tmp_path}\ntraining: {{hostfile: ./missing}}\n"
+        "vocabulary: {top_k: 9999}\nscoring: {preserved: [sadness], lpips_backbone: ./n.pth, metrics: [erasure, lpips, kid]}"
+    )
+    with pytest.raises(SpecError) as caught:
+        check(parse_spec(text))
+    assert [line.split(": ")[0] for line in str(caught.value).splitlines()] == [
+        "concepts.0.concept", "scoring.lpips_backbone", "scoring.preserved", "training.hostfile", "output",
+        "vocabulary.top_k",
+    ]  # fmt: skip
+    with pytest.raises(SpecError) as caught:
+        check(parse_spec(f"name: x\nconcepts: [taxi]\noutput: {tmp_path}\nmodel: ./no\nscoring: {{judge: ./none}}"))
+    assert [line.split(": ")[0] for line in str(caught.value).splitlines()] == ["model", "scoring.judge", "output"]
+
+
+def test_every_concept_that_a_judge_does_not_know(tmp_path: Path, monkeypatch) -> None:
+    """And nothing is asked of a judge whose package is missing."""
+    text = f"name: x\nconcepts: [happiness, church, sadness]\noutput: {tmp_path / 'o'}\nscoring: {{judge: efficientnet-lite0}}"
+    with pytest.raises(SpecError) as caught:
+        check(parse_spec(text))
+    found = [line.split(": ")[0] for line in str(caught.value).splitlines()]
+    assert found == ["concepts.0.concept", "concepts.2.concept"]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SpecError) as caught:
+        check(parse_spec(text))
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith("scoring.judge: efficientnet-lite0 needs the package")
 
 
 def test_images_of_words_that_are_not_known_yet(tiny_folder: Path, tmp_path: Path) -> None:
@@ -273,6 +344,7 @@ def test_a_judge_on_the_hub_is_looked_at_first(tmp_path: Path, tiny_folder: Path
     (kept / "refs").mkdir(parents=True)
     (kept / "refs" / "main").write_text("c0ffee")
     write_json(kept / "snapshots" / "c0ffee" / "config.json", {"id2label": {"0": "garbage truck, dustcart"}})
+    (kept / "snapshots" / "c0ffee" / "model.safetensors").touch()
     check_hub(spec)
     with pytest.raises(SpecError, match="concepts.0.concept: the judge owner/judge has no class 'zeppelin'"):
         check_hub(parse_spec(HUB_JUDGE.format(concept="zeppelin", **given)))

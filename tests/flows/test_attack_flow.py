@@ -9,7 +9,11 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
+from huggingface_hub import constants
 
+from erase_core.spec_errors import SpecError
+from erase_core.spec_yaml import parse_spec
+from flows.attack import attack
 from flows.command.attack import attack_spec
 from tests.command import erase, erase_here
 
@@ -104,11 +108,21 @@ def test_a_spec_s_own_concept_is_attacked(tmp_path: Path) -> None:
     ]
     assert [attack["name"] for attack in given["attacks"]["run"]] == ["seeds"]
     assert given["output"] == "results/attack-taxi"
-    several = OF_A_RUN.replace("concepts: [", "concepts: [bus, ") + "report: {unsafe: [bus, taxi]}\n"
+    several = OF_A_RUN.replace("concepts: [", "concepts: [bus, ") + "report: {unsafe: [bus, Taxi]}\n"
     (tmp_path / "several.yaml").write_text(several)
-    assert attack_spec(tmp_path / "several.yaml", "taxi", [], None)["report"]["unsafe"] == ["taxi"]
+    assert attack_spec(tmp_path / "several.yaml", "taxi", [], None)["report"]["unsafe"] == ["Taxi"]
     assert attack_spec(tmp_path / "several.yaml", "cat", [], None)["report"]["unsafe"] is None
     assert attack_spec(tmp_path / "spec.yaml", "cat", [], tmp_path)["concepts"] == [{"concept": "cat", "synonyms": []}]
+
+
+@pytest.mark.parametrize("model", ["owner/erased", "/no/such"])
+def test_a_model_to_attack_that_is_not_there(model: str, monkeypatch, tmp_path: Path) -> None:
+    """Said before anything is drawn, and told from the spec's own model."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("flows.attack.run_attacks", lambda *_: pytest.fail("the attacks have begun"))
+    with pytest.raises(SpecError, match=f"^attacked model: .*{model}"):
+        attack.fn(parse_spec(SPEC.format(output=tmp_path / "out")), model)
+    assert not (tmp_path / "out").exists()
 
 
 def test_options_that_a_spec_says_are_refused(tmp_path: Path) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from erase_core.results import held
+from erase_core.spec_yaml import parse_spec
+from flows import benchmark as module
 from tests.command import erase, erase_here
 
 SPEC = """
@@ -68,6 +73,48 @@ def test_what_another_process_runs_is_left_to_it(tmp_path: Path) -> None:
         assert ran.returncode == 0, ran.stderr
         assert other.wait() == 0
     assert list(pd.read_parquet(tmp_path / "out" / "runs.parquet")["method"]) == ["uce"]
+
+
+def test_what_others_hold_is_not_begun(monkeypatch, tmp_path: Path) -> None:
+    """A flow of it would fail in Prefect, at every look."""
+    base, other = parse_spec(SPEC.format(output=tmp_path / "out")), contextlib.ExitStack()
+    begun: list[str] = []
+
+    def begin(spec, parent: str) -> dict:
+        begun.append("run")
+        with held(Path(spec.output)):
+            pass
+        return {"metrics": {}, "step_seconds": 1.0, "peak_memory_gib": 1.0, "mlflow_run": parent}
+
+    monkeypatch.setattr(module, "erase", begin)
+    monkeypatch.setattr(module, "create_markdown_artifact", lambda *_, **__: None)
+    looks = iter([lambda: begun.append("look"), other.close])
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: next(looks)())
+    other.enter_context(held(tmp_path / "out" / "runs" / "unsafe-weapon-uce-0"))
+    module.benchmark.fn(base, ["uce"], ["unsafe"], [0])
+    assert begun == ["look", "run"]
+
+
+def test_who_joins_waits_until_abandoned_runs_are_ended(monkeypatch, tmp_path: Path) -> None:
+    """Else its own were among them."""
+    folder, joined = tmp_path / "out", threading.Event()
+
+    def join() -> None:
+        with held(folder, shared=True):
+            joined.set()
+
+    other = threading.Thread(target=join)
+
+    def end_abandoned(output: str) -> None:
+        other.start()
+        assert not joined.wait(0.5)
+        raise RuntimeError("seen")
+
+    monkeypatch.setattr(module.tracking, "end_abandoned", end_abandoned)
+    with pytest.raises(RuntimeError, match="seen"):
+        module.benchmark.fn(parse_spec(SPEC.format(output=folder)), ["uce"], ["unsafe"], [0])
+    other.join()
+    assert joined.is_set()
 
 
 def test_no_seeds() -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+import typer
 from PIL import Image
 
+from erase_core.benchmark import TASKS
+from erase_core.methods import MODULES
+from flows.command import app
 from tests.command import erase, erase_here
 
 BAD = {
@@ -60,6 +66,41 @@ def test_help_is_enough_to_write_a_spec() -> None:
         assert key in text
 
 
+def test_an_empty_default_is_shown_as_text() -> None:
+    lines = erase_here("run", "--help").stdout.splitlines()
+    empty = [line for line in lines if re.match(r" *(neutral|destination):", line) and "REQUIRED" not in line]
+    assert empty and not [line for line in empty if line.endswith("[]")]
+    assert any(line.endswith('[""]') for line in empty)
+
+
+def test_version() -> None:
+    ran = erase("--version")
+    assert ran.returncode == 0 and ran.stdout == f"erase {importlib.metadata.version('erase')}\n"
+    code = (
+        "import sys; from typer.testing import CliRunner; from flows.command import app\n"
+        "assert CliRunner().invoke(app, ['--version']).exit_code == 0\n"
+        "assert not {'torch', 'pandas', 'pyarrow', 'prefect', 'mlflow'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def options_of(command: click.Command) -> dict[str, str]:
+    return {one.name: getattr(one, "help", None) or "" for one in command.params}
+
+
+def test_every_option_says_what_it_is() -> None:
+    """And which names it takes, as there are."""
+    commands = typer.main.get_command(app).commands
+    commands |= commands["vocab"].commands
+    found = {name: options_of(command) for name, command in commands.items()}
+    assert not [
+        (name, one) for name, every in found.items() for one, text in every.items() if not text and one != "help"
+    ]
+    assert ", ".join(TASKS) in found["benchmark"]["tasks"] and ", ".join(MODULES) in found["benchmark"]["methods"]
+    assert "repeatable" in found["curate"]["erased"]
+    assert "not counted" in commands["plan"].help
+
+
 def test_generate(tmp_path: Path) -> None:
     ran = erase(
         "generate", "emoji-world", "a taxi", "a rose", "--out", str(tmp_path / "g.png"), "--seeds", "3", "--steps", "2"
@@ -76,11 +117,12 @@ def test_generate_refuses_a_missing_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     {
+        "too many steps": (["--steps", "1000"], "or equal to 999"),
         "steps": (["--steps", "600"], "steps: 600 strides of whole timesteps do not span the 1000"),
         "sampler": (["--sampler", "euler"], "sampler: 'euler' should be 'ddim', "),
         "folder": (["--out", "."], "out: . is a folder; give a file name that ends in .png"),
     }.values(),
-    ids=["steps", "sampler", "folder"],
+    ids=["too many steps", "steps", "sampler", "folder"],
 )
 def test_generate_refuses_before_it_loads(options: list[str], message: str, monkeypatch) -> None:
     monkeypatch.setattr("erase_core.models.pipeline.load_pipeline", lambda *_: pytest.fail("the model was loaded"))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from flows.tables import console
+from tasks import registry
 from tests.command import erase_here
-from tests.registered import FAILED, PASSED, aliases, registered
+from tests.registered import FAILED, PASSED, aliases, registered, registered_with_files
 
 
 @pytest.fixture
@@ -55,7 +58,25 @@ def test_models_are_listed(name: str, monkeypatch) -> None:
     ]
 
 
-@pytest.mark.parametrize("command", ["promote", "rollback"])
+def test_superseded_versions_are_pruned(tmp_path: Path) -> None:
+    name = registered_with_files(tmp_path, PASSED, FAILED, PASSED, FAILED)
+
+    def pruned(*options: str) -> tuple[list[list[str]], str]:
+        """The rows of the table, and what is said below it."""
+        ran = erase_here("prune", name, "--keep", "0", *options)
+        assert ran.returncode == 0, ran.stderr
+        *table, last = ran.stdout.splitlines()
+        return [[cell.strip() for cell in line.split("│")[1:-1]] for line in table if "│" in line], last
+
+    table = [[name, "1", "passed", "0.00"], [name, "2", "rejected", "0.00"], ["in all", "2", "", "0.00"]]
+    assert pruned("--dry-run") == (table, "Nothing was removed.")
+    assert len(registry.versions(name)) == 4
+    assert pruned() == (table, "Removed: 0.00 GiB freed.")
+    assert [str(version.version) for version in registry.versions(name)] == ["4", "3"]
+    assert pruned() == ([["in all", "0", "", "0.00"]], "Removed: 0.00 GiB freed.")
+
+
+@pytest.mark.parametrize("command", ["promote", "rollback", "prune"])
 def test_a_model_that_is_not_there(command: str) -> None:
     ran = erase_here(command, "nobody")
     assert ran.returncode == 2 and "nobody is not a registered model" in ran.stderr

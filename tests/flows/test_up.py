@@ -14,12 +14,14 @@ import pytest
 from mlflow import MlflowClient
 
 from erase_core.files import home
-from infra.servers import answers
+from infra.servers import answers, log_of
+from tasks.tracking import experiment_id
 from tests.command import erase, erase_here
 from tests.servers import free_port
 
 
 def test_up() -> None:
+    page = f"/#/experiments/{experiment_id()}/runs"
     ports = free_port(), free_port()
     command = [
         sys.executable,
@@ -36,9 +38,11 @@ def test_up() -> None:
     ) as process:
         try:
             said = [process.stdout.readline() for _ in range(3)]
-            assert f"http://127.0.0.1:{ports[0]}" in said[0] and f"http://127.0.0.1:{ports[1]}" in said[1], said
+            assert f"http://127.0.0.1:{ports[0]}" in said[0] and f"http://127.0.0.1:{ports[1]}{page}\n" in said[1], said
             for url in (f"http://127.0.0.1:{ports[0]}/api/health", f"http://127.0.0.1:{ports[1]}/health"):
                 assert urllib.request.urlopen(url, timeout=30).status == 200
+            assert f"dashboard at http://127.0.0.1:{ports[0]}" in log_of("Prefect").read_text()
+            assert "MLflow" in log_of("MLflow").read_text()
             # What a run gives the server to keep lies in the home, wherever the server was started.
             client = MlflowClient(f"http://127.0.0.1:{ports[1]}")
             run = client.create_run(client.create_experiment("served"))
@@ -56,6 +60,7 @@ STAND_IN = f"""#!{sys.executable} -IS
 import signal, socket, sys, time
 with socket.create_server(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1]))) as server:
     server.accept()
+    print("said", sys.argv[2], flush=True)
     ENDS if "mlflow" in sys.argv else time.sleep(60)
 """
 
@@ -76,8 +81,26 @@ def test_a_server_that_ends_is_named_and_stops_the_other(ends: str, told: str, t
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
-    assert ran.returncode == 2 and f"the MLflow server {told}; both are stopped" in ran.stderr, ran
+    assert ran.returncode == 2 and f"the MLflow server {told}; both are stopped; {log_of('MLflow')}" in ran.stderr, ran
+    # Of this start alone.
+    assert log_of("MLflow").read_text() == "said mlflow\n"
     assert not any(answers(port) for port in ports)
+
+
+def test_a_server_that_does_not_start_is_named_with_its_log(tmp_path: Path, monkeypatch) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho no room\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("infra.servers.sys.executable", str(python))
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    port, other = free_port(), free_port()
+    try:
+        ran = erase_here("up", "--prefect-port", str(port), "--mlflow-port", str(other))
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    assert ran.returncode == 2 and f"Prefect did not start on port {port}; {log_of('Prefect')} says why" in ran.stderr
+    assert log_of("Prefect").read_text() == "no room\n"
 
 
 def test_a_taken_port_is_named() -> None:

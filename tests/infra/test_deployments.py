@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
         "deployments: {a: {flow: erase, interval: 60}}": "deployments.a.parameters.spec: is missing; a run that a schedule",
         "deployments: {a: {flow: pretrain, parameters: {speed: 1}}}": "deployments.a.parameters.speed: is not a parameter of",
         "deployments: {a: {flow: pretrain, parameters: {scale: fast}}}": "deployments.a.parameters.scale: 'fast' should be",
-        "deployments: {a: {flow: erase, parameters: {spec: no.yaml}}}": "deployments.a.parameters.spec.",
+        "deployments: {a: {flow: erase, parameters: {spec: no.yaml}}}": "deployments.a.parameters.spec: /",
         "deployments: {a: {flow: erase, parameters: {spec: {name: x}}}}": "deployments.a.parameters.spec.concepts: is missing",
         "deployments: {a: {flow: batch, parameters: {lists: none}}}": "deployments.a.parameters.lists: ",
         "deployments: [": "not readable as YAML",
@@ -51,11 +51,14 @@ def test_the_example_is_right_and_scheduled_deployments_run_alone() -> None:
     assert built["hourly bus"].paused and nightly.entrypoint == "flows.erase.erase"
 
 
-def test_the_lists_of_a_batch_are_read_when_serving_begins(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["", "~/"])
+def test_the_lists_of_a_batch_are_read_when_serving_begins(folder: str, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists" / "cars.txt").write_text("taxi\n")
     (tmp_path / "base.yaml").write_text("name: b\noutput: o\n")
     text = "deployments: {a: {flow: batch, interval: 60, parameters: {spec: base.yaml, lists: lists}}}"
+    text = text.replace("spec: ", f"spec: {folder}").replace("lists: ", f"lists: {folder}")
     (tmp_path / "deployments.yaml").write_text(text)
     found = read_deployments(tmp_path / "deployments.yaml").deployments["a"].parameters
     assert found == {"spec": str(tmp_path / "base.yaml"), "lists": str(tmp_path / "lists")}

@@ -99,7 +99,7 @@ def test_work_pools_take_every_deployment(server) -> None:
     prefect("work-pool", "create", "erase-kubernetes", "--type", "kubernetes", *template)
     prefect("deploy", "--all", "--prefect-file", "infra/prefect.yaml")
     found = {d["name"]: d for d in ask(server, "POST", "/deployments/filter", json={}) if d["work_pool_name"]}
-    assert set(found) == {"process", "nightly", "batch", "benchmark", "pretrain", "docker", "kubernetes"}
+    assert set(found) == {"process", "nightly", "batch", "benchmark", "pretrain", "docker", "docker-gpu", "kubernetes"}
     assert found["nightly"]["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
     assert found["nightly"]["schedules"][0]["schedule"]["cron"] == "0 2 * * *"
     assert found["docker"]["job_variables"]["image"] == "erase:0.1.0"
@@ -107,7 +107,7 @@ def test_work_pools_take_every_deployment(server) -> None:
     for name, deployment in found.items():
         (step,) = deployment["pull_steps"]
         (where,) = step.values()
-        assert where == {"directory": "/data" if name in ("docker", "kubernetes") else str(ROOT)}
+        assert where == {"directory": "/data" if name in ("docker", "docker-gpu", "kubernetes") else str(ROOT)}
         assert deployment["job_variables"]["env"]["MLFLOW_TRACKING_URI"] == "http://localhost:5000"
     assert "Spec" in found["kubernetes"]["parameter_openapi_schema"]["definitions"]
 

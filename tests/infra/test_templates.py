@@ -94,7 +94,7 @@ def test_every_program_and_file_of_the_compose_file_is_there() -> None:
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
             assert (INFRA / source).exists() if source.startswith(".") else source in compose["volumes"]
-    assert set(re.findall(r"\$\{(\w+)", text)) == {"POSTGRES_PASSWORD", "ERASE_DEPLOYMENTS"}
+    assert set(re.findall(r"\$\{(\w+)", text)) == {"POSTGRES_PASSWORD", "ERASE_DEPLOYMENTS", "ERASE_UID"}
     assert compose["services"]["worker"]["build"]["dockerfile"] == "infra/Dockerfile"
     assert (ROOT / "infra/Dockerfile").is_file()
 
@@ -207,7 +207,7 @@ def test_deployments_of_work_pools_name_flows_that_are_there() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["docker", "kubernetes"])
+@pytest.mark.parametrize("name", ["docker", "docker-gpu", "kubernetes"])
 def test_runs_in_containers_work_in_their_volume(name: str, monkeypatch) -> None:
     """Not in the folder that whoever deploys has on another machine."""
     monkeypatch.setenv("ERASE_WORK", "/home/somebody/erase")
@@ -216,9 +216,26 @@ def test_runs_in_containers_work_in_their_volume(name: str, monkeypatch) -> None
     ((_, step),) = [item for each in apply_values(deployment["pull"], {}) for item in each.items()]
     variables = deployment["work_pool"]["job_variables"]
     assert step == {"directory": "/data"} and variables["env"]["ERASE_HOME"] == "/data"
-    if name == "docker":
+    if name != "kubernetes":
         assert variables["volumes"] == ["erase:/data"]
+        assert variables["container_create_kwargs"]["shm_size"] == "2g"
+        assert ("device_requests" in variables["container_create_kwargs"]) == (name == "docker-gpu")
     assert "VOLUME /data" in (INFRA / "Dockerfile").read_text()
+
+
+def test_what_the_hub_sends_lies_in_the_volume() -> None:
+    training = kubernetes()["Job"]["spec"]["template"]["spec"]["containers"][0]
+    places = {variable["name"]: variable.get("value") for variable in training["env"]}
+    pools = [deployments()[name]["work_pool"]["job_variables"]["env"] for name in ("docker", "kubernetes")]
+    assert {each["HF_HOME"] for each in [places, *pools]} == {"/data/huggingface"}
+    assert "HF_HOME=/data/huggingface" in (INFRA / "Dockerfile").read_text()
+
+
+def test_pods_have_the_hubs_token_where_there_is_one() -> None:
+    job, training = manifest(deployments()["kubernetes"]["work_pool"]["job_variables"]), kubernetes()["Job"]
+    for made in (job, training):
+        (container,) = made["spec"]["template"]["spec"]["containers"]
+        assert container["envFrom"] == [{"secretRef": {"name": "erase-hub", "optional": True}}]
 
 
 def test_pods_of_the_work_pool_have_the_volume_that_training_has() -> None:
@@ -228,7 +245,12 @@ def test_pods_of_the_work_pool_have_the_volume_that_training_has() -> None:
     (container,) = pod["containers"]
     assert container["image"] == variables["image"] and container["env"] == variables["env"]
     assert {"name": "data", "mountPath": variables["env"]["ERASE_HOME"]} in container["volumeMounts"]
-    assert pod["volumes"] == [volume for volume in other["volumes"] if volume["name"] == "data"]
+    data, shared = pod["volumes"]
+    assert data in other["volumes"] and shared["emptyDir"] == {"medium": "Memory", "sizeLimit": "2Gi"}
+    assert {"name": shared["name"], "mountPath": "/dev/shm"} in container["volumeMounts"]
+    assert container["resources"]["limits"] == {"memory": "16Gi", "nvidia.com/gpu": 0}
+    with_gpu = manifest({**variables, "gpus": 1})["spec"]["template"]["spec"]["containers"][0]
+    assert with_gpu["resources"]["limits"]["nvidia.com/gpu"] == 1
     # Prefect's worker takes no template without these two, though they are the Job's.
     assert pod["completions"] == pod["parallelism"] == 1
     assert pod["securityContext"] == other["securityContext"]
@@ -238,11 +260,24 @@ def test_pods_of_the_work_pool_have_the_volume_that_training_has() -> None:
 @pytest.mark.slow
 def test_compose_takes_its_file() -> None:
     command = [tool("docker-compose"), "--file", str(INFRA / "compose.yaml"), "config"]
-    ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "POSTGRES_PASSWORD": "secret"})
+    # The tests' own process keeps off the hub.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    ran = subprocess.run(command, capture_output=True, text=True, env={**kept, "POSTGRES_PASSWORD": "secret"})
     assert ran.returncode == 0, ran.stderr
     rendered = yaml.safe_load(ran.stdout)["services"]
     database = "postgresql+asyncpg://erase:secret@postgres:5432/prefect"
     assert rendered["prefect"]["environment"]["PREFECT_SERVER_DATABASE_CONNECTION_URL"] == database
+    worker = rendered["worker"]["environment"]
+    assert worker.get("HF_TOKEN") is None and worker.get("HF_HUB_OFFLINE") is None
+    assert "deploy" not in rendered["worker"]
+    given = {**kept, "POSTGRES_PASSWORD": "secret", "HF_TOKEN": "hf_own", "ERASE_UID": "1234"}
+    command[3:3] = ["--file", str(INFRA / "compose.gpu.yaml")]
+    ran = subprocess.run(command, capture_output=True, text=True, env=given)
+    assert ran.returncode == 0, ran.stderr
+    worker = yaml.safe_load(ran.stdout)["services"]["worker"]
+    assert worker["environment"]["HF_TOKEN"] == "hf_own" and str(worker["build"]["args"]["ERASE_UID"]) == "1234"
+    (devices,) = worker["deploy"]["resources"]["reservations"]["devices"]
+    assert devices["capabilities"] == ["gpu"]
     without = subprocess.run(command, capture_output=True, text=True)
     assert without.returncode != 0 and "set a password" in without.stderr
 

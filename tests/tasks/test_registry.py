@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
+import mlflow
 import pytest
-from mlflow import MlflowClient
+from mlflow import MlflowClient, MlflowException
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
+from erase_core.spec import Spec
 from tasks import registry
 from tasks.tracking import client
-from tests.registered import FAILED, LIMITS, PASSED, aliases, registered
+from tests.registered import FAILED, LIMITS, PASSED, SIZE, aliases, register_again, registered, registered_with_files
 
 
 @pytest.fixture
@@ -144,3 +151,108 @@ def test_what_is_not_there_is_named(name: str) -> None:
         registry.promote(name, "9")
     with pytest.raises(registry.RegistryError, match="has no champion"):
         registry.rollback(name)
+
+
+def kept(name: str) -> dict[str, Path]:
+    """Where the files of each version lie, by version; all are there."""
+    folders = {}
+    for version in registry.versions(name):
+        place = client().get_model_version_download_uri(name, str(version.version))
+        folders[str(version.version)] = Path(place.removeprefix("file://"))
+    assert all(any(folder.rglob("weights.safetensors")) for folder in folders.values())
+    return folders
+
+
+def removable(name: str, keep: int) -> list[str]:
+    return [one.version for one in registry.removable(name, keep)]
+
+
+def prune(name: str, keep: int) -> list[bool]:
+    return [registry.remove(one, keep) for one in registry.removable(name, keep)]
+
+
+def test_superseded_versions_go_with_their_files(tmp_path: Path) -> None:
+    """1, 3 and 4 were champion, 2 and 5 rejected, 6 never judged; 4 is champion."""
+    name = registered_with_files(tmp_path, PASSED, FAILED, PASSED, PASSED, FAILED, None)
+    assert [removable(name, keep) for keep in (0, 1, 2)] == [["1", "2", "3"], ["1", "2"], ["2"]]
+    before, (first, second) = kept(name), registry.removable(name, 1)
+    assert registry.size_of(first.model) > SIZE
+    assert prune(name, 1) == [True, True] and prune(name, 1) == []
+    assert kept(name) == {version: before[version] for version in ("3", "4", "5", "6")}
+    assert not any(list(before[version].glob("*")) for version in ("1", "2"))
+    assert aliases(name) == {"champion": "4", "rejected": "5"}
+    assert not registry.remove(second, 1)
+    assert registry.rollback(name).version == "3"
+    with pytest.raises(registry.RegistryError, match="first champion"):
+        registry.rollback(name)
+
+
+def test_nothing_goes_that_is_used_or_says_what_is_to_stay(tmp_path: Path) -> None:
+    """1 has an alias, 2 was rolled back, 3 and 4 are used by other models; 6 is champion."""
+    name = registered_with_files(tmp_path, *[PASSED] * 6)
+    client().set_registered_model_alias(name, "in-the-shop", "1")
+    client().set_model_version_tag(name, "2", "rolled_back", "then")
+    mlflow.register_model(registry.version_of(name, "3").source, f"{name}-too")
+    client().copy_model_version(f"models:/{name}/4", f"{name}-copy")
+    assert removable(name, 0) == ["5"]
+    client().delete_registered_model_alias(name, "champion")
+    assert removable(name, 0) == []
+
+
+def test_versions_that_others_made_stay() -> None:
+    assert removable(registered(PASSED, PASSED, PASSED), 0) == []
+
+
+def test_a_version_that_became_champion_meanwhile_stays(tmp_path: Path) -> None:
+    name = registered_with_files(tmp_path, PASSED, PASSED, PASSED)
+    listed = registry.removable(name, 0)
+    registry.promote(name, "1")
+    assert [registry.remove(one, 0) for one in listed] == [False, False]
+    assert set(kept(name)) == {"1", "2", "3"}
+
+
+STEPS = [
+    (MlflowClient, "set_logged_model_tags"),
+    (MlflowClient, "delete_model_version"),
+    (LocalArtifactRepository, "delete_artifacts"),
+    (MlflowClient, "delete_logged_model"),
+]
+
+
+@pytest.mark.parametrize("step", STEPS, ids=[name for _, name in STEPS])
+def test_a_removal_that_is_broken_off_anywhere_is_finished_by_the_next(step, tmp_path: Path, monkeypatch) -> None:
+    def away(*arguments: object) -> None:
+        raise ConnectionError("MLflow is away")
+
+    name = registered_with_files(tmp_path, PASSED, PASSED, PASSED)
+    before = kept(name)
+    with monkeypatch.context() as patch, pytest.raises(ConnectionError):
+        patch.setattr(*step, away)
+        prune(name, 0)
+    assert {"2", "3"} <= set(kept(name)) and removable(name, 0) == ["1", "2"]
+    assert prune(name, 0) == [True, True] and prune(name, 0) == []
+    assert set(kept(name)) == {"3"} and not any(list(before[version].glob("*")) for version in ("1", "2"))
+
+
+def test_a_removed_model_that_is_made_again_is_registered_and_judged_anew(tmp_path: Path) -> None:
+    name = registered_with_files(tmp_path, FAILED, PASSED)
+    spec = Spec(name=name, concepts=["taxi"], output=str(tmp_path))
+    assert prune(name, 0) == [] and register_again(spec, 1) == "1"
+    client().delete_registered_model_alias(name, "rejected")
+    assert prune(name, 0) == [True]
+    assert register_again(spec, 1) == "3" and "gate" not in registry.version_of(name, "3").tags
+    assert set(kept(name)) == {"2", "3"}
+
+
+@pytest.mark.slow
+def test_mlflow_removes_what_is_left_of_it(tmp_path: Path) -> None:
+    name = registered_with_files(tmp_path, PASSED, PASSED)
+    (one,) = registry.removable(name, 0)
+    run_id = registry.version_of(name, "1").run_id
+    assert registry.remove(one, 0)
+    command = ["gc", "--backend-store-uri", os.environ["MLFLOW_TRACKING_URI"], "--logged-model-ids", one.model]
+    ran = subprocess.run([sys.executable, "-m", "mlflow", *command], capture_output=True, text=True)
+    assert ran.returncode == 0 and f"{one.model} has been permanently deleted" in ran.stdout, ran.stderr
+    with pytest.raises(MlflowException):
+        client().get_logged_model(one.model)
+    assert client().get_run(run_id).info.status == "FINISHED" and set(kept(name)) == {"2"}

@@ -1,16 +1,21 @@
-"""Losses of trainings that go on side by side."""
+"""Losses of trainings that go on side by side, and what a run that is repeated logs again."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pytest
 
+from erase_core.artifacts import Artifact, produce
 from tasks import tracking
+from tests.tiny import grey_images
 
 RECORD = {"phase": "update", "search_loss": None, "preservation_loss": None, "probability": None, "distance": None}
 
@@ -89,3 +94,91 @@ def test_all_that_a_killed_process_left_is_ended(tmp_path: Path) -> None:
     assert client.get_run(stage).info.status == "RUNNING"
     with tracking.run("night", output=str(tmp_path)):
         assert {client.get_run(run_id).info.status for run_id in (batch, one, stage)} == {"KILLED"}
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> Callable[[], Artifact]:
+    """A stage that draws one image: made by the first call, from the cache after that."""
+
+    def build(folder: Path) -> None:
+        grey_images(folder / "images.parquet", [("a bus", "bus", 0)], (99,))
+        pd.DataFrame({"word": ["bus"]}).to_parquet(folder / "words.parquet")
+
+    return lambda: produce("drawing", tmp_path.name, build)
+
+
+def logged(artifact: Artifact, hidden: bool = False) -> str:
+    """The id of a stage's run."""
+    with tracking.run("drawing") as run_id:
+        tracking.log_stage(run_id, artifact, hidden)
+    return run_id
+
+
+def tables(run_id: str) -> set[str]:
+    return {each.path for each in tracking.client().list_artifacts(run_id)}
+
+
+def images_in(run_id: str) -> str | None:
+    return tracking.client().get_run(run_id).data.tags.get("images_in")
+
+
+def test_images_are_stored_once_and_other_tables_every_time(drawn) -> None:
+    first, second, third = (logged(drawn()) for _ in range(3))
+    assert tables(first) == {"images.parquet", "words.parquet"} and images_in(first) is None
+    for later in (second, third):
+        assert tables(later) == {"words.parquet"} and images_in(later) == first
+
+
+def test_images_that_are_made_anew_are_stored_anew(drawn) -> None:
+    logged(drawn())
+    shutil.rmtree(drawn().folder)
+    again = logged(drawn())
+    assert "images.parquet" in tables(again) and images_in(again) is None
+    assert images_in(logged(drawn())) == again
+
+
+@pytest.mark.parametrize("end", ["killed", "failed"])
+def test_what_was_broken_off_counts_for_nothing(drawn, end: str, monkeypatch) -> None:
+    def away(*arguments: object) -> None:
+        raise ConnectionError("MLflow is away")
+
+    if end == "killed":
+        tracking.client().set_terminated(logged(drawn()), "KILLED")
+    else:
+        with monkeypatch.context() as patch, pytest.raises(ConnectionError):
+            patch.setattr(tracking.client(), "log_artifact", away)
+            logged(drawn())
+    again = logged(drawn())
+    assert tables(again) == {"images.parquet", "words.parquet"} and images_in(again) is None
+    assert images_in(logged(drawn())) == again
+
+
+@pytest.mark.parametrize("lost", ["run", "files"])
+def test_images_that_are_there_no_more_are_stored_again(drawn, lost: str) -> None:
+    first = logged(drawn())
+    if lost == "run":
+        tracking.client().delete_run(first)
+    else:
+        shutil.rmtree(tracking.client().get_run(first).info.artifact_uri.removeprefix("file://"))
+    again = logged(drawn())
+    assert "images.parquet" in tables(again) and images_in(again) is None
+
+
+def test_blurred_images_are_not_taken_for_shown_ones(drawn) -> None:
+    shown, hidden = logged(drawn()), logged(drawn(), hidden=True)
+    assert "images.parquet" in tables(hidden) and images_in(hidden) is None
+    assert images_in(logged(drawn())) == shown and images_in(logged(drawn(), hidden=True)) == hidden
+
+
+def test_images_of_one_key_that_differ_are_not_taken_for_each_other(drawn) -> None:
+    """Two machines may draw a little differently."""
+    own = drawn()
+    logged(own)
+    shutil.rmtree(own.folder)
+    other = produce(
+        "drawing", own.key, lambda folder: grey_images(folder / "images.parquet", [("a bus", "bus", 0)], (98,))
+    )
+    theirs = logged(other)
+    assert images_in(logged(other.model_copy(update={"cached": True}))) == theirs
+    shutil.rmtree(own.folder)
+    assert images_in(logged(drawn().model_copy(update={"cached": True}))) not in (None, theirs)
