@@ -71,6 +71,7 @@ def prune(
     name: Annotated[str | None, typer.Argument(help="One registered model. Default: all.")] = None,
     keep: Annotated[int, typer.Option(min=0, help="Champions before this one that stay, for erase rollback.")] = 3,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and keep it.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove versions of registered models that are older than the champion, with their files.
 
@@ -90,6 +91,8 @@ def prune(
     if dry_run:
         console.print("Nothing was removed.")
         return
+    if found and not yes:
+        typer.confirm("Remove them for good?", abort=True)
     freed = 0
     with failing():
         for one, size in zip(found, sizes):

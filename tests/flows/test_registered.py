@@ -71,7 +71,9 @@ def test_superseded_versions_are_pruned(tmp_path: Path) -> None:
     table = [[name, "1", "passed", "0.00"], [name, "2", "rejected", "0.00"], ["in all", "2", "", "0.00"]]
     assert pruned("--dry-run") == (table, "Nothing was removed.")
     assert len(registry.versions(name)) == 4
-    assert pruned() == (table, "Removed: 0.00 GiB freed.")
+    ran = erase_here("prune", name, "--keep", "0")
+    assert ran.returncode == 1 and "Remove them for good? [y/N]" in ran.stdout and len(registry.versions(name)) == 4
+    assert pruned("--yes") == (table, "Removed: 0.00 GiB freed.")
     assert [str(version.version) for version in registry.versions(name)] == ["4", "3"]
     assert pruned() == ([["in all", "0", "", "0.00"]], "Removed: 0.00 GiB freed.")
 
