@@ -181,11 +181,12 @@ def columns(pipeline, rounds: int) -> Found:
     All else that is faster here gives the same gradients and images, as tests show, but for three things: the default search
     measures rivals in place of the published search's gradient ([methods](methods.md)); and, in large vocabularies only, of more
     than a hundred words those without trajectories use another's, and the published search's gradient is a close one where words
-    stay on disk. The rows are those of the benchmark's table of runs:
+    stay on disk. The defaults' rows are in the benchmark's table of runs, the others in one of their own:
 
     ```
-    for spec in erase_core/studies/base benchmarks/specs/fresh_latents benchmarks/specs/even_timesteps; do
-      erase benchmark --runs docs/benchmark_runs.parquet --methods adversarial --tasks objects-held-out --seeds 0 --spec $spec.yaml
+    for latents in fresh_latents even_timesteps; do
+      erase benchmark --runs docs/latents_runs.parquet --methods adversarial --tasks objects-held-out --seeds 0 \\
+        --spec benchmarks/specs/$latents.yaml
     done
     ```
     """
