@@ -165,7 +165,7 @@ def quality(pipeline, rounds: int) -> Found:
     ESR-1 of at least 98 % and PSR-1 no more than 3 points below the original's, for the taxi. Ours has the
     losses of the plain loop (λ = 1, clean latents compared, the search by gradient), 150 steps at a constant learning rate, and
     where its row says so the defaults; it is timed with nothing kept from an earlier run. The published loop has the learning
-    rate that its row names, of which 1e-5 is its own and 5e-4 ours, for ten times as long; *whole* is what its 1,000 steps take
+    rate that its row names, of which 1e-5 is its own, for ten times as long; *whole* is what its 1,000 steps take
     at the pace that was seen.
     """
     rows = time_to_quality.measure(pipeline)
