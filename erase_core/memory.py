@@ -29,7 +29,7 @@ from . import methods
 from .files import read_json
 from .generation.dataset import batches_of
 from .generation.plan import roles, wanted_images
-from .generation.prompt_files import is_local
+from .generation.prompt_files import are_local
 from .generation.sampler import DECODED_PIXELS
 from .models import checkpoint_layout
 from .models.attention import AttentionRecord
@@ -300,7 +300,7 @@ def training_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
 def drawn_together(spec: Spec) -> int:
     """The images of the largest batch that can be wanted; batch_size where prompt files are still on the hub."""
     part = spec.generation
-    if not all(is_local(file) for file in part.prompt_files):
+    if not are_local(part.prompt_files):
         return part.batch_size
     # Which words are nearest is not known yet, but that they are no more than top_k for each concept; a batch of them counts.
     words = min(spec.vocabulary.top_k * len(spec.concepts), part.batch_size)

@@ -15,7 +15,7 @@ from .concepts.vocabulary import candidates, curate, require_top_k
 from .distributed.environment import node_group, read_hostfile
 from .files import WEIGHTS, check_parent, pictures_in
 from .generation.plan import GENERAL, PRESERVED, check_judged, check_roles, roles, shown, wanted_images
-from .generation.prompt_files import is_local
+from .generation.prompt_files import are_local
 from .hub import check_pipeline, fetched
 from .metrics.imagenet_classes import EFFICIENTNET, class_names
 from .metrics.labels import matching_labels
@@ -76,7 +76,7 @@ def check(spec: Spec, several: bool = False, scored: bool = True) -> ModelSource
 
 def uses_hub(spec: Spec, source: ModelSource) -> bool:
     """Whether the spec names anything that is on the model hub, and not on this machine."""
-    return source.on_hub or bool(hub_scorers(spec)) or not all(is_local(part) for part in spec.generation.prompt_files)
+    return source.on_hub or bool(hub_scorers(spec)) or not are_local(spec.generation.prompt_files)
 
 
 def hub_scorers(spec: Spec) -> dict[str, str]:
@@ -195,7 +195,7 @@ def check_enough(spec: Spec, fetched: bool = False) -> None:
     fetched: files of prompts from the hub are there already.
     """
     asked = [metric for metric in LEAST_IMAGES if metric in spec.metrics]
-    if not asked or not (fetched or all(is_local(part) for part in spec.generation.prompt_files)):
+    if not asked or not (fetched or are_local(spec.generation.prompt_files)):
         return
     # Which words are nearest is not known yet, but that they are no more than top_k for each concept; as many as count here.
     words = min(spec.vocabulary.top_k * len(spec.concepts), max(LEAST_IMAGES.values()))
@@ -252,7 +252,7 @@ def check_hub(*specs: Spec, scored: bool = True) -> None:
             if find_model(spec.model).on_hub:
                 model(spec.model)
             told = {field: config(field, place, "config.json") for field, place in hub_scorers(spec).items()}
-            if not all(is_local(part) for part in spec.generation.prompt_files):
+            if not are_local(spec.generation.prompt_files):
                 roles(spec, [])
                 check_enough(spec, fetched=True)
             check_known(spec, told.get("scoring.judge"), fetched=True, scored=scored)
@@ -287,7 +287,7 @@ def check_known(spec: Spec, config: Path | None = None, fetched: bool = False, s
         told = json.loads(config.read_text(encoding="utf-8"))
         if told.get("model_type") != "clip":
             labels = list(told.get("id2label", {}).values())
-        elif scored and (fetched or all(is_local(part) for part in spec.generation.prompt_files)):
+        elif scored and (fetched or are_local(spec.generation.prompt_files)):
             check_classes(spec)
     unknown = [
         f"concepts.{i}.concept: the judge {judge} has no class {concept.concept!r}; give a synonym that it has, or another judge"
@@ -317,7 +317,7 @@ def check_classes(spec: Spec) -> None:
 
 def preserved_words(spec: Spec) -> list[str]:
     """The preserved concepts that are known before the vocabulary and hub files are there."""
-    if all(is_local(part) for part in spec.generation.prompt_files):
+    if are_local(spec.generation.prompt_files):
         return [concept for concept, role in roles(spec, []).items() if role == PRESERVED]
     return spec.scoring.preserved or []
 

@@ -10,6 +10,11 @@ from rich.table import Table
 console, complaints = Console(), Console(stderr=True)
 
 
+def gib(size: int) -> str:
+    """Bytes as a table shows them."""
+    return f"{size / 2**30:.2f}"
+
+
 def show(summary: dict, output: Path) -> None:
     """Print a run's figures, what was served from the cache, and where to look."""
     from erase_core.metrics.nudity import THRESHOLDS

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..emoji_world.catalogue import STYLES, concepts, with_article
 from ..emoji_world.labels import is_style, labels_of
 from ..spec import Spec
-from .prompt_files import Prompt, is_local, read_prompts
+from .prompt_files import Prompt, are_local, is_local, read_prompts
 
 ERASED, PRESERVED, GENERAL = "erased", "preserved", "general"
 STYLE_PROMPT = "a {} in {} style"
@@ -151,7 +151,7 @@ def styled_images(style: str, seeds: list[int]) -> list[Wanted]:
 
 def check_roles(spec: Spec) -> None:
     """Raise ValueError for concepts or prompt files that make no images. A hub dataset's file is read when it is there."""
-    if all(is_local(part) for part in spec.generation.prompt_files):
+    if are_local(spec.generation.prompt_files):
         roles(spec, [])
     for i, part in enumerate(spec.generation.prompt_files):
         if not is_local(part) and part.concept is None and not part.general and len(spec.concepts) != 1:

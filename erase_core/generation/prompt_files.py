@@ -13,6 +13,7 @@ import gzip
 import io
 import re
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,11 @@ class Prompt:
 def is_local(part: PromptFile) -> bool:
     """Whether the file is on this machine, and not one of a hub dataset that is fetched when the images are drawn."""
     return Path(part.file).is_file() or not HUB_FILE.fullmatch(part.file)
+
+
+def are_local(parts: Iterable[PromptFile]) -> bool:
+    """Whether all files are on this machine, and so can be read before anything is fetched."""
+    return all(is_local(part) for part in parts)
 
 
 def read_prompts(part: PromptFile, erased: list[str], field: str = "generation.prompt_files") -> list[Prompt]:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from erase_core.files import home
 
-from ..tables import console
+from ..tables import console, gib
 from .app import app, failing
 
 
@@ -30,8 +30,8 @@ def clean(
         sizes.setdefault(each.kind, []).append(each.size)
     table = Table("what", "how many", "GiB", title=f"{home()}: not used for {unused_for:g} days")
     for kind, every in sorted(sizes.items()):
-        table.add_row(kind, str(len(every)), f"{sum(every) / 2**30:.2f}")
-    table.add_row("in all", str(len(found)), f"{sum(each.size for each in found) / 2**30:.2f}")
+        table.add_row(kind, str(len(every)), gib(sum(every)))
+    table.add_row("in all", str(len(found)), gib(sum(each.size for each in found)))
     console.print(table)
     if dry_run:
         console.print("Nothing was removed.")

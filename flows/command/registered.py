@@ -11,7 +11,7 @@ from rich.table import Table
 
 from infra.environment import prepare
 
-from ..tables import console
+from ..tables import console, gib
 from .app import app, failing, refusing
 
 
@@ -101,10 +101,6 @@ def prune(
             else:
                 console.print(f"{one.name}: version {one.version} stays, as it is in use by now")
     console.print(f"Removed: {gib(freed)} GiB freed.")
-
-
-def gib(size: int) -> str:
-    return f"{size / 2**30:.2f}"
 
 
 def registered():

@@ -15,7 +15,7 @@ from erase_core.methods import MODULES
 from erase_core.metrics.labels import names_in
 from infra.environment import allow_hub, prepare
 
-from ..tables import complaints, console, show, show_gate
+from ..tables import complaints, console, gib, show, show_gate
 from .app import BASE_OF_STUDIES, ShowUnsafe, app, failing, flow_of, read_spec, refuse, refusing, shown
 from .spec_help import SpecCommand
 
@@ -64,8 +64,8 @@ def plan(
     for each in found:
         table = Table("GiB", *(moment.name for moment in each.moments), title=each.title)
         for part in each.parts:
-            table.add_row(part, *(f"{m.parts[part] / 2**30:.2f}" if part in m.parts else "" for m in each.moments))
-        table.add_row("in all", *(f"{moment.total / 2**30:.2f}" for moment in each.moments), style="bold")
+            table.add_row(part, *(gib(m.parts[part]) if part in m.parts else "" for m in each.moments))
+        table.add_row("in all", *(gib(moment.total) for moment in each.moments), style="bold")
         console.print(table)
         console.print(each.told + "\n", highlight=False)
 
