@@ -31,11 +31,11 @@ from .stages import (
     vocabulary_key,
 )
 
-PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "deepspeed", "mlflow", "prefect", "pyarrow")
+PACKAGES = ("erase", "torch", "diffusers", "transformers", "accelerate", "deepspeed", "mlflow", "prefect", "pyarrow")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
+    """Versions of Python, of this package, and of those that results depend on."""
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
 
 

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
+from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH as LONGEST_PARAMETER
 
 from erase_core.artifacts import RECORD, Artifact
 from erase_core.files import alone, digest, home, read_json
@@ -29,12 +30,13 @@ from erase_core.unsafe import hides, write_blurred
 EXPERIMENT = "erase"
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Opens the experiment on its runs, not on the pages for language models."""
-LONGEST_PARAMETER = 500
 LONGEST_TAG = 5000
 LONGEST_DESCRIPTION = 8000
 METRICS_PER_CALL = 500
 PARAMETERS_PER_CALL = 100
 SECONDS_BETWEEN_CALLS = 2.0
+RESOURCES = ("step_seconds", "latent_seconds", "peak_memory_gib")
+"""What a summary tells of a training beside its stages' seconds."""
 
 
 def client() -> MlflowClient:
@@ -322,8 +324,12 @@ def log_results(run_id: str, spec: Spec, figures: dict[str, bytes]) -> None:
     # The attacks' own figures are logged by budget.
     log_metrics(run_id, {k: v for k, v in summary["metrics"].items() if not k.startswith("attack_success_")})
     log_metrics(run_id, {f"seconds/{stage}": seconds for stage, seconds in summary["seconds"].items()})
+    log_metrics(run_id, {name: summary[name] for name in RESOURCES})
     client().set_tag(run_id, "mlflow.note.content", describe(spec, summary))
     client().set_tag(run_id, "base_model_hash", summary["base_model_hash"])
+    client().set_tag(
+        run_id, "versions", ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    )
     for name in ("report.html", "summary.json", "scores.parquet", "trace.parquet", "preserved.parquet"):
         client().log_artifact(run_id, str(output / name))
     log_figures(run_id, figures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.metadata
 import json
 import os
 import re
@@ -202,6 +203,10 @@ def test_mlflow_has_the_run_its_stages_and_the_model(finished) -> None:
     }  # fmt: skip
     assert all(r.info.status == "FINISHED" for r in [parent, *children])
     assert 0 <= parent.data.metrics["psr_1"] <= 1
+    summary = json.loads((finished[0] / "out" / "summary.json").read_text())
+    for name in ("psr_1", "step_seconds", "latent_seconds", "peak_memory_gib"):
+        assert parent.data.metrics[name] == summary[name] > 0
+    assert f"erase {importlib.metadata.version('erase')}, torch" in parent.data.tags["versions"]
     assert parent.data.params["training.steps"] == "3"
     assert "taxi" in parent.data.tags["mlflow.note.content"]
     assert {i.dataset.name for i in parent.inputs.dataset_inputs} == {"vocabulary", "original-images"}
