@@ -5,6 +5,7 @@ A method's module has
 - `Settings`: its parameters, a pydantic model;
 - `CHOICE`: how c_a, the concept beside the erased one, is chosen in each step (see `erase_core.search.choosers`), or None;
 - `EDITED` and `FROZEN`: the names of the predictions of θ' and θ that its losses are made of;
+- where θ' is its own teacher, `TEACHER`: the names of its predictions that no gradient flows through;
 - `erasing_loss(edited, frozen, settings, distance)`, and `preservation_loss` of the same shape where something is preserved;
 - where c_a is searched, `SEARCHED`, the two lists of names for the search, and `search_loss`, which the search ascends;
 - or, for a closed form, `solve(weight, source, destination, preserved, settings)` in place of all but the first two;

@@ -14,7 +14,8 @@ from pydantic import Field
 from .settings import Weighted
 
 CHOICE = "anchor"
-EDITED = ("erased@preserved", "preserved")
+EDITED = ("erased@preserved",)
+TEACHER = ("preserved",)
 FROZEN = ()
 # Its teacher moves with it: at a larger rate both drift away together.
 TRAINING = {"learning_rate": 5e-5}
@@ -22,7 +23,7 @@ TRAINING = {"learning_rate": 5e-5}
 
 def erasing_loss(edited, frozen, settings, distance):
     """‖ε_θ'(z_t, t, c_e) − sg(ε_θ'(z_t, t, c_a))‖²; a scalar."""
-    return distance(edited["erased@preserved"], edited["preserved"].detach(), "preserved")
+    return distance(edited["erased@preserved"], edited["preserved"], "preserved")
 
 
 class Settings(Weighted):

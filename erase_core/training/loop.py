@@ -73,7 +73,7 @@ def train(
     saved = checkpoint.load(newest) if newest else None
     if saved is not None:
         put_weights(edited_unet, saved["weights"])
-    own = set(trained)
+    own, teacher = set(trained), getattr(losses, "TEACHER", ())
     # Copies: a weight of the model's file keeps the whole file in memory.
     kept = own if "weights" in losses.FROZEN else set()
     originals = [p.detach().clone() for name, p in unet.named_parameters() if name in kept]
@@ -180,7 +180,7 @@ def train(
                 on_search(step, concept.name, chooser.searched())
 
         began = time.perf_counter()
-        names = [*losses.EDITED, *losses.FROZEN]
+        names = [*losses.EDITED, *teacher, *losses.FROZEN]
         neutral_share = getattr(settings, "neutral_share", 0.0)
         at = draw(names, concept, found, source, conditions.neutral, streams, neutral_share)
         with torch.no_grad():
@@ -194,6 +194,8 @@ def train(
         else:
             under = attacked(searching, at, streams) if getattr(settings, "attack_steps", 0) else at
             made = predict(edited, [n for n in losses.EDITED if n not in SPECIAL], under)
+        with torch.no_grad():
+            made |= predict(measured, teacher, at)
         made["weights"] = edited_weights
         distance = distances(at.timesteps)
         loss = erasing = losses.erasing_loss(made, known, settings, distance)

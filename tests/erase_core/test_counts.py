@@ -72,6 +72,14 @@ def test_nothing_frozen_is_computed_twice(tiny_pipeline, tmp_path, calls) -> Non
     assert Counter(calls) == {(4 * BATCH, False): STEPS, (2 * BATCH, True): STEPS}
 
 
+def test_the_teacher_s_half_is_not_differentiated(tiny_pipeline, tmp_path, calls) -> None:
+    """Concept ablation's θ' is its own teacher: each step asks it twice, once for no gradient."""
+    trained(tiny_pipeline, "concept-ablation", tmp_path)
+    calls.clear()
+    trained(tiny_pipeline, "concept-ablation", tmp_path)
+    assert Counter(calls) == {(BATCH, False): STEPS, (BATCH, True): STEPS}
+
+
 def test_a_concept_without_search_costs_one_call_a_step(tiny_pipeline, tmp_path, calls) -> None:
     trained(tiny_pipeline, "naive", tmp_path)
     assert [rows for rows, graded in calls if graded] == [BATCH] * STEPS

@@ -56,7 +56,8 @@ def test_each_prediction_is_the_stated_one(name: str, tiny_pipeline, models) -> 
         # Learnt by now: no longer c_e's own last tokens.
         chooser.tokens.data.mul_(-2)
     bank = bank_of(tiny_pipeline, empty, neutral)
-    names = [*losses.EDITED, *losses.FROZEN]
+    edited_names = [*losses.EDITED, *getattr(losses, "TEACHER", ())]
+    names = [*edited_names, *losses.FROZEN]
     at = draw(names, concept, chooser, bank, neutral, Streams(5, samples=range(SAMPLES)))
 
     texts, chosen = [PROMPTS[p] for p in at.prompts], at.choice
@@ -85,7 +86,7 @@ def test_each_prediction_is_the_stated_one(name: str, tiny_pipeline, models) -> 
     frozen, edited = (noise_predictor(unet, tiny_pipeline.scheduler) for unet in models)
     with torch.no_grad():
         found = {
-            "edited": predict(edited, [n for n in losses.EDITED if n not in SPECIAL], at),
+            "edited": predict(edited, [n for n in edited_names if n not in SPECIAL], at),
             "frozen": frozen_predictions(frozen, [n for n in losses.FROZEN if n not in SPECIAL], at),
         }
     for unet, predictions in ((edited_unet, found["edited"]), (frozen_unet, found["frozen"])):
