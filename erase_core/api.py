@@ -73,7 +73,7 @@ def erase(
     )
     with tempfile.TemporaryDirectory() as folder:
         table, near = neighbours(spec, pipeline, Path(folder))
-        return erased_pipeline(spec, pipeline, table, near, on_record)
+        return erased_pipeline(spec, pipeline, table, near, on_record, Path(folder) / "trajectories")
 
 
 def listed(concepts: Iterable[str | dict]) -> list[str | dict]:

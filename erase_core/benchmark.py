@@ -131,7 +131,7 @@ def key_of(cell: Cell, base: Spec) -> str:
     told = spec.model_dump(mode="json", exclude={"name", "output", "report", "gate"})
     # A spec tells of a method and an attack only what it was given.
     attacks = [attack.settings.model_dump(mode="json") for attack in spec.attacks.run] if spec.attacks else []
-    settings = spec.method.settings.model_dump(mode="json")
+    settings = spec.method.settings.model_dump(mode="json") | methods.version_of(methods.load(spec.method.name))
     scoring, prompts = spec.scoring, spec.generation.prompt_files
     named = [spec.vocabulary.source, scoring.features, scoring.lpips_backbone, *(each.file for each in prompts)]
     contents = [file_digest(Path(name)) for name in named if name and Path(name).is_file()]

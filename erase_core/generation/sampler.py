@@ -66,8 +66,8 @@ def sample_embeddings(
 ) -> Iterator[np.ndarray]:
     """As `sample`, for pairs of condition [R, d] and seed."""
     skipped = 0 if clean is None else settings.steps - max(1, round(strength * settings.steps))
-    (unconditional,) = encode(pipeline, [""])
     guided = settings.guidance_scale > 1
+    unconditional = encode(pipeline, [""])[0] if guided else None
     device, dtype, layout = pipeline.device, pipeline.unet.dtype, layout_of(pipeline)
 
     def predict(z: torch.Tensor, condition: torch.Tensor, t: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,8 @@ A method's module has
 - `erasing_loss(edited, frozen, settings, distance)`, and `preservation_loss` of the same shape where something is preserved;
 - where c_a is searched, `SEARCHED`, the two lists of names for the search, and `search_loss`, which the search ascends;
 - or, for a closed form, `solve(weight, source, destination, preserved, settings)` in place of all but the first two;
-- where the method needs it, `TRAINING`: its own defaults for the spec's training part.
+- where the method needs it, `TRAINING`: its own defaults for the spec's training part;
+- once its results have changed, `VERSION`, a number to raise with every such change: what is kept of before is not used again.
 
 A prediction's name is "condition@latents": "neutral@erased" is ε(z_t, t, c_n) at a latent z_t of c_e. At its own latents a
 condition is named alone: "erased" is "erased@erased". `erase_core.training.step` lists the conditions and latents.
@@ -68,6 +69,11 @@ def settings_of(name: str) -> type[BaseModel]:
 def load(name: str) -> ModuleType:
     """The module of a method; KeyError when there is none of that name."""
     return importlib.import_module(modules()[name])
+
+
+def version_of(losses: ModuleType) -> dict[str, int]:
+    """The part of a key that a method's `VERSION` is; nothing for a method without."""
+    return {"version": losses.VERSION} if hasattr(losses, "VERSION") else {}
 
 
 def solves(losses: ModuleType) -> bool:

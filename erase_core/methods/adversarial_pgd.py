@@ -16,9 +16,20 @@ from pydantic import Field
 from .losses import EDITED, FROZEN, erasing_loss, preservation_loss
 from .settings import ConceptPreservingSettings, Finite
 
-__all__ = ["CHOICE", "EDITED", "FROZEN", "SEARCHED", "Settings", "erasing_loss", "preservation_loss", "search_loss"]
+__all__ = [
+    "CHOICE",
+    "EDITED",
+    "FROZEN",
+    "SEARCHED",
+    "VERSION",
+    "Settings",
+    "erasing_loss",
+    "preservation_loss",
+    "search_loss",
+]
 
 CHOICE = "pgd"
+VERSION = 2
 SEARCHED = (("preserved",), ("preserved",))
 search_loss = preservation_loss
 

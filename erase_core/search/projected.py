@@ -33,6 +33,8 @@ class ProjectedSearch:
         self.words, self.embeddings, self.norm = words, embeddings, norm
         unit = float(start.norm()) if norm == "l2" else float(start.square().mean().sqrt())
         self.radius, self.step_size = radius * unit, step_size * unit
+        # What is nearest to where c_a was last asked for: finding it reads every word.
+        self.near: tuple[torch.Tensor | None, int, float] = (None, 0, 0.0)
 
     def choose(self, streams: Streams) -> Choice:
         """The same c_a for all streams, at latents of c_e."""
@@ -56,7 +58,9 @@ class ProjectedSearch:
 
     def favourite(self, choice: Choice) -> tuple[str, float | None, float]:
         """The word nearest to c_a, no probability, and c_a's distance from that word."""
-        best, distance = nearest_row(self.embeddings, self.position)
+        if self.near[0] is not self.position:
+            self.near = (self.position, *nearest_row(self.embeddings, self.position))
+        _, best, distance = self.near
         return self.words[best], None, distance
 
     def searched(self) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from dataclasses import dataclass
@@ -131,43 +132,50 @@ class TrajectoryBank:
         refresh_every: int | None = None,
     ):
         """folder: belongs to one frozen model and precision; its files are named by all else that a trajectory depends on,
-        and take no more than most_bytes. refresh_every: steps after which trajectories of other noise are used.
+        and take no more than most_bytes, beside those of one draw. refresh_every: steps after which trajectories of other noise
+        are used.
         """
         self.sampler, self.predict, self.trajectories, self.seed = sampler, predict, trajectories, seed
         self.folder, self.most_bytes, self.refresh_every = folder, most_bytes, refresh_every
         self.round = 0
+        # In the order of their last use.
         self.known: dict[str, Parts] = {}
+        self.files: dict[str, Path] = {}
 
     def begin(self, step: int) -> None:
         """Called before each step of the training."""
         now = step // self.refresh_every if self.refresh_every else 0
         if now != self.round:
-            self.round, self.known = now, {}
+            self.round, self.known, self.files = now, {}, {}
 
     def fill(self, words: list[str], embeddings: torch.Tensor, neutrals: Choice | None = None) -> list[str]:
         """Sample, or open, the trajectories of those of `words` (embeddings [N, L, d]) that are not in the bank.
 
         neutrals: another c_n than the sampler's for each. Returns the names that the bank knows the trajectories by.
         """
-        known_by = []
+        known_by, opened = [], False
         for at, (word, embedding) in enumerate(zip(words, embeddings)):
             neutral = self.sampler.neutral if neutrals is None else neutrals.embeddings[at]
             name = word if neutrals is None else f"{word} → {neutrals.words[at]}"
             known_by.append(name)
             if name in self.known:
+                self.known[name] = self.known.pop(name)
                 continue
-            file = self.folder and self.folder / f"{self.name(word, embedding, neutral)}{trajectory_files.ENDING}"
-            # A damaged file is replaced like one that is not there.
-            parts = file and trajectory_files.read(file)
-            if not parts:
-                parts = self.sampled(word, embedding, neutral)
-                if file:
-                    trajectory_files.write(file, parts)
-                    # Mapped, so that a bank of many words takes no memory of its own.
-                    parts = trajectory_files.read(file) or parts
-                    trajectory_files.trim(self.folder, self.most_bytes)
-            self.known[name] = parts
+            make = functools.partial(self.sampled, word, embedding, neutral)
+            if self.folder is None:
+                self.known[name] = make()
+                continue
+            self.files[name] = self.folder / f"{self.name(word, embedding, neutral)}{trajectory_files.ENDING}"
+            self.known[name], opened = trajectory_files.shared(self.files[name], make), True
+        if opened:
+            self.keep_to_size(known_by)
         return known_by
+
+    def keep_to_size(self, needed: list[str]) -> None:
+        """Trim the folder, and let go of what is no longer there: a file that is mapped keeps its room on the disk."""
+        trajectory_files.trim(self.folder, self.most_bytes, [self.files[name] for name in self.known])
+        for name in [name for name, file in self.files.items() if name not in needed and not file.exists()]:
+            del self.known[name], self.files[name]
 
     def sampled(self, word: str, embedding: torch.Tensor, neutral: torch.Tensor | None = None) -> Parts:
         """New trajectories: z [N, steps + 1, C, h, w], the finished latents last, and ε_θ under c and c_n at all but those.

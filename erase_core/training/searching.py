@@ -19,7 +19,9 @@ from .predictions import Predict
 from .step import ErasedConcept, Step, chosen_conditions, draw, frozen_predictions, predict
 
 ROUNDING = 1e-9
-"""Predictions of variance 1 that differ by no more are the same: before the first update no word is hurt, whatever is rounded."""
+"""Predictions of variance 1 that differ by no more are the same: before the first update no word is hurt, whatever is rounded, and
+a gradient would lead nowhere.
+"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ def by_gradient(given: Searching, concept: ErasedConcept, chooser: Chooser, stre
         given.distance(at.timesteps),
     )
     (gradient,) = torch.autograd.grad(loss, chosen)
-    chooser.ascend(average(chooser.gradient(at.choice, gradient)))
+    ascent, size = average(chooser.gradient(at.choice, gradient)), average(loss.detach().abs())
+    if size > ROUNDING:
+        chooser.ascend(ascent)
     return Found(at, loss, chooser)
 
 

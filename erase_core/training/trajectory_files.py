@@ -6,13 +6,15 @@ import contextlib
 import hashlib
 import os
 import platform
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from ..files import digest, home, new_file
+from ..files import alone, digest, home, new_file
 from ..spec import Training
 
 ENDING = ".arrow"
@@ -20,6 +22,8 @@ VERSION = 2
 """Raise it when the same word, model and settings give other trajectories, or other files."""
 Parts = dict[str, np.ndarray]
 """Arrays [N, …] by name, a trajectory a row."""
+ABANDONED = 3600.0
+"""Seconds after which a file that is still being written is a killed process's."""
 
 
 def folder_for(training: Training, model: str) -> Path:
@@ -48,21 +52,49 @@ def read(path: Path) -> Parts | None:
     """The arrays of a file, which stay on disk until they are used; None where there is no file or it is damaged."""
     try:
         batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-        # The file used last is the last to go when the folder is full.
-        os.utime(path)
     except (OSError, pa.ArrowInvalid):
         return None
+    mark_used(path)
     parts = {name: batch.column(name).to_numpy_ndarray() for name in batch.schema.names}
     return parts if batch.schema.metadata[b"sha256"] == checksum(parts) else None
 
 
-def trim(folder: Path, most: float) -> None:
-    """Remove the files that were not used for longest until all take no more than `most` bytes; open ones stay readable."""
+def mark_used(path: Path) -> None:
+    """The files used last are the last to go when the folder is full."""
+    # It may be gone, or another user's. The time that the system would set is the same for some milliseconds.
+    with contextlib.suppress(OSError):
+        os.utime(path, ns=(time.time_ns(), time.time_ns()))
+
+
+def shared(path: Path, make: Callable[[], Parts]) -> Parts:
+    """The arrays of a file, made where there is none or it is damaged. Of processes that want the same at once one makes it."""
+    if (found := read(path)) is not None:
+        return found
+    with alone(path):
+        if (found := read(path)) is not None:
+            return found
+        made = make()
+        write(path, made)
+        # Mapped, so that many words take no memory of their own.
+        return read(path) or made
+
+
+def trim(folder: Path, most: float, used: Iterable[Path] = ()) -> None:
+    """Remove the files that were not used for longest until all take no more than `most` bytes; open ones stay readable.
+
+    used: those that this process uses, the one used last at the end. What killed processes left goes after an hour.
+    """
+    for path in used:
+        mark_used(path)
+    for path in folder.glob(".*.partial"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < time.time() - ABANDONED:
+                path.unlink()
     found = []
     for path in folder.glob(f"*{ENDING}"):
         with contextlib.suppress(FileNotFoundError):
             status = path.stat()
-            found.append((status.st_mtime, status.st_size, path))
+            found.append((status.st_mtime_ns, status.st_size, path))
     size = sum(each for _, each, _ in found)
     for _, each, path in sorted(found):
         if size <= most:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from erase_core import api, cores
+from erase_core import api, cores, methods
 from erase_core.concepts.vocabulary import candidates, curate, embedded_words
-from erase_core.generation.sampler import sample
+from erase_core.generation.sampler import SAMPLERS, sample
 from erase_core.spec import Generation, Method
 from erase_core.training.loop import train
 from tests.erase_core.tiny_training import WORDS, inputs, settings
@@ -72,6 +72,29 @@ def test_nothing_frozen_is_computed_twice(tiny_pipeline, tmp_path, calls) -> Non
     assert Counter(calls) == {(4 * BATCH, False): STEPS, (2 * BATCH, True): STEPS}
 
 
+BY_BANK = [name for name in methods.names() if not methods.solves(methods.load(name))]
+ASKED = {"adversarial-pgd": {BATCH: 2 * STEPS}, "age": {2 * BATCH: 2 * STEPS}}
+"""What is asked of the frozen model, rows by calls, for conditions that are no word's: in a search and an update each."""
+GIVEN = {"fixed": {"words": ["bus"]}, "adversarial-pgd": {"neutral_share": 0}}
+
+
+@pytest.mark.parametrize("name", BY_BANK)
+def test_no_method_asks_for_what_the_bank_holds(tiny_pipeline, tmp_path, monkeypatch, name: str) -> None:
+    """Of θ, a second run asks for nothing that is known with its latents."""
+    seen, forward, frozen = [], UNet2DConditionModel.forward, tiny_pipeline.unet
+
+    def counted(self, sample, *arguments, **named):
+        seen.extend([len(sample)] if self is frozen else [])
+        return forward(self, sample, *arguments, **named)
+
+    monkeypatch.setattr(cores, "FEWEST_ROWS", 100)
+    method = {"name": name, **GIVEN.get(name, {})}
+    trained(tiny_pipeline, method, tmp_path)
+    monkeypatch.setattr(UNet2DConditionModel, "forward", counted)
+    trained(tiny_pipeline, method, tmp_path)
+    assert Counter(seen) == ASKED.get(name, {})
+
+
 def test_the_teacher_s_half_is_not_differentiated(tiny_pipeline, tmp_path, calls) -> None:
     """Concept ablation's θ' is its own teacher: each step asks it twice, once for no gradient."""
     trained(tiny_pipeline, "concept-ablation", tmp_path)
@@ -98,16 +121,9 @@ def test_calls_do_not_grow_with_the_vocabulary(tiny_pipeline, tmp_path, calls) -
     assert asked == Counter(filter(None, without)) and set(without) & {1, 2}
 
 
-def test_calls_of_an_image(tiny_pipeline, calls) -> None:
-    """Both halves of the guidance in one call, one call a step for a whole batch."""
-    settings = Generation(steps=3, batch_size=4)
-    images = np.concatenate(list(sample(tiny_pipeline, ["a taxi"] * 5, list(range(5)), settings)))
-    assert len(images) == 5
-    assert [rows for rows, _ in calls] == [8] * 3 + [2] * 3
-
-
-def test_texts_encoded(tiny_pipeline, monkeypatch) -> None:
-    """The vocabulary's words once each, and four texts more: the concept for its nearest words and as its prompt, "" and c_n."""
+@pytest.fixture
+def texts(tiny_pipeline, monkeypatch) -> list[int]:
+    """How many texts each call of the text encoder was given."""
     seen: list[int] = []
     encoder = type(tiny_pipeline.text_encoder)
     forward = encoder.forward
@@ -117,7 +133,23 @@ def test_texts_encoded(tiny_pipeline, monkeypatch) -> None:
         return forward(self, input_ids, *arguments, **named)
 
     monkeypatch.setattr(encoder, "forward", counted)
+    return seen
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(("guidance", "halves", "empty"), [(5.0, 2, 1), (1.0, 1, 0)])
+def test_calls_of_an_image(tiny_pipeline, calls, texts, sampler: str, guidance: float, halves: int, empty: int) -> None:
+    """One call a step for a whole batch, with both halves of the guidance where there is one; each text is encoded once."""
+    settings = Generation(sampler=sampler, steps=3, batch_size=4, guidance_scale=guidance)
+    images = np.concatenate(list(sample(tiny_pipeline, ["a taxi"] * 4 + ["a rose"], list(range(5)), settings)))
+    assert len(images) == 5
+    assert [rows for rows, _ in calls] == [4 * halves] * 3 + [halves] * 3
+    assert sum(texts) == 2 + empty
+
+
+def test_texts_encoded(tiny_pipeline, texts) -> None:
+    """The vocabulary's words once each, and four texts more: the concept for its nearest words and as its prompt, "" and c_n."""
     training = {"steps": 1, "latent_steps": 2, "trajectories": 1, "batch_size": 1}
     api.erase(tiny_pipeline, ["taxi"], vocabulary="emoji-world", top_k_words=3, training=training)
     words = embedded_words(curate(candidates("emoji-world"), ["taxi"], []))
-    assert sum(seen) == len(words) + 4
+    assert sum(texts) == len(words) + 4

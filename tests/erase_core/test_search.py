@@ -10,6 +10,7 @@ import torch
 from erase_core.models.attention import AttentionRecord
 from erase_core.models.prompts import encode
 from erase_core.randomness import Streams, generator
+from erase_core.search import projected as projected_module
 from erase_core.search.attacker import worst_prompts
 from erase_core.search.gumbel import GumbelSearch
 from erase_core.search.projected import ProjectedSearch
@@ -49,12 +50,16 @@ def test_projection_climbs_and_stays_in_its_ball(norm: str) -> None:
     assert heights[0] < heights[1] < heights[2] and float(size) == pytest.approx(search.radius)
 
 
-def test_projection_tells_the_nearest_word() -> None:
+def test_projection_tells_the_nearest_word(monkeypatch) -> None:
+    """Read from all words when c_a has moved, and not for each record of a step."""
+    asked, nearest = [], projected_module.nearest_row
+    monkeypatch.setattr(projected_module, "nearest_row", lambda *given: asked.append(1) or nearest(*given))
     search = projected("l2")
+    assert search.favourite(search.choose(Streams(0, samples=[0]))) == search.favourite(None) and len(asked) == 1
     search.position = words()[4] + 0.01
     word, probability, apart = search.favourite(search.choose(Streams(0, samples=[0])))
     assert (word, probability) == ("4", None)
-    assert apart == pytest.approx(0.01 * (L * D) ** 0.5)
+    assert apart == pytest.approx(0.01 * (L * D) ** 0.5) and len(asked) == 2
 
 
 def test_prompt_learns_by_ascent() -> None:

@@ -1,4 +1,4 @@
-"""One step of the default search on a tiny model, against plain arithmetic."""
+"""Steps of the searches on a tiny model."""
 
 from __future__ import annotations
 
@@ -12,11 +12,34 @@ from erase_core.models.pipeline import twin
 from erase_core.models.trainable import trainable_names
 from erase_core.randomness import Streams
 from erase_core.search.gumbel import GumbelSearch
+from erase_core.search.projected import ProjectedSearch
 from erase_core.spec import Method
 from erase_core.training.latents import Sampler, TrajectoryBank
 from erase_core.training.predictions import distance_at, noise_predictor
-from erase_core.training.searching import Searching, by_measuring
+from erase_core.training.searching import Searching, by_gradient, by_measuring
 from tests.erase_core.tiny_training import WORDS, inputs
+
+
+def test_rounding_leads_nowhere(tiny_pipeline) -> None:
+    """Before the first update all that θ' differs in is rounding, which a normed gradient would take for a direction."""
+    unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
+    frozen = noise_predictor(unet, scheduler)
+    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
+    bank = TrajectoryBank(sampler, frozen, trajectories=2, seed=1)
+    distance, settings = partial(distance_at, torch.ones(1000)), Method(name="adversarial-pgd").settings
+    moved = []
+    for off in (1e-6, 1e-2):
+        edited = lambda *given, off=off: frozen(*given) * (1 + off)  # noqa: E731
+        start = concept.embeddings[0]
+        search = ProjectedSearch(
+            "taxi", start, WORDS, concept.candidates, norm="l2", radius=1.0, step_size=settings.step_size
+        )
+        given = Searching(
+            methods.load("adversarial-pgd"), settings, edited, edited, frozen, bank, conditions.neutral, distance
+        )
+        by_gradient(given, concept, search, Streams(7, samples=range(2)))
+        moved.append(float((search.position - start).norm() / start.norm()))
+    assert moved[0] == 0 and abs(moved[1] - settings.step_size) < 1e-4
 
 
 def test_the_search_ascends_by_how_much_more_a_word_is_hurt_than_its_rivals(tiny_pipeline) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +31,7 @@ from erase_core.training.predictions import distance_at, loss_weights, noise_pre
 from erase_core.training.records import Diverged
 from erase_core.training.result import Snapshots, put_weights
 from erase_core.training.step import ErasedConcept, draw, frozen_predictions
+from erase_core.training.trajectory_files import ABANDONED, trim
 from tests.erase_core.tiny_training import WORDS, inputs, settings
 from tests.tiny import tiny_stable_diffusion
 
@@ -121,18 +125,54 @@ def test_banks_share_a_folder(tiny_pipeline, tmp_path) -> None:
 
 
 def test_a_bank_keeps_to_its_size(tiny_pipeline, tmp_path) -> None:
-    """The file used longest ago goes; what is open stays readable."""
+    """The file used longest ago goes, and nothing holds on to it; what a draw needs stays readable."""
     unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
     sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=2, guidance=3.0)
     bank = TrajectoryBank(sampler, noise_predictor(unet, scheduler), 1, 0, tmp_path)
-    bank.fill(WORDS[:1], concept.candidates[:1])
+
+    def used(*numbers: int) -> None:
+        bank.fill([WORDS[n] for n in numbers], concept.candidates[list(numbers)])
+
+    used(0)
     (first,) = tmp_path.iterdir()
     bank.most_bytes = 2.5 * first.stat().st_size
-    bank.fill(WORDS[:4], concept.candidates[:4])
-    assert len(list(tmp_path.iterdir())) == 2 and not first.exists()
-    assert np.isfinite(bank.known[WORDS[0]]["z"]).all()
+    used(1)
+    # Used again without being opened again, it is the other that goes.
+    used(0)
+    used(2)
+    assert list(bank.known) == [WORDS[0], WORDS[2]] and set(tmp_path.iterdir()) == set(bank.files.values())
+    used(3, 4, 5)
+    assert set(bank.known) == {WORDS[n] for n in (3, 4, 5)} and len(list(tmp_path.iterdir())) == 2
+    assert all(np.isfinite(bank.known[WORDS[n]]["z"]).all() for n in (3, 4, 5))
     # Also what was sampled just now lies in its file, and not in memory.
     assert not any(part.flags.writeable for parts in bank.known.values() for part in parts.values())
+    used(0)
+    assert set(bank.known) <= {WORDS[0], WORDS[4], WORDS[5]} and len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_a_killed_process_left_goes(tmp_path) -> None:
+    for name, age in ((".a.arrow.x.partial", 2 * ABANDONED), (".b.arrow.x.partial", 0)):
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    trim(tmp_path, math.inf)
+    assert [path.name for path in tmp_path.iterdir()] == [".b.arrow.x.partial"]
+
+
+def test_two_at_once_sample_a_trajectory_once(tiny_pipeline, tmp_path) -> None:
+    """As ranks of one training and runs side by side do; each has the same bits."""
+    unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
+    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
+    calls = []
+
+    def predict(*arguments):
+        calls.append(1)
+        time.sleep(0.05)
+        return noise_predictor(unet, scheduler)(*arguments)
+
+    banks = [TrajectoryBank(sampler, predict, 2, 1, tmp_path) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda bank: bank.fill(WORDS[:2], concept.candidates[:2]), banks))
+    assert len(calls) == 2 * 3 and all(equal(banks[0].known[word], banks[1].known[word]) for word in WORDS[:2])
 
 
 def test_a_bank_is_refreshed(tiny_pipeline) -> None:
