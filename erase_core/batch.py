@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from .files import new_file
+from .files import digest, new_file
 from .preflight import check
 from .spec import Spec, make_spec
 from .spec_errors import SpecError
@@ -28,7 +28,8 @@ JOINT = " - "
 """Between the spec's name and the list's, in the name of the list's run."""
 SEPARATOR = ";"
 """Between the synonyms, or the prompts, of a cell."""
-STATUSES = ("done", "cached", "failed")
+NOT_STARTED = "not started"
+STATUSES = ("done", "cached", "failed", NOT_STARTED)
 TABLE = pa.schema(
     [
         ("list", pa.string()),
@@ -43,8 +44,8 @@ TABLE = pa.schema(
         ("mlflow_run", pa.string()),
     ]
 )
-"""The batch's table. status: done, cached (all of it was there) or failed; reason: why it failed; gate: passed or rejected, where
-the spec has one; seconds: of its own stages.
+"""The batch's table. status: done, cached (all of it was there), failed or not started; reason: why it failed, or was not started;
+gate: passed or rejected, where the spec has one; seconds: of its own stages.
 """
 PASSED, REJECTED = "passed", "rejected"
 
@@ -60,46 +61,47 @@ class ConceptList:
 
 
 class ListsFailed(RuntimeError):
-    """Some lists of a batch failed, when all of them have ended; table has a row for every list."""
+    """Some lists of a batch failed, when all that were started have ended; table has a row for every list."""
 
     def __init__(self, table: list[dict]):
-        failed = [row["list"] for row in table if row["status"] == "failed"]
-        super().__init__(f"{len(failed)} of {len(table)} lists failed: {', '.join(failed)}")
+        failed, waiting = ([row["list"] for row in table if row["status"] == s] for s in ("failed", NOT_STARTED))
+        more = f"; not started: {', '.join(waiting)}" if waiting else ""
+        super().__init__(f"{len(failed)} of {len(table)} lists failed: {', '.join(failed)}{more}")
         self.table = table
 
 
 class Problems:
-    """Everything that is wrong, each said once, in the order of its finding."""
+    """Everything that is wrong, each said once, in the order of its finding, and which lists it makes wrong: none, or several."""
 
     def __init__(self):
-        self.found: dict[str, None] = {}
+        self.found: dict[str, list[str]] = {}
 
-    def add(self, place: str, text: str) -> None:
+    def add(self, place: str, text: str, of: str | None = None) -> None:
+        """of: the list that it makes wrong; None where it is the batch."""
         for line in text.splitlines():
-            self.found[f"{place}: {line}"] = None
+            self.found.setdefault(f"{place}: {line}", []).extend([of] if of else [])
 
     def end(self) -> None:
         """Raise SpecError with all of them, if there is any."""
         if self.found:
             raise SpecError("\n".join(self.found))
 
+    def by_list(self) -> dict[str, str]:
+        """What is wrong with each list that is wrong. SpecError with all of them where one is the batch's."""
+        if not all(self.found.values()):
+            self.end()
+        names = dict.fromkeys(name for lists in self.found.values() for name in lists)
+        return {name: "\n".join(line for line, lists in self.found.items() if name in lists) for name in names}
 
-def read_specs(path: Path, lists: Path) -> tuple[dict, dict[str, Spec]]:
-    """The spec's own keys, and the spec of every list by the list's name, all checked. Needs no torch.
+
+def read_specs(path: Path, lists: Path, skip_wrong: bool = False) -> tuple[dict, dict[str, Spec], dict[str, str]]:
+    """The spec's own keys, the spec of every list by the list's name, all checked, and what is wrong with others. Needs no torch.
 
     path: a spec without concepts. lists: a folder of NAME.txt (a concept a line) with overrides in NAME.yaml, or a CSV or
-    Parquet table. SpecError has every problem of all of them, one a line, with its file and line.
+    Parquet table. SpecError has every problem of all of them, one a line, with its file and line. skip_wrong: lists that are
+    wrong are left out, and returned with their problems; SpecError when none is left, or the fault is no list's.
     """
-    problems = Problems()
-    text = read_text(path)
-    base = parse_mapping(text, str(path))
-    lines = lines_of(text)
-    if "concepts" in base:
-        problems.add(f"{path}:{lines['concepts']}", "concepts: come from the lists; remove it")
-    for name in ("name", "output"):
-        if not isinstance(base.get(name), str):
-            problems.add(str(path), f"{name}: is missing; add it")
-    problems.end()
+    base, lines, problems = read_base(path), lines_of(read_text(path)), Problems()
     found = read_lists(lists, problems)
     specs = {}
     for one in found:
@@ -108,6 +110,7 @@ def read_specs(path: Path, lists: Path) -> tuple[dict, dict[str, Spec]]:
                 one.place,
                 f"list: the spec's name {base['name']!r} and the list's {one.name!r} are too long together; shorten them to "
                 f"{longest} characters in all",
+                one.name,
             )
             continue
         try:
@@ -115,9 +118,30 @@ def read_specs(path: Path, lists: Path) -> tuple[dict, dict[str, Spec]]:
             check(specs[one.name])
         except SpecError as error:
             for line in str(error).splitlines():
-                problems.add(place_of(line.split(":")[0], one, str(path), lines), line)
+                problems.add(place_of(line.split(":")[0], one, str(path), lines), line, one.name)
+    wrong = problems.by_list() if skip_wrong else {}
+    right = {name: spec for name, spec in specs.items() if name not in wrong}
+    if not skip_wrong or not right:
+        problems.end()
+    return base, right, wrong
+
+
+def read_base(path: Path) -> dict:
+    """The keys of a batch's spec, which has a name and an output and no concepts. Raises SpecError."""
+    problems, text = Problems(), read_text(path)
+    base = parse_mapping(text, str(path))
+    if "concepts" in base:
+        problems.add(f"{path}:{lines_of(text)['concepts']}", "concepts: come from the lists; remove it")
+    for name in ("name", "output"):
+        if not isinstance(base.get(name), str):
+            problems.add(str(path), f"{name}: is missing; add it")
     problems.end()
-    return base, specs
+    return base
+
+
+def tag_of(base: dict) -> str:
+    """What a batch's run in MLflow is found by, from its spec's keys: there is one for each name and output."""
+    return digest(base["name"], str(Path(base["output"]).resolve()))
 
 
 def spec_of(base: dict, one: ConceptList) -> Spec:
@@ -164,14 +188,17 @@ def read_lists(path: Path, problems: Problems) -> list[ConceptList]:
             problems.add(
                 one.place,
                 f"list: {one.name[:80]!r} cannot name a folder; use letters, digits, dots, dashes and underscores, at most 60",
+                one.name[:80],
             )
         # Their folders, and their registered models, would be the same.
         other = folded.setdefault(re.sub(r"[^a-z0-9]+", "-", one.name.casefold()), one.name)
         if other != one.name:
-            problems.add(one.place, f"list: {one.name!r} and {other!r} differ in case or punctuation only; rename one")
+            told = f"list: {one.name!r} and {other!r} differ in case or punctuation only; rename one"
+            problems.add(one.place, told, one.name)
         for name in ("name", "output"):
             if name in one.given:
-                problems.add(one.places[name], f"{name}: is made from the batch's and the list's name; remove it")
+                told = f"{name}: is made from the batch's and the list's name; remove it"
+                problems.add(one.places[name], told, one.name)
     return [one for one in found if NAME.fullmatch(one.name)]
 
 
@@ -180,9 +207,9 @@ def read_folder(folder: Path, problems: Problems) -> Iterator[ConceptList]:
     files = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     for file in files:
         if not file.is_file() or file.suffix not in (".txt", ".yaml", ".csv", ".parquet"):
-            problems.add(str(file), "is no list; lists are NAME.txt, with overrides in NAME.yaml")
+            problems.add(str(file), "is no list; lists are NAME.txt, with overrides in NAME.yaml", file.name)
         elif file.suffix in (".csv", ".parquet"):
-            problems.add(str(file), "is a table; give it alone, as --lists FILE")
+            problems.add(str(file), "is a table; give it alone, as --lists FILE", file.name)
     for name in sorted({file.stem for file in files if file.suffix in (".txt", ".yaml") and file.is_file()}):
         words, overrides = folder / f"{name}.txt", folder / f"{name}.yaml"
         one = ConceptList(name, str(words if words.is_file() else overrides))
@@ -193,13 +220,14 @@ def read_folder(folder: Path, problems: Problems) -> Iterator[ConceptList]:
                 one.places = {key: f"{overrides}:{line}" for key, line in lines_of(text).items()}
             if words.is_file():
                 if "concepts" in one.given:
-                    problems.add(one.places["concepts"], f"concepts: come from {words.name}; remove it, or that file")
+                    told = f"concepts: come from {words.name}; remove it, or that file"
+                    problems.add(one.places["concepts"], told, name)
                 read_words(words, one)
         except SpecError as error:
-            problems.add(*str(error).split(": ", 1))
+            problems.add(*str(error).split(": ", 1), name)
             continue
         if not one.given.get("concepts"):
-            problems.add(one.place, "concepts: is empty; write a concept a line")
+            problems.add(one.place, "concepts: is empty; write a concept a line", name)
         yield one
 
 
@@ -239,7 +267,7 @@ def read_table(path: Path, problems: Problems) -> list[ConceptList]:
         for place, row in table_rows(path):
             name = str(row.get("list", ""))
             if not name or "concept" not in row:
-                problems.add(place, "needs the columns list and concept; fill them in")
+                problems.add(place, "needs the columns list and concept; fill them in", name or None)
                 continue
             one = found.setdefault(name, ConceptList(name, place, {"concepts": []}))
             one.places[f"concepts.{len(one.given['concepts'])}"] = place
@@ -272,17 +300,17 @@ def override(one: ConceptList, column: str, value: object, place: str, problems:
     for name in above:
         part = part.setdefault(name, {})
         if not isinstance(part, dict):
-            problems.add(place, f"{column}: {name} is given as a whole too; keep one of the two columns")
+            told = f"{column}: {name} is given as a whole too; keep one of the two columns"
+            problems.add(place, told, one.name)
             return
     if part.setdefault(last, value) != value:
-        problems.add(
-            place, f"{column}: {value!r} is not the {part[last]!r} of the same list's other rows; make them the same"
-        )
+        told = f"{column}: {value!r} is not the {part[last]!r} of the same list's other rows; make them the same"
+        problems.add(place, told, one.name)
     one.places.setdefault(column, place)
 
 
-def row_of(name: str, spec: Spec, status: str, summary: dict | None = None, reason: str = "") -> dict:
-    """What became of a list, as a row of the batch's table."""
+def row_of(name: str, spec: Spec | None, status: str, summary: dict | None = None, reason: str = "") -> dict:
+    """What became of a list, as a row of the batch's table. spec: None where the list cannot be used."""
     figures = summary or {}
     own = set(figures.get("seconds", {})) - set(figures.get("cached", []))
     return {
@@ -290,11 +318,11 @@ def row_of(name: str, spec: Spec, status: str, summary: dict | None = None, reas
         "status": status,
         "reason": reason,
         "gate": {True: PASSED, False: REJECTED}[gate["passed"]] if (gate := figures.get("gate")) else None,
-        "concepts": spec.concept_words,
+        "concepts": spec.concept_words if spec else [],
         "seconds": sum(figures["seconds"][stage] for stage in own) if status == "done" else 0.0,
         "esr_1": figures.get("esr_1"),
         "psr_1": figures.get("psr_1"),
-        "output": spec.output,
+        "output": spec.output if spec else None,
         "mlflow_run": figures.get("mlflow_run"),
     }
 
@@ -306,7 +334,8 @@ def write_table(path: Path, rows: list[dict]) -> None:
 
 def markdown(rows: list[dict]) -> str:
     """The batch's table as Markdown, under a line with how many lists came to what."""
-    counts = ", ".join(f"{sum(row['status'] == status for row in rows)} {status}" for status in STATUSES)
+    found = {status: sum(row["status"] == status for row in rows) for status in STATUSES}
+    counts = ", ".join(f"{count} {status}" for status, count in found.items() if count or status != NOT_STARTED)
     if rejected := sum(row["gate"] == REJECTED for row in rows):
         counts += f"; the gate rejected {rejected}"
     lines = [
@@ -316,7 +345,6 @@ def markdown(rows: list[dict]) -> str:
     ]
     lines.append("|---|---|---|---|---|---|---|---|")
     for row in rows:
-        rates = ["–" if row[name] is None else f"{100 * row[name]:.1f} %" for name in ("esr_1", "psr_1")]
         reason = row["reason"].replace("|", "\\|").replace("\n", " ")
         cells = [
             row["list"],
@@ -324,11 +352,32 @@ def markdown(rows: list[dict]) -> str:
             row["gate"] or "–",
             ", ".join(row["concepts"]),
             f"{row['seconds']:.0f}",
-            *rates,
+            *(rate(row[name]) for name in ("esr_1", "psr_1")),
             reason,
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def rate(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def changes(before: list[dict], after: list[dict]) -> str:
+    """Which lists' gate, ESR-1 or PSR-1 another night changed, as Markdown: a row a list, "before → after" where they differ.
+
+    before, after: rows of both nights' tables. A list that one of them lacks, or that failed there, has dashes.
+    """
+    shown = {"gate": lambda value: value or "–", "esr_1": rate, "psr_1": rate}
+    old, new = ({row["list"]: row for row in rows} for rows in (before, after))
+    lines = ["| list | gate | ESR-1 | PSR-1 |", "|---|---|---|---|"]
+    for name in {**new, **old}:
+        found = [[rows.get(name, {}).get(column) for rows in (old, new)] for column in shown]
+        if any(one != other for one, other in found):
+            told = zip(shown.values(), found)
+            cells = [show(one) if one == other else f"{show(one)} → {show(other)}" for show, (one, other) in told]
+            lines.append("| " + " | ".join([name, *cells]) + " |")
+    return "\n".join(lines) if len(lines) > 2 else "No list's gate, ESR-1 or PSR-1 changed."
 
 
 def busy(summaries: list[dict], slots: dict[str, int]) -> dict[str, float]:

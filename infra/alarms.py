@@ -24,6 +24,8 @@ BLOCK = "erase-alarm"
 BAD = ("Failed", "Crashed", "TimedOut")
 PATIENCE = timedelta(minutes=10)
 """How long a run may be late, or silent: three of its heartbeats."""
+LIMIT = "Deployment concurrency limit reached*"
+"""What Prefect says of a run that it cancels since one of the same deployment still works."""
 # A run's name and an error's words may hold quotes.
 PAYLOAD = """{
   "event": "erase.alarm",
@@ -41,10 +43,15 @@ def alarms(block: UUID, patience: timedelta = PATIENCE) -> Iterator[AutomationCo
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
     def alarm(
-        name: str, what: str, after: tuple[str, ...], expect: tuple[str, ...], posture: Posture
+        name: str,
+        what: str,
+        after: tuple[str, ...],
+        expect: tuple[str, ...],
+        posture: Posture,
+        labels: dict[str, str] | None = None,
     ) -> AutomationCore:
         trigger = EventTrigger(
-            match={"prefect.resource.id": "prefect.flow-run.*"},
+            match={"prefect.resource.id": "prefect.flow-run.*", **(labels or {})},
             match_related=[
                 {"prefect.resource.role": "flow", "prefect.resource.name": list(FLOWS)},
                 {"prefect.resource.role": "deployment", "prefect.resource.id": "prefect.deployment.*"},
@@ -61,6 +68,8 @@ def alarms(block: UUID, patience: timedelta = PATIENCE) -> Iterator[AutomationCo
 
     ends = ("Completed", "Cancelled", *BAD)
     yield alarm("a run failed", "failed", (), BAD, Posture.Reactive)
+    told = "was left out, as the one before it still works; does that one hang?"
+    yield alarm("a run was left out", told, (), ("Cancelled",), Posture.Reactive, {"prefect.state-message": LIMIT})
     started = ("Pending", "Running", *ends)
     yield alarm("a run did not start", "did not start; is erase serve running?", ("Late",), started, Posture.Proactive)
     heard = ("heartbeat", *ends)

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from erase_core.batch import read_specs
 from erase_core.preflight import check
-from erase_core.spec import Spec, make_spec
+from erase_core.spec import make_spec
 from erase_core.spec_errors import SpecError, describe
 from erase_core.spec_paths import expand
 from erase_core.spec_yaml import SafeLoader, load_spec, parse_mapping, read_text
@@ -67,7 +67,8 @@ class Deployment(BaseModel):
     paused: bool = Field(False, description="Whether its schedule waits until it is resumed in the Prefect UI.")
     parameters: dict[str, Any] = Field(
         {},
-        description="The flow's parameters. A spec may be a mapping or a file's path; paths are found from this file.",
+        description="The flow's parameters. A spec may be a mapping, or a file's path, which each run reads anew; paths are found "
+        "from this file.",
     )
     tags: list[str] = Field([], description="Tags of its runs in Prefect.")
 
@@ -123,7 +124,11 @@ def read_deployments(path: Path) -> Deployments:
 
 
 def checked_parameters(deployment: Deployment, folder: Path) -> dict[str, Any]:
-    """A deployment's parameters as JSON, with every spec read and checked. ValueError names the parameter and the fix."""
+    """A deployment's parameters as JSON, with every spec checked, and paths of files in full. ValueError names the parameter and
+    the fix.
+    """
+    from flows.parameters import SpecOrFile
+
     flow, given, complaints = load_flow(deployment.flow), dict(deployment.parameters), []
     signature = inspect.signature(flow.fn, eval_str=True).parameters
     for name in given:
@@ -136,17 +141,20 @@ def checked_parameters(deployment: Deployment, folder: Path) -> dict[str, Any]:
             given[name] = str((folder / expand(str(given[name]))).resolve())
             if parameter.annotation is Path and not Path(given[name]).exists():
                 complaints.append(f"{name}: {given[name]} is not there; write a path as seen from {folder}")
-        if name in given and parameter.annotation is Spec:
+        if name in given and parameter.annotation is SpecOrFile:
             # A file's lines say where they are from; a mapping's begin with the field.
             in_file = isinstance(given[name], str)
             try:
-                spec = load_spec(folder / expand(given[name])) if in_file else make_spec(given[name])
+                if in_file:
+                    given[name] = str((folder / expand(given[name])).resolve())
+                spec = load_spec(given[name]) if in_file else make_spec(given[name])
                 check(spec, several=deployment.flow != "erase")
-                given[name] = spec.model_dump(mode="json")
+                if not in_file:
+                    given[name] = spec.model_dump(mode="json")
             except SpecError as error:
                 complaints += [f"{name}{': ' if in_file else '.'}{line}" for line in str(error).splitlines()]
     if not complaints and deployment.flow == "batch" and {"spec", "lists"} <= set(given):
-        read_specs(Path(given["spec"]), Path(given["lists"]))
+        read_specs(Path(given["spec"]), Path(given["lists"]), given.get("skip_wrong") is True)
     if complaints:
         raise ValueError("\n".join(complaints))
     try:
@@ -161,11 +169,11 @@ def source_of(deployment: Deployment) -> tuple[str, dict[str, Any]]:
     given = deployment.parameters
     if deployment.flow == "pretrain":
         return "output", given
-    if deployment.flow == "benchmark":
-        return "base.output", given.get("base", {})
     if deployment.flow == "batch" and "spec" in given:
         return "spec", parse_mapping(read_text(Path(given["spec"])), given["spec"])
-    return "spec.output", given.get("spec", {})
+    name = "base" if deployment.flow == "benchmark" else "spec"
+    source = given.get(name, {})
+    return f"{name}.output", load_spec(source).model_dump(mode="json") if isinstance(source, str) else source
 
 
 def shared_outputs(made_from: dict[str, tuple[str, dict[str, Any]]]) -> list[str]:
@@ -203,7 +211,10 @@ def load_flow(name: str) -> Flow:
 
 
 def build(found: Deployments) -> list[RunnerDeployment]:
-    """Prefect's deployments. A scheduled one has at most one run at a time: a second is cancelled, and says so."""
+    """Prefect's deployments. A scheduled one has at most one run at a time: a second is cancelled, and says so.
+
+    Runs of a flow that can ask for this machine's slots do so.
+    """
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.deployments.runner import EntrypointType
     from prefect.schedules import Cron, Interval
@@ -216,12 +227,14 @@ def build(found: Deployments) -> list[RunnerDeployment]:
             schedule = Cron(deployment.cron, timezone=deployment.timezone)
         elif deployment.interval:
             schedule = Interval(timedelta(seconds=deployment.interval))
+        flow = load_flow(deployment.flow)
+        slots = {"slots": True} if "slots" in inspect.signature(flow.fn).parameters else {}
         built.append(
-            load_flow(deployment.flow).to_deployment(
+            flow.to_deployment(
                 name,
                 schedule=schedule,
                 paused=deployment.paused,
-                parameters=deployment.parameters,
+                parameters={**slots, **deployment.parameters},
                 description=deployment.description,
                 tags=deployment.tags,
                 concurrency_limit=alone if deployment.scheduled else None,
@@ -232,7 +245,7 @@ def build(found: Deployments) -> list[RunnerDeployment]:
 
 
 def serve_deployments(found: Deployments, limit: int | None = None) -> None:
-    """Serve deployments until interrupted. limit: how many runs at once, in all.
+    """Serve deployments until interrupted. limit: how many runs at once, in all; None for all that are due.
 
     Schedules stay active when this process ends, so that what was due in the meantime is caught up, once, by the next one.
     """

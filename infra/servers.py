@@ -76,8 +76,6 @@ def serve(prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> No
                 str(mlflow_port),
                 "--workers",
                 "1",
-                "--backend-store-uri",
-                store,
                 "--artifacts-destination",
                 str(home() / "mlflow" / "artifacts"),
             ],
@@ -96,7 +94,8 @@ def serve(prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> No
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                    # A store's address may hold a password, and everybody here can read a command.
+                    env={**os.environ, "PYTHONUNBUFFERED": "1", "MLFLOW_BACKEND_STORE_URI": store},
                 )
         # Takes less time than they do.
         from tasks.tracking import runs_page

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import asdict
+from urllib.parse import urlsplit
 
 import httpx
 from prefect import task
@@ -68,7 +69,24 @@ def sentence(what: str, released: registry.Release) -> str:
     return f"{model} {'is champion' if released.champion else 'passed its gate'}."
 
 
+class WebhookFailed(RuntimeError):
+    """A web address that did not take a message. The error names its host and no more: the rest of it is often a secret."""
+
+
 @task(name="webhook", retries=ATTEMPTS - 1, retry_delay_seconds=exponential_backoff(1))
 def post(address: str, message: dict) -> int:
-    """POST a message as JSON; raises httpx.HTTPError for any answer but success."""
-    return httpx.post(address, json=message, timeout=SECONDS_PER_ATTEMPT).raise_for_status().status_code
+    """POST a message as JSON; raises WebhookFailed for any answer but success."""
+    try:
+        answer = httpx.post(address, json=message, timeout=SECONDS_PER_ATTEMPT)
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise WebhookFailed(f"{host_of(address)} did not answer ({type(error).__name__})") from None
+    if not answer.is_success:
+        raise WebhookFailed(f"{host_of(address)} answered {answer.status_code}")
+    return answer.status_code
+
+
+def host_of(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or "the webhook"
+    except ValueError:
+        return "the webhook"

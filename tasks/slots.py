@@ -1,6 +1,6 @@
 """Slots: how many trainings, and how much other work on a model, this machine does at once. They are Prefect's limits.
 
-A task asks for a slot only in a batch, and only when its result is not there.
+A task asks for a slot only in a batch or in what `erase serve` runs, and only when its result is not there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalC
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 
-from erase_core.files import home
+from erase_core.files import alone, home
 
 from .gpus import own_gpus
 from .progress import go_on
@@ -45,37 +45,50 @@ def held_slot(kind: str, ranks: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_slots(training: int, generation: int) -> Iterator[None]:
-    """Set this machine's limits, and share the cores out among its slots.
+def open_slots(training: int | None, generation: int | None, trainings: int = 1) -> Iterator[dict[str, int]]:
+    """Set this machine's limits, and yield how many slots of each kind there are.
 
-    Batches on one machine share the limits. The first of them makes these anew, for a batch that was killed cannot have given
-    its slots back.
+    All that open slots on one machine share them. The first makes the limits anew, for one that was killed cannot have given its
+    slots back; what is None is then 1, or `trainings`. Any other changes those alone that are given, and says so.
     """
-    path = home() / "slots.lock"
+    path, given = home() / "slots.lock", {"training": training, "generation": generation}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as lock, shared_cores(training + generation):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = True
-        except BlockingIOError:
-            alone = False
-        set_limits({"training": training, "generation": generation}, anew=alone)
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        yield
+    with open(path, "w") as lock:
+        # Whoever else comes waits until the limits are there.
+        with alone(path):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                first = True
+            except BlockingIOError:
+                first = False
+            limits = set_limits(given, {"training": trainings, "generation": 1}, anew=first)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        if not first:
+            told = (f"{count} for {kind}{', changed' if given[kind] else ''}" for kind, count in limits.items())
+            print(f"This machine's slots are open already, and shared: {', '.join(told)}.")
+        yield limits
 
 
-def set_limits(limits: dict[str, int], anew: bool) -> None:
+def set_limits(given: dict[str, int | None], otherwise: dict[str, int], anew: bool) -> dict[str, int]:
+    """Set what is given, keep or make what is not, and return what there is now, by kind."""
+    found = {}
     with get_client(sync_client=True) as client:
-        for kind, limit in limits.items():
+        for kind, limit in given.items():
             name = limit_name(kind)
             try:
-                if not anew:
+                if anew:
+                    client.delete_global_concurrency_limit_by_name(name)
+                elif limit is None:
+                    found[kind] = client.read_global_concurrency_limit_by_name(name).limit
+                else:
                     client.update_global_concurrency_limit(name, GlobalConcurrencyLimitUpdate(limit=limit))
-                    continue
-                client.delete_global_concurrency_limit_by_name(name)
+                    found[kind] = limit
             except ObjectNotFound:
                 pass
-            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=limit))
+            if kind not in found:
+                found[kind] = limit or otherwise[kind]
+                client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=found[kind]))
+    return found
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import typer
 from infra.environment import allow_hub, prepare
 
 from ..tables import console
-from .app import app, refuse, refusing
+from .app import GenerationSlots, TrainingSlots, app, refuse, refusing
 
 
 @app.command()
@@ -50,10 +50,19 @@ def serve(
         Path | None,
         typer.Argument(help="The deployments. Default: deployments.yaml; without it, every flow on demand."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="How many runs at once, in all. Default: 5.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many runs at once, in all; those that wait for a slot count. Default: no limit."),
+    ] = None,
+    training_slots: TrainingSlots = None,
+    generation_slots: GenerationSlots = None,
     only_check: Annotated[bool, typer.Option("--check", help="Check the file and end.")] = False,
 ) -> None:
-    """Serve deployments: start their runs by their schedules, and when somebody asks in the Prefect UI, until interrupted."""
+    """Serve deployments: start their runs by their schedules, and when somebody asks in the Prefect UI, until interrupted.
+
+    Their runs share this machine's slots. Where none are given, those that others have open here stay; without any, there are as
+    many for trainings as GPUs, 1 without a GPU, and 1 for other work.
+    """
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
     prepare()
     # Each run is a process of its own, for a spec that may name a hub model.
@@ -74,5 +83,11 @@ def serve(
     for name, deployment in found.deployments.items():
         when = deployment.cron or (f"every {deployment.interval:g} s" if deployment.interval else "on demand")
         console.print(f"{deployment.flow}/{name}  [dim]{when}[/dim]", highlight=False)
-    console.print(f"Served for {address}. Ctrl-C ends it; what is due until it is served again is caught up once.")
-    serve_deployments(found, limit)
+    from tasks.gpus import visible
+    from tasks.slots import open_slots
+
+    with open_slots(training_slots, generation_slots, len(visible()) or 1) as slots:
+        told = "{training} trainings and {generation} other work on a model at once".format(**slots)
+        console.print(f"Served for {address}, {told}.", highlight=False, soft_wrap=True)
+        console.print("Ctrl-C ends it; what is due until it is served again is caught up once.")
+        serve_deployments(found, limit)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from erase_core.batch import busy, markdown, read_specs, row_of, write_table
+from erase_core.batch import ListsFailed, busy, changes, markdown, read_specs, row_of, write_table
 from erase_core.spec_errors import SpecError
 
 SPEC = """name: night
@@ -37,8 +37,8 @@ def test_a_folder(spec: Path) -> None:
     (lists / "cars.txt").write_text("# what drives\ntaxi\n\n  police car\n")
     (lists / "cars.yaml").write_text("seed: 3\ntraining: {batch_size: 2}\nmethod: {name: naive}\n")
     (lists / "pets.yaml").write_text("concepts: [{concept: cat, synonyms: [kitten]}]\n")
-    base, specs = read_specs(spec, lists)
-    assert base["name"] == "night" and list(specs) == ["cars", "pets"]
+    base, specs, wrong = read_specs(spec, lists)
+    assert not wrong and base["name"] == "night" and list(specs) == ["cars", "pets"]
     cars, pets = specs.values()
     assert [c.concept for c in cars.concepts] == ["taxi", "police car"] and pets.concepts[0].synonyms == ["kitten"]
     assert (cars.seed, cars.training.batch_size, cars.training.steps, cars.method.name) == (3, 2, 3, "naive")
@@ -91,6 +91,51 @@ def test_every_problem_with_its_file_and_line(spec: Path) -> None:
         "lists/d.txt: concepts: is empty; give at least one",
     ]
     assert not (spec.parent / "out").exists()
+
+
+def test_lists_that_are_wrong_are_left_out_with_their_problems(spec: Path) -> None:
+    """Wherever what is wrong was found; where none is right, or the fault is no list's, nothing is left out."""
+    lists = spec.parent / "lists"
+    lists.mkdir(exist_ok=True)
+    (lists / "cars.txt").write_text("taxi\n")
+    (lists / "Cars.txt").write_text("lion\n")
+    (lists / "mood.txt").write_text("happiness\nsadness\n")
+    (lists / "notes.doc").write_text("rose\n")
+    (lists / "old.yaml").write_text("[]\n")
+    (lists / "pets.txt").write_text("cat\n")
+    (lists / "pets.yaml").write_text("training: {steps: -1}\n")
+    (lists / "void.txt").write_text("\n")
+    (lists / f"{'l' * 60}.txt").write_text("rose\n")
+    spec.write_text(spec.read_text().replace("night", "n" * 40))
+    _, specs, wrong = read_specs(spec, lists, skip_wrong=True)
+    assert list(specs) == ["Cars"]
+    told = {name: text.replace(f"{lists}/", "").splitlines() for name, text in wrong.items()}
+    assert [line.split(":")[0] for line in told["mood"]] == ["mood.txt", "mood.txt"]
+    assert told["pets"] == ["pets.yaml:1: training.steps: -1 should be greater than 0"]
+    assert told["notes.doc"] == ["notes.doc: is no list; lists are NAME.txt, with overrides in NAME.yaml"]
+    assert set(told) == {"cars", "mood", "notes.doc", "old", "pets", "void", "l" * 60}
+
+    (lists / "Cars.txt").unlink()
+    (lists / "cars.txt").unlink()
+    with pytest.raises(SpecError, match=r"pets.yaml:1: training.steps"):
+        read_specs(spec, lists, skip_wrong=True)
+    table = spec.parent / "lists.csv"
+    table.write_text("list,concept\na,taxi\nb,happiness\n")
+    assert list(read_specs(spec, table, skip_wrong=True)[1]) == ["a"]
+    table.write_text("list,concept\na,taxi\n,lion\n")
+    with pytest.raises(SpecError, match="lists.csv:3: needs the columns list and concept"):
+        read_specs(spec, table, skip_wrong=True)
+
+
+def test_what_is_wrong_with_the_spec_is_wrong_with_every_list(spec: Path) -> None:
+    (spec.parent / "lists" / "a.txt").write_text("taxi\n")
+    (spec.parent / "lists" / "b.txt").write_text("cat\n")
+    (spec.parent / "lists" / "b.yaml").write_text("training: {steps: 3}\n")
+    spec.write_text(spec.read_text().replace("steps: 3", "steps: -3"))
+    _, specs, wrong = read_specs(spec, spec.parent / "lists", skip_wrong=True)
+    assert list(specs) == ["b"] and wrong["a"].endswith("spec.yaml:4: training.steps: -3 should be greater than 0")
+    (spec.parent / "lists" / "b.yaml").unlink()
+    assert len(refused(spec, spec.parent / "lists")) == 1
 
 
 def test_what_a_list_alone_makes_wrong(spec: Path) -> None:
@@ -204,6 +249,32 @@ def test_the_table(spec: Path) -> None:
     assert text.startswith("3 lists: 1 done, 1 cached, 1 failed; the gate rejected 1.")
     assert "| b | cached | rejected | taxi | 0 |" in text
     assert "| c | failed | – | taxi | 0 | – | – | Diverged: it \\| did not |" in text
+
+
+def test_lists_that_were_not_started_are_told(spec: Path) -> None:
+    rows = [
+        row_of("a", None, "failed", reason="OSError: full"),
+        row_of("b", None, "not started", reason="a full disk"),
+    ]
+    assert markdown(rows).startswith("2 lists: 0 done, 0 cached, 1 failed, 1 not started.")
+    assert str(ListsFailed(rows)) == "1 of 2 lists failed: a; not started: b"
+    write_table(spec.parent / "t.parquet", rows)
+    assert [list(concepts) for concepts in pd.read_parquet(spec.parent / "t.parquet")["concepts"]] == [[], []]
+
+
+def test_what_changed_between_two_nights() -> None:
+    def row(name: str, gate: str | None, esr: float | None, psr: float | None = 1.0) -> dict:
+        return {"list": name, "status": "done", "gate": gate, "esr_1": esr, "psr_1": psr}
+
+    before = [row("a", "passed", 0.98), row("b", None, 0.5), row("c", "passed", 0.9), row("gone", None, 1.0)]
+    after = [row("new", None, 0.7), row("a", "rejected", 0.98), row("b", None, 0.5), row("c", None, None, None)]
+    assert changes(before, after).splitlines()[2:] == [
+        "| new | – | – → 70.0 % | – → 100.0 % |",
+        "| a | passed → rejected | 98.0 % | 100.0 % |",
+        "| c | passed → – | 90.0 % → – | 100.0 % → – |",
+        "| gone | – | 100.0 % → – | 100.0 % → – |",
+    ]
+    assert changes(before, before) == "No list's gate, ESR-1 or PSR-1 changed."
 
 
 def test_comments_in_a_list(spec: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import mlflow
@@ -13,8 +16,10 @@ import pandas as pd
 import pytest
 from prefect.client.orchestration import get_client
 
+from erase_core.distributed.ranks import RanksFailed
 from erase_core.emoji_world.catalogue import words
 from erase_core.results import held
+from erase_core.spec_errors import SpecError
 from tests.command import erase, erase_here
 from tests.faults.runs import all_ended, kill_when, start_erase
 
@@ -35,6 +40,11 @@ def prepared(folder: Path, name: str, lists: dict[str, str]) -> tuple[str, ...]:
     for file, text in lists.items():
         (folder / "lists" / file).write_text(text)
     return "batch", str(folder / "spec.yaml"), "--lists", str(folder / "lists")
+
+
+def free_words() -> list[str]:
+    """The world's words that the spec does not preserve."""
+    return [word for word in words() if word not in ("bus", "apple")]
 
 
 def test_a_batch_tells_of_failures_and_of_the_gate(server, tmp_path: Path) -> None:
@@ -64,6 +74,117 @@ def test_a_batch_tells_of_failures_and_of_the_gate(server, tmp_path: Path) -> No
     assert len(rows["data"]) == 2
     table = pd.read_parquet(tmp_path / "out" / "batch.parquet").set_index("list")
     assert table["gate"].fillna("").to_dict() == {"busy": "", "strict": "rejected"}
+
+
+@pytest.fixture
+def ends(monkeypatch) -> tuple[dict[str, list], list[str]]:
+    """List → how each run of it ends, an error or else an ESR-1, the last for all that follow; and the lists that were run."""
+    from flows import batch
+
+    ends, ran = {}, []
+
+    def erase(spec, parent: str, slots: bool) -> dict:
+        name = spec.name.rpartition(" - ")[2]
+        end = ends[name][min(ran.count(name), len(ends[name]) - 1)]
+        ran.append(name)
+        time.sleep(0.2)
+        if isinstance(end, Exception):
+            raise end
+        return {"seconds": {}, "cached": [], "began": {}, "gate": None, "esr_1": end, "psr_1": 1.0}
+
+    monkeypatch.setattr(batch, "erase", erase)
+    return ends, ran
+
+
+def table_of(folder: Path) -> dict[str, dict]:
+    return pd.read_parquet(folder / "out" / "batch.parquet").set_index("list").to_dict("index")
+
+
+def batch_run(name: str):
+    client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    (found,) = client.search_runs(
+        [client.get_experiment_by_name("erase").experiment_id], f"tags.batch != '' and run_name = '{name}'"
+    )
+    return client, found
+
+
+def test_lists_that_may_end_otherwise_are_tried_once_more(server, ends, tmp_path: Path) -> None:
+    how, ran = ends
+    how |= {
+        "passes": [ConnectionError("away"), 1.0],
+        "broken": [ConnectionError("away")],
+        "diverged": [RanksFailed("a loss is not a number", expected=True)],
+        "wrong": [SpecError("concepts: no")],
+        "fine": [1.0],
+    }
+    arguments = prepared(tmp_path, "again", {f"{name}.txt": f"{word}\n" for name, word in zip(how, free_words())})
+    assert erase_here(*arguments).returncode == 1
+    assert Counter(ran) == {"passes": 2, "broken": 2, "diverged": 1, "wrong": 1, "fine": 1}
+    assert {ran[-1], ran[-2]} == {"passes", "broken"}, "when all others have ended"
+    assert {
+        name: row["status"] for name, row in table_of(tmp_path).items() if row["status"] != "done"
+    } == dict.fromkeys(("broken", "diverged", "wrong"), "failed")
+
+
+def test_a_fault_around_the_lists_ends_the_batch_and_the_next_one_goes_on(server, ends, tmp_path: Path) -> None:
+    how, ran = ends
+    chosen = [f"l{i:02d}" for i in range(30)]
+    how |= {name: [OSError(errno.ENOSPC, "No space left on device"), 1.0] for name in chosen}
+    # Not three in a row yet.
+    how["l02"] = [ConnectionError("away")]
+    arguments = prepared(tmp_path, "full", {f"{name}.txt": f"{word}\n" for name, word in zip(how, free_words())})
+    refused = erase_here(*arguments)
+    rows = table_of(tmp_path)
+    waiting = [name for name in chosen if rows[name]["status"] == "not started"]
+    assert refused.returncode == 1 and waiting and set(ran).isdisjoint(waiting) and len(ran) == len(set(ran))
+    assert f"0 done, 0 cached, {30 - len(waiting)} failed, {len(waiting)} not started" in refused.stdout
+    reason = "3 lists in a row failed with a full disk; run the batch again to go on"
+    assert {rows[name]["reason"] for name in waiting} == {reason}
+    client, run = batch_run("full")
+    assert run.data.tags["error"].endswith(f"; not started: {', '.join(waiting)}")
+    assert run.data.metrics["lists/not started"] == len(waiting)
+    with get_client(sync_client=True) as prefect:
+        states = [each.state_name for each in prefect.read_task_runs() if each.name == waiting[0]]
+    assert states == ["Cancelled"]
+
+    how |= dict.fromkeys(waiting, [1.0])
+    assert erase_here(*arguments).returncode == 1
+    assert {name for name, row in table_of(tmp_path).items() if row["status"] != "done"} == {"l02"}
+
+
+def test_a_wrong_list_takes_no_other_with_it_and_nights_are_compared(server, ends, tmp_path: Path) -> None:
+    how, ran = ends
+    how |= {"cars": [1.0, 1.0, 0.5], "pets": [0.75]}
+    lists = {"cars.txt": "taxi\n", "pets.txt": "cat\n", "mood.txt": "happiness\n"}
+    arguments = prepared(tmp_path, "partly", lists)
+    for more in ((), ("--check",), ("--check", "--skip-wrong")):
+        refused = erase_here(*arguments, *more)
+        assert refused.returncode == 2 and "mood.txt:1: concepts.0.concept: 'happiness'" in refused.stderr
+    told = erase_here("nights", arguments[1])
+    assert told.returncode == 2 and "MLflow has 0 nights of partly, and this takes 2" in told.stderr
+    assert not ran and not (tmp_path / "out").exists()
+
+    for _ in range(2):
+        done = erase_here(*arguments, "--skip-wrong")
+        assert done.returncode == 1 and "3 lists: 2 done, 0 cached, 1 failed." in done.stdout
+        assert "mood.txt:1: concepts.0.concept: 'happiness'" in table_of(tmp_path)["mood"]["reason"]
+        time.sleep(1)
+    (tmp_path / "lists" / "mood.txt").write_text("rose\n")
+    how["mood"] = [1.0]
+    checked = erase_here(*arguments, "--check")
+    assert checked.returncode == 0 and "3 lists, as they should be" in checked.stdout and len(ran) == 4
+    assert erase_here(*arguments).returncode == 0
+
+    client, run = batch_run("partly")
+    history = client.get_metric_history(run.info.run_id, "lists/failed")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 1), (2, 1), (3, 0)]
+    kept = [each.path for each in client.list_artifacts(run.info.run_id, "nights")]
+    assert len(kept) == 3 and all(re.fullmatch(r"nights/\d{4}-\d\d-\d\dT\d{6}Z\.parquet", path) for path in kept)
+    told = erase_here("nights", arguments[1]).stdout
+    assert "| cars | – | 100.0 % → 50.0 % | 100.0 % |" in told and "| mood | – | – → 100.0 % | – → 100.0 % |" in told
+    assert "pets" not in told
+    assert erase_here("nights", arguments[1], "--back", "2").stdout.splitlines()[1:] == told.splitlines()[1:]
+    assert erase_here("nights", arguments[1], "--back", "3").returncode == 2
 
 
 @pytest.mark.slow
@@ -137,8 +258,7 @@ def test_one_list_fails_alone_and_only_what_is_missing_is_made(tmp_path: Path) -
 def test_thirty_lists_killed_twice(tmp_path: Path) -> None:
     """All thirty are done, none twice, and the two training slots idle for less than a tenth of the time."""
     home, out = tmp_path / "home", tmp_path / "out"
-    chosen = [word for word in words() if word not in ("bus", "apple")][:30]
-    lists = {f"{i:02d}-{word.replace(' ', '-')}.txt": f"{word}\n" for i, word in enumerate(chosen)}
+    lists = {f"{i:02d}-{word.replace(' ', '-')}.txt": f"{word}\n" for i, word in enumerate(free_words()[:30])}
     arguments = (*prepared(tmp_path, "thirty", lists), "--training-slots", "2")
 
     def finished() -> int:

@@ -10,6 +10,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -43,6 +44,9 @@ def test_up() -> None:
                 assert urllib.request.urlopen(url, timeout=30).status == 200
             assert f"dashboard at http://127.0.0.1:{ports[0]}" in log_of("Prefect").read_text()
             assert "MLflow" in log_of("MLflow").read_text()
+            # Everybody on a machine can read commands, and a store's address may hold a password.
+            servers = psutil.Process(process.pid).children(recursive=True)
+            assert len(servers) >= 2 and os.environ["MLFLOW_TRACKING_URI"] not in str([s.cmdline() for s in servers])
             # What a run gives the server to keep lies in the home, wherever the server was started.
             client = MlflowClient(f"http://127.0.0.1:{ports[1]}")
             run = client.create_run(client.create_experiment("served"))

@@ -73,6 +73,7 @@ def test_alarms(server, webhook) -> None:
         "erase: a run did not start",
         "erase: a run failed",
         "erase: a run is silent",
+        "erase: a run was left out",
     ]
 
     flows = {name: ask(server, "/flows/", name=name)["id"] for name in ("erase", "another")}
@@ -103,6 +104,17 @@ def test_alarms(server, webhook) -> None:
     assert said["reason"] == 'line one\nsaid "no"' and said["url"].endswith(failed)
     crashed = run(nightly, "Crashed", "crashed")
     assert told()["flow_run"] == crashed
+
+    # One of these, which Prefect cancels itself.
+    alone = {"concurrency_limit": 1, "concurrency_options": {"collision_strategy": "CANCEL_NEW"}}
+    weekly = ask(
+        server, "/deployments/", name="weekly", flow_id=flows["erase"], entrypoint="flows.erase.erase", **alone
+    )
+    runs = [ask(server, f"/deployments/{weekly['id']}/create_flow_run", name=name)["id"] for name in ("works", "due")]
+    for each in runs:
+        ask(server, f"/flow_runs/{each}/set_state", state={"type": "PENDING"})
+    assert (said := told())["flow_run"] == runs[1] and "was left out" in said["text"], said
+    assert said["reason"] == "Deployment concurrency limit reached."
 
     late = run(nightly, "Late", "late")
     assert (said := told())["flow_run"] == late and "did not start" in said["text"], said

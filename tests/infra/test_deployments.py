@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from prefect.exceptions import ParameterTypeError
 
 from infra.deployments import ON_DEMAND, DeploymentsError, build, load_flow, read_deployments
 
@@ -46,9 +47,40 @@ def test_the_example_is_right_and_scheduled_deployments_run_alone() -> None:
         nightly.schedules[0].schedule.cron == "0 2 * * *" and nightly.schedules[0].schedule.timezone == "Europe/Berlin"
     )
     assert nightly.concurrency_limit == 1 and nightly.concurrency_options.collision_strategy == "CANCEL_NEW"
-    assert nightly.parameters["spec"]["concepts"][0]["synonyms"] == ["cab"]
+    assert nightly.parameters == {"slots": True, "spec": str(ROOT / "examples" / "taxi.yaml")}
+    assert built["nightly lists"].parameters["skip_wrong"] is True and "slots" not in built["nightly lists"].parameters
     assert built["erase"].concurrency_limit is None and not built["erase"].schedules
     assert built["hourly bus"].paused and nightly.entrypoint == "flows.erase.erase"
+
+
+def test_every_run_reads_its_specs_file_anew(monkeypatch, tmp_path: Path) -> None:
+    """Wherever it is started; what is wrong is said when serving begins, and what became wrong since when a run starts."""
+    (tmp_path / "spec.yaml").write_text("name: first\nconcepts: [taxi]\noutput: out\n")
+    for flow, name in (("erase", "spec"), ("benchmark", "base")):
+        path = tmp_path / "deployments.yaml"
+        path.write_text(f"deployments: {{a: {{flow: {flow}, interval: 60, parameters: {{{name}: spec.yaml}}}}}}")
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            (deployment,) = build(read_deployments(Path("deployments.yaml")))
+        assert jsonschema.Draft202012Validator(deployment._parameter_openapi_schema.model_dump()).is_valid(
+            deployment.parameters
+        )
+        for named in ("first", "second"):
+            (tmp_path / "spec.yaml").write_text(f"name: {named}\nconcepts: [taxi]\noutput: out\n")
+            assert load_flow(flow).validate_parameters(deployment.parameters)[name].name == named
+        (tmp_path / "spec.yaml").write_text("name: third\nconcepts: [taxi]\n")
+        with pytest.raises(ParameterTypeError, match="output: is missing; add it"):
+            load_flow(flow).validate_parameters(deployment.parameters)
+        with pytest.raises(DeploymentsError, match=f"deployments.a.parameters.{name}: output: is missing; add it"):
+            read_deployments(path)
+        (tmp_path / "spec.yaml").write_text("name: first\nconcepts: [taxi]\noutput: out\n")
+
+
+def test_runs_ask_for_slots_unless_their_deployment_says_that_they_need_none(tmp_path: Path) -> None:
+    (tmp_path / "deployments.yaml").write_text("deployments: {a: {flow: erase, parameters: {slots: false}}}")
+    assert build(read_deployments(tmp_path / "deployments.yaml"))[0].parameters == {"slots": False}
+    asking = {d.name: d.parameters.get("slots", False) for d in build(ON_DEMAND)}
+    assert asking == {"erase": True, "batch": False, "benchmark": True, "pretrain": False}
 
 
 @pytest.mark.parametrize("folder", ["", "~/"])
@@ -65,6 +97,9 @@ def test_the_lists_of_a_batch_are_read_when_serving_begins(folder: str, monkeypa
     (tmp_path / "lists" / "cars.txt").write_text("no such thing\n")
     with pytest.raises(DeploymentsError, match="no such thing"):
         read_deployments(tmp_path / "deployments.yaml")
+    (tmp_path / "lists" / "pets.txt").write_text("cat\n")
+    (tmp_path / "deployments.yaml").write_text(text.replace("lists: ", "skip_wrong: true, lists: "))
+    assert len(read_deployments(tmp_path / "deployments.yaml").deployments) == 1
 
 
 TAXI = "spec: {name: a, concepts: [taxi], output: out/taxi}"
@@ -75,6 +110,8 @@ TAXI = "spec: {name: a, concepts: [taxi], output: out/taxi}"
     {
         "{flow: benchmark, parameters: {base: {name: b, concepts: [taxi], output: out/taxi}}}": "base.output: 'out/taxi'",
         "{flow: batch, parameters: {spec: batch.yaml}}": "spec: 'out'",
+        "{flow: erase, parameters: {spec: bus.yaml}}": "spec.output: 'out/taxi'",
+        "{flow: erase, parameters: {spec: taxi.yaml}}": None,
         "{flow: pretrain, parameters: {output: out/taxi/world}}": "output: 'out/taxi/world'",
         "{flow: erase, parameters: {spec: {name: a, concepts: [bus], output: out/taxi}}}": "spec.output: 'out/taxi'",
         f"{{flow: erase, parameters: {{{TAXI}}}}}": None,
@@ -84,6 +121,8 @@ TAXI = "spec: {name: a, concepts: [taxi], output: out/taxi}"
 )
 def test_an_output_is_one_specs_alone(other: str, complaint: str | None, tmp_path: Path) -> None:
     (tmp_path / "batch.yaml").write_text("name: b\noutput: out\n")
+    for concept in ("taxi", "bus"):
+        (tmp_path / f"{concept}.yaml").write_text(f"name: a\nconcepts: [{concept}]\noutput: out/taxi\n")
     path = tmp_path / "deployments.yaml"
     path.write_text(
         f"deployments:\n  nightly: {{flow: erase, interval: 60, parameters: {{{TAXI}}}}}\n  other: {other}\n"

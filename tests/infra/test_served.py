@@ -46,16 +46,25 @@ SPEC = {
 
 
 def test_a_run_asked_for_with_json_is_served_and_its_gate_is_an_event(server, tmp_path: Path) -> None:
-    (tmp_path / "deployments.yaml").write_text("deployments: {on demand: {flow: erase}}")
+    """In this machine's slots, as are all; one whose spec's file became wrong fails and says so."""
+    file = tmp_path / "spec.yaml"
+    file.write_text(json.dumps({**SPEC, "output": str(tmp_path / "other")}))
+    (tmp_path / "deployments.yaml").write_text(
+        "deployments: {on demand: {flow: erase}, of a file: {flow: erase, parameters: {spec: spec.yaml}}}"
+    )
     command = [sys.executable, "-m", "flows.command", "serve", str(tmp_path / "deployments.yaml")]
+    command += ["--training-slots", "3"]
     with subprocess.Popen(command, env=server, cwd=ROOT, start_new_session=True) as process:
         try:
 
-            def deployed() -> dict | None:
+            def deployed(name: str) -> dict | None:
                 found = ask(server, "POST", "/deployments/filter", json={})
-                return next((d for d in found if d["name"] == "on demand"), None)
+                return next((d for d in found if d["name"] == name), None)
 
-            deployment = until(deployed)
+            deployment, of_file = until(lambda: deployed("on demand")), until(lambda: deployed("of a file"))
+            assert deployment["parameters"] == {"slots": True}
+            file.write_text(json.dumps(SPEC))
+            failing = ask(server, "POST", f"/deployments/{of_file['id']}/create_flow_run", json={})
             training = deployment["parameter_openapi_schema"]["definitions"]["Training"]["properties"]
             assert training["steps"]["default"] == 100 and training["steps"]["description"]
             wrong = {"parameters": {"spec": {**SPEC, "training": {"steps": 0}, "output": "o"}}}
@@ -64,21 +73,25 @@ def test_a_run_asked_for_with_json_is_served_and_its_gate_is_an_event(server, tm
             right = {"parameters": {"spec": {**SPEC, "output": str(tmp_path / "out")}}}
             asked = ask(server, "POST", f"/deployments/{deployment['id']}/create_flow_run", json=right)
 
-            def ended() -> dict | None:
-                run = ask(server, "GET", f"/flow_runs/{asked['id']}")
+            def ended(run: dict) -> dict | None:
+                run = ask(server, "GET", f"/flow_runs/{run['id']}")
                 return run if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
 
-            run = until(ended, patience=900)
+            run, failed = until(lambda: ended(asked), patience=900), until(lambda: ended(failing))
+            limits = ask(server, "POST", "/v2/concurrency_limits/filter", json={})
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=120)
     assert run["state_type"] == "COMPLETED", run["state"]
+    assert failed["state_type"] == "FAILED" and "output: is missing" in failed["state"]["message"], failed["state"]
+    assert {each["name"].split("-")[0]: each["limit"] for each in limits} == {"training": 3, "generation": 1}
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["gate"]["passed"]
 
     def said() -> set[str]:
-        wanted = {"filter": {"event": {"prefix": ["erase."]}}, "limit": 50}
+        wanted = {"filter": {"event": {"prefix": ["erase.", "prefect.concurrency-limit."]}}, "limit": 50}
         names = {event["event"] for event in ask(server, "POST", "/events/filter", json=wanted)["events"]}
-        return names if {"erase.gate.passed", "erase.model.promoted"} <= names else set()
+        told = {"erase.gate.passed", "erase.model.promoted", "prefect.concurrency-limit.acquired"}
+        return names if told <= names else set()
 
     until(said)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,7 @@ from prefect.events.worker import EventsWorker
 
 from tasks import release
 from tasks.registry import Release
+from tests.servers import free_port
 
 REJECTED = Release("no-taxi", "4", False, False, "3", "esr 1 is 0.5, required ≥ 0.9", {"esr_1": "0.5000"})
 
@@ -38,7 +40,7 @@ class Hook(ThreadingHTTPServer):
                 pass
 
         super().__init__(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.server_port}/gate"
+        self.address = f"http://127.0.0.1:{self.server_port}/secret"
 
 
 @pytest.fixture
@@ -82,3 +84,18 @@ def test_a_run_goes_on_though_the_address_stays_down(hook: Hook, quick, monkeypa
     assert tells(None) == "went on"
     assert hook.attempts == release.ATTEMPTS and not hook.taken
     assert "The webhook did not take the message" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("hook", [99], indirect=True)
+def test_what_is_said_of_a_webhook_holds_its_host_alone(hook: Hook, caplog) -> None:
+    """The rest of its address is often a secret."""
+    once = release.post.with_options(retries=0)
+    for address, told in {
+        hook.address: "127.0.0.1 answered 503",
+        f"http://127.0.0.1:{free_port()}/secret": "127.0.0.1 did not answer (ConnectError)",
+        "sftp://127.0.0.1/secret": "127.0.0.1 did not answer (UnsupportedProtocol)",
+        "http://[secret": "the webhook did not answer",
+    }.items():
+        with pytest.raises(release.WebhookFailed, match=re.escape(told)):
+            once(address, {})
+    assert caplog.text.count("Task run failed with exception") == 4 and "secret" not in caplog.text

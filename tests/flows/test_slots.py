@@ -1,0 +1,39 @@
+"""This machine's slots, which all that open some share, as limits of a real Prefect server."""
+
+from __future__ import annotations
+
+from prefect.client.orchestration import get_client
+
+from tasks.slots import limit_name, open_slots
+
+
+def limits() -> dict[str, int]:
+    with get_client(sync_client=True) as client:
+        found = {each.name: each.limit for each in client.read_global_concurrency_limits()}
+    return {kind: found[limit_name(kind)] for kind in ("training", "generation") if limit_name(kind) in found}
+
+
+def test_who_is_not_alone_changes_what_is_given_and_nothing_else(server, capsys) -> None:
+    with open_slots(None, 2, trainings=8) as first:
+        assert first == limits() == {"training": 8, "generation": 2} and not capsys.readouterr().out
+        with open_slots(None, None) as other:
+            assert other == limits() == {"training": 8, "generation": 2}
+        told = "This machine's slots are open already, and shared: 8 for training, 2 for generation.\n"
+        assert capsys.readouterr().out == told
+        with open_slots(None, 3) as other:
+            assert other == limits() == {"training": 8, "generation": 3}
+        assert "8 for training, 3 for generation, changed." in capsys.readouterr().out
+        with get_client(sync_client=True) as client:
+            client.delete_global_concurrency_limit_by_name(limit_name("training"))
+        with open_slots(None, None) as other:
+            assert other == limits() == {"training": 1, "generation": 3}, "of one that has another server"
+    with open_slots(None, None) as again:
+        assert again == limits() == {"training": 1, "generation": 1}, "as nobody has any"
+
+
+def test_what_a_killed_one_held_is_free_again(server) -> None:
+    with open_slots(1, 1), get_client(sync_client=True) as client:
+        client.increment_concurrency_slots([limit_name("training")], 1, "concurrency")
+        assert client.read_global_concurrency_limit_by_name(limit_name("training")).active_slots == 1
+    with open_slots(1, 1), get_client(sync_client=True) as client:
+        assert client.read_global_concurrency_limit_by_name(limit_name("training")).active_slots == 0
