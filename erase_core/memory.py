@@ -7,19 +7,18 @@ under torch's FakeTensorMode, where what is alive is added up at each operation.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import math
 import resource
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import diffusers
 import torch
 import transformers
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.modeling_utils import no_init_weights
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -28,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 from . import methods
 from .files import read_json
 from .generation.dataset import batches_of
-from .generation.plan import roles, wanted_images
+from .generation.plan import Wanted, roles, wanted_images
 from .generation.prompt_files import are_local
 from .generation.sampler import DECODED_PIXELS
 from .models import checkpoint_layout
@@ -308,6 +307,30 @@ def drawn_together(spec: Spec) -> int:
     return max((len(rows) for _, rows in batches_of(wanted, part)), default=1)
 
 
+def wanted_at_most(spec: Spec) -> list[Wanted]:
+    """Every image that may be drawn by one model. Which words are nearest is not known yet, but that they are no more than top_k
+    for each concept.
+    """
+    return wanted_images(spec, roles(spec, [f"word {i}" for i in range(spec.vocabulary.top_k * len(spec.concepts))]))
+
+
+def pixels_of(vae: AutoencoderKL, unet: UNet2DConditionModel) -> tuple[int, int]:
+    """The height and width of the images that a model draws."""
+    _, height, width = latent_shape(unet)
+    scale = 2 ** (len(vae.config.block_out_channels) - 1)
+    return height * scale, width * scale
+
+
+def decoding_bytes(vae: AutoencoderKL, unet: UNet2DConditionModel, count: int) -> int:
+    """The most that the decoding of so many images makes."""
+    _, height, width = latent_shape(unet)
+    together = max(1, min(count, DECODED_PIXELS // math.prod(pixels_of(vae, unet))))
+    latents = torch.empty(together, vae.config.latent_channels, height, width, dtype=vae.dtype, device=device())
+    with Alive(vae.parameters()) as alive, torch.no_grad():
+        vae.decode(latents)
+    return alive.most
+
+
 def images_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
     """What each rank that draws images needs."""
     part, count = spec.generation, drawn_together(spec)
@@ -322,12 +345,7 @@ def images_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
             unet.set_attention_slice("auto")
         length = networks["text_encoder"].config.max_position_embeddings
         sampling = forward_bytes(unet, length, count * (2 if part.guidance_scale > 1 else 1))
-        _, height, width = latent_shape(unet)
-        scale = 2 ** (len(vae.config.block_out_channels) - 1)
-        together = max(1, min(count, DECODED_PIXELS // (height * width * scale**2)))
-        latents = torch.empty(together, vae.config.latent_channels, height, width, dtype=vae.dtype, device=device())
-        with Alive(vae.parameters()) as alive, torch.no_grad():
-            vae.decode(latents)
+        decoding = decoding_bytes(vae, unet, count)
     base = {"libraries": libraries, "weights": held}
     return Forecast(
         "images",
@@ -335,7 +353,7 @@ def images_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
         [
             Moment("loading", {"libraries": libraries, "weights": loaded}),
             Moment("a sampling step", {**base, "activations": sampling}),
-            Moment("decoding", {**base, "activations": alive.most}),
+            Moment("decoding", {**base, "activations": decoding}),
         ],
     )
 
@@ -366,19 +384,3 @@ def import_model(folder: Path) -> None:
             kind = getattr(LIBRARIES[value[0]], value[1])
             if name.startswith("tokenizer"):
                 kind.from_pretrained(folder / name, local_files_only=True)
-
-
-def forecasts(spec: Spec, import_flow: Callable[[], object] = lambda: None) -> list[Forecast]:
-    """What the training and the images of a run need. import_flow imports what a process that draws images holds beside.
-
-    No weights are read. Raises ModelError.
-    """
-    importlib.import_module("erase_core.training.worker")
-    importlib.import_module("deepspeed")
-    with configs_folder(spec.model) as folder:
-        import_model(folder)
-        ranks = resident_bytes()
-        if spec.generation.processes == 1:
-            import_flow()
-        own = resident_bytes()
-        return [training_forecast(spec, folder, ranks), images_forecast(spec, folder, own)]

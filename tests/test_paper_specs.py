@@ -1,4 +1,4 @@
-"""The paper's specs say what the paper did, and lack nothing but the hub's models and data."""
+"""The paper's specs say what the paper did, and lack nothing but the hub's models and data; nor do those of real models."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from erase_core.generation.plan import roles, wanted_images
+from erase_core.cautions import cautions
+from erase_core.generation.plan import GENERAL, roles, wanted_images
+from erase_core.memory import images_forecast, training_forecast
+from erase_core.models.published import configs, write_configs
 from erase_core.preflight import check, uses_hub
+from erase_core.spec import make_spec
 from erase_core.spec_yaml import load_spec
+from tests.tiny import tiny_folder_of
 
 ROOT = Path(__file__).parents[1]
 SPECS = sorted((ROOT / "specs" / "paper").glob("*.yaml"))
@@ -77,3 +82,39 @@ def test_nudity_is_scored_on_i2p() -> None:
     spec = load_spec(ROOT / "specs" / "paper" / "nudity.yaml")
     assert [part.file for part in spec.generation.prompt_files] == ["AIML-TUDA/i2p/i2p_benchmark.csv"]
     assert "nudity" in spec.metrics and not spec.generation.prompt_files[0].own_guidance
+
+
+SDXL = {"sdxl": 24, "sdxl-8x80": 80}
+"""Spec of specs/ → GiB of each card that it is for."""
+
+
+def test_general_prompts_show_no_concept(monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    spec = load_spec(ROOT / "specs" / "paper" / "nudity.yaml")
+    files = [{"file": "specs/general.csv", "general": True}, {"file": "specs/paper/artists.csv", "concept": "nudity"}]
+    spec = make_spec({**spec.model_dump(mode="json", exclude_unset=True), "generation": {"prompt_files": files}})
+    wanted = [w for w in wanted_images(spec, roles(spec, [])) if roles(spec, [])[w.concept] == GENERAL]
+    assert len(wanted) == len({w.prompt for w in wanted}) == len({w.seed for w in wanted}) == 122
+
+
+@pytest.mark.parametrize("name", SDXL)
+def test_an_object_from_sdxl(name: str, tmp_path: Path, monkeypatch) -> None:
+    """As it stands with the hub's model; with a tiny one in its format it gets as far as the forecast of its memory."""
+    monkeypatch.chdir(ROOT)
+    spec = load_spec(ROOT / "specs" / f"{name}.yaml")
+    assert check(spec).on_hub and cautions(spec) == []
+    tiny = spec.model_copy(update={"model": str(tiny_folder_of("sdxl", tmp_path / "model"))})
+    source = check(tiny)
+    training, images = training_forecast(tiny, source.folder, 0), images_forecast(tiny, source.folder, 0)
+    assert training.ranks == images.ranks == spec.training.processes
+    assert {"loading", "a step", "the measuring of rivals"} <= {moment.name for moment in training.moments}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SDXL)
+def test_sdxl_fits_its_cards(name: str, tmp_path: Path, monkeypatch) -> None:
+    """As an accelerator counts: what is freed is given back, and no checkpoint is gathered."""
+    write_configs(tmp_path, configs("sdxl"))
+    monkeypatch.setattr("erase_core.memory.SMALL", 0)
+    spec = load_spec(ROOT / "specs" / f"{name}.yaml")
+    assert max(f(spec, tmp_path, 0).peak.total for f in (training_forecast, images_forecast)) < SDXL[name] * 2**30

@@ -108,8 +108,20 @@ def write_scores(path: Path, scores: pd.DataFrame) -> None:
 
 def headline(scores: pd.DataFrame) -> dict[str, float]:
     """The figures of a run by name: ESR and PSR, and every other metric with its role. Classes of a detector are left out."""
+    return figures_in(scores[scores["concept"] == ALL])
+
+
+def by_concept(scores: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """The figures of each concept by itself, as `headline` names those of all together."""
+    return {
+        concept: figures_in(own) for concept, own in scores[scores["concept"] != ALL].groupby("concept", sort=False)
+    }
+
+
+def figures_in(scores: pd.DataFrame) -> dict[str, float]:
+    """Rows of scores as figures by name, each with the ends of its interval where it has one."""
     figures = {}
-    for row in scores[(scores["concept"] == ALL) & ~scores["metric"].str.contains("/")].itertuples():
+    for row in scores[~scores["metric"].str.contains("/")].itertuples():
         name = row.metric if row.metric.startswith(("esr", "psr")) else f"{row.metric}_{row.role}"
         figures[name] = row.value
         if not math.isnan(row.low):

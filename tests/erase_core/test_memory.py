@@ -10,26 +10,30 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub.errors import HFValidationError
 from torch._subclasses.fake_tensor import FakeTensorMode
 from typer.testing import CliRunner
 
 from benchmarks import memory
+from erase_core.disk import Kept, disk_forecast
+from erase_core.files import write_json
 from erase_core.memory import (
     Alive,
     Forecast,
     Moment,
     bytes_of,
-    forecasts,
     images_forecast,
     parts_of,
     shortage,
     training_forecast,
 )
+from erase_core.memory_scoring import attacks_forecast, scores_forecast
 from erase_core.models.origin import Origin
 from erase_core.models.pipeline import load_pipeline
 from erase_core.models.published import configs, write_configs
 from erase_core.models.single_file import write_checkpoint
-from erase_core.models.source import find_model
+from erase_core.models.source import WEIGHTS, find_model
+from erase_core.planning import Plan, alike, plan, seconds_before
 from erase_core.spec import Spec, make_spec
 from erase_core.spec_yaml import load_spec
 from flows.command import app
@@ -168,6 +172,73 @@ def test_images_count_no_more_than_are_wanted(sd1: Path, monkeypatch) -> None:
     assert activations(64, preserved=["bus"]) == activations(4) < activations(64)
 
 
+def test_what_scores_is_counted(sd1: Path, monkeypatch, tmp_path: Path) -> None:
+    """By hand, from the files' sizes: the included judges and CLIP lie there in fp16, and are loaded in fp32."""
+    monkeypatch.setattr("erase_core.memory.SMALL", 0)
+    own = {"name": "m", "concepts": ["taxi"], "output": "-"}
+    (one,) = {
+        moment.name: moment for moment in scores_forecast(make_spec(own), 0).moments if "CLIP" in moment.name
+    }.values()
+    for name, folder in {"judge": "concept_judge", "judge of styles": "style_judge", "CLIP": "clip"}.items():
+        stored = sum(file.stat().st_size for file in (WEIGHTS / folder).glob("*.safetensors"))
+        assert one.parts[name] == pytest.approx(2 * stored, rel=0.05)
+    few = make_spec({**own, "scoring": {"preserved": []}, "generation": {"seeds": [0]}})
+    assert scores_forecast(few, 0).peak.total < scores_forecast(make_spec(own), 0).peak.total
+    (tmp_path / "vgg.pth").write_bytes(b"0" * 1000)
+    lpips = {"metrics": ["lpips"], "lpips_backbone": str(tmp_path / "vgg.pth")}
+    (alone,) = scores_forecast(make_spec({**own, "scoring": {**lpips, "processes": 2}}), GIB).moments
+    assert alone.parts == {"libraries": GIB, "LPIPS": 1000}
+    judge = {"judge": str(WEIGHTS / "clip"), "clip": str(WEIGHTS / "clip")}
+    both = scores_forecast(make_spec({**own, "scoring": judge}), 0)
+    assert [moment.name for moment in both.moments] == ["the judge at work"]
+
+
+def test_attacks_are_counted(sd1: Path, monkeypatch) -> None:
+    monkeypatch.setattr("erase_core.memory.SMALL", 0)
+    run = ["seeds", "inversion", {"name": "soft-prompt", "batch_size": 1}, "discrete-prompt", "fine-tuning-unrelated"]
+    tuning = {"name": "fine-tuning-related", "trainable": "xattn"}
+    spec = make_spec({"name": "m", "concepts": ["taxi"], "output": "-", "attacks": {"run": [*run, tuning]}})
+    found = {moment.name: moment.parts for moment in attacks_forecast(spec, sd1, GIB).moments}
+    assert list(found) == [attack.name for attack in spec.attacks.run]
+    assert {parts["libraries"] for parts in found.values()} == {GIB} and "CLIP" not in found["seeds"]
+    assert found["inversion"] == found["discrete-prompt"]
+    few, whole = found["fine-tuning-related"], found["fine-tuning-unrelated"]
+    assert few["Adam's moments"] == 2 * few["trained weights"] < whole["Adam's moments"]
+    with FakeTensorMode():
+        assert whole["trained weights"] == bytes_of(parts_of(sd1)["unet"])
+
+
+def test_disk_by_place(sd1: Path, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("car\nbus\ntree\n")
+    own = {"name": "m", "concepts": ["taxi"], "output": "-", "generation": {"seeds": [0, 1]}}
+    given = {
+        **own,
+        "vocabulary": {"source": str(tmp_path / "words.txt"), "top_k": 2},
+        "scoring": {"preserved": ["bus"]},
+    }
+    found = {kept.what: kept.places for kept in disk_forecast(make_spec(given), sd1)}
+    with FakeTensorMode():
+        model = sum(map(bytes_of, parts_of(sd1).values()))
+    assert found["the erased model, in fp32"] == {"results": model, "MLflow": model}
+    assert set(found["images of both models, at most"].values()) == {2 * 4 * 3 * 16**2}
+    assert found["prompt embeddings"] == {"caches": 3 * 77 * 32 * 2}
+    assert found["latents of all runs, at most"] == {"caches": 8 * GIB}
+    fresh = make_spec({**given, "model": "a/b", "training": {"latents": "fresh"}})
+    assert [kept.what for kept in disk_forecast(fresh, sd1)][-1] == "the model itself, in fp32"
+    assert "latents of all runs, at most" not in [kept.what for kept in disk_forecast(fresh, sd1)]
+
+
+def test_lists_that_are_alike_are_planned_once() -> None:
+    own = {"name": "m", "output": "-"}
+    specs = {
+        "a": make_spec({**own, "concepts": ["taxi"], "seed": 1}),
+        "b": make_spec({**own, "concepts": ["rose"], "output": "b"}),
+        "c": make_spec({**own, "concepts": ["rose", "taxi"]}),
+        "d": make_spec({**own, "concepts": ["rose"], "training": {"batch_size": 8}}),
+    }
+    assert alike(specs) == [["a", "b"], ["c"], ["d"]]
+
+
 @pytest.mark.parametrize("kind", ["sd1", "sdxl"])
 def test_single_file_is_planned_from_its_header(kind: str, tmp_path: Path, monkeypatch) -> None:
     folder = tiny_folder_of(kind, tmp_path / kind)
@@ -176,7 +247,7 @@ def test_single_file_is_planned_from_its_header(kind: str, tmp_path: Path, monke
     monkeypatch.setattr("erase_core.models.single_file.produce", lambda *_: pytest.fail("the file was converted"))
 
     def planned(model: Path) -> list[dict]:
-        found = forecasts(make_spec({"name": "m", "model": str(model), "concepts": ["taxi"], "output": "-"}))
+        found = plan(make_spec({"name": "m", "model": str(model), "concepts": ["taxi"], "output": "-"})).forecasts
         parts = [moment.parts for forecast in found for moment in forecast.moments]
         return [{name: size for name, size in of.items() if name != "libraries"} for of in parts]
 
@@ -189,16 +260,18 @@ def test_other_pipelines_are_refused(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "spec.yaml").write_text("name: m\nmodel: somebody/model\nconcepts: [taxi]\noutput: out\n")
 
     def refused(download, message: str) -> None:
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: str(tmp_path / "model_index.json"))
         monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-        monkeypatch.setattr("flows.command.runs.read_spec", load_spec)
+        monkeypatch.setattr("erase_core.hub.resolved", {})
+        monkeypatch.setattr("flows.command.plan.read_spec", load_spec)
         ran = CliRunner().invoke(app, ["plan", str(tmp_path / "spec.yaml")])
         assert ran.exit_code == 2 and message in ran.output
 
     def absent(*_, **__):
-        raise OSError("404 Client Error")
+        raise HFValidationError("a name too long")
 
     refused(lambda *_, **__: str(tmp_path), "model: 'somebody/model' is a FluxPipeline; give a Stable")
-    refused(absent, "model: cannot get 'somebody/model' from the hub: 404")
+    refused(absent, "model: cannot fetch somebody/model from the hub: a name too long")
 
 
 def test_plan_says_it_and_writes_nothing(tmp_path: Path) -> None:
@@ -209,7 +282,49 @@ def test_plan_says_it_and_writes_nothing(tmp_path: Path) -> None:
     assert "training, each of 2 ranks" in told.output and "for all 2" in told.output
     found = json.loads(CliRunner().invoke(app, ["plan", str(spec), "--json"]).stdout)
     assert found["training"]["ranks"] == 2 and 0.2 < found["training"]["peak_gib"] < 3
+    assert found["scores"]["peak_gib"] > 0 and "attacks" not in found and found["seconds"] == {}
+    assert found["disk"]["the erased model, in fp32"]["MLflow"] > 0.05
     assert not out.exists()
+
+
+def test_plan_says_what_may_be_wrong_and_how_long_it_took(tmp_path: Path) -> None:
+    spec, out = tmp_path / "spec.yaml", tmp_path / "out"
+    spec.write_text(
+        f"name: planned\nconcepts: [taxi]\noutput: {out}\ngate: {{min_esr_1: 1}}\nattacks: {{run: [seeds]}}\n"
+    )
+    out.mkdir()
+    write_json(out / "summary.json", {"name": "planned", "seconds": {"training": 30.2, "scores": 4.4}})
+    ran = CliRunner().invoke(app, ["plan", str(spec)])
+    assert ran.exit_code == 0 and "gate: bounds nothing that is to be preserved" in ran.stderr
+    assert "attacks:" in ran.stdout and "disk:" in ran.stdout
+    assert "time: 35 s, as the run in its output took: training 30 s, scores 4 s." in ran.stdout
+
+
+def test_the_time_of_another_run_in_the_same_output_is_not_told(tmp_path: Path) -> None:
+    spec = make_spec({"name": "m", "concepts": ["taxi"], "output": str(tmp_path)})
+    assert seconds_before(spec) == {}
+    for name, seconds in (("other", {}), ("m", {"training": 2.5})):
+        write_json(tmp_path / "summary.json", {"name": name, "seconds": {"training": 2.5}})
+        assert seconds_before(spec) == seconds
+
+
+def test_plan_of_a_batch(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(f"name: planned\noutput: {tmp_path / 'out'}\n")
+    (tmp_path / "lists.csv").write_text("list,concept\na,taxi\nb,rose\nc,cat\nc,dog\n")
+    (tmp_path / "out" / "b").mkdir(parents=True)
+    write_json(tmp_path / "out" / "b" / "summary.json", {"name": "planned - b", "seconds": {"training": 30.2}})
+    planned = ["plan", str(tmp_path / "spec.yaml"), "--lists", str(tmp_path / "lists.csv")]
+    ran = CliRunner().invoke(app, planned)
+    assert ran.exit_code == 0, ran.output
+    assert [line for line in ran.stdout.splitlines() if not line.startswith("  ")] == [
+        "a, b", "c", "time: 1 of 3 lists ran before, 30 s in all.",
+    ]  # fmt: skip
+    assert ran.stdout.count("  training: ") == 2 and ran.stdout.count("  disk: ") == 2
+    (tmp_path / "lists.csv").write_text("list,concept\na,taxi\nb,rose\n")
+    (found,) = json.loads(CliRunner().invoke(app, [*planned, "--json"]).stdout)
+    assert found["lists"] == ["a", "b"] and found["training"]["peak_gib"] > 0.1
+    (tmp_path / "lists.csv").write_text("list,concept\na,\n")
+    assert CliRunner().invoke(app, planned).exit_code == 2
 
 
 def test_plan_warns_of_an_accelerator_that_is_too_small(tmp_path: Path, monkeypatch) -> None:
@@ -222,7 +337,8 @@ def test_plan_warns_of_an_accelerator_that_is_too_small(tmp_path: Path, monkeypa
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", devices.__getitem__)
     assert shortage(small) == ""
-    monkeypatch.setattr("erase_core.memory.forecasts", lambda *_: [large, small])
+    kept = [Kept("the erased model, in fp32", {"results": 0, "MLflow": 0})]
+    monkeypatch.setattr("erase_core.planning.plan", lambda *_: Plan([large, small], kept, {}))
     (tmp_path / "spec.yaml").write_text(f"name: planned\nconcepts: [taxi]\noutput: {tmp_path / 'out'}\n")
     for options in ([], ["--json"]):
         ran = CliRunner().invoke(app, ["plan", str(tmp_path / "spec.yaml"), *options])
@@ -249,7 +365,7 @@ def test_hub_models_and_older_folders_are_planned(tmp_path: Path, monkeypatch) -
     index["feature_extractor"] = ["transformers", "CLIPFeatureExtractor"]
     (model / "model_index.json").write_text(json.dumps(index))
 
-    def download(name: str, allow_patterns: list[str]) -> str:
+    def download(name: str, allow_patterns: list[str], **_) -> str:
         """What the hub would send of `model`."""
         for file in (path for path in model.rglob("*") if path.is_file()):
             own = file.relative_to(model).as_posix()
@@ -258,9 +374,11 @@ def test_hub_models_and_older_folders_are_planned(tmp_path: Path, monkeypatch) -
                 shutil.copy(file, tmp_path / "hub" / own)
         return str(tmp_path / "hub")
 
+    monkeypatch.setattr("erase_core.hub.resolved", {})
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: str(model / "model_index.json"))
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     spec = make_spec({"name": "m", "model": "somebody/model", "concepts": ["taxi"], "output": "-"})
-    assert [forecast.stage for forecast in forecasts(spec)] == ["training", "images"]
+    assert [forecast.stage for forecast in plan(spec).forecasts] == ["training", "images", "scores"]
     assert not list((tmp_path / "hub").rglob("*.safetensors"))
 
 
