@@ -96,7 +96,8 @@ def attack(
         at_hand, made = references.file("references.parquet"), folder / "attempts.parquet"
         run_attack(pipeline, which, spec, attack, at_hand, attack_scorers(spec), made, progress)
 
-    return produce("attack", attack_key(spec, attack, references, victim), build, slot)
+    inputs = victim.content_of("delta.safetensors") if isinstance(victim, Artifact) else {}
+    return produce("attack", attack_key(spec, attack, references, victim), build, slot, inputs)
 
 
 def every_attack(spec: Spec, victim: Victim) -> Iterator[tuple[str, Attack, Victim]]:

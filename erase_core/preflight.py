@@ -6,7 +6,6 @@ import functools
 import importlib.util
 import json
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,14 @@ from .distributed.environment import node_group, read_hostfile
 from .files import WEIGHTS, check_parent, pictures_in
 from .generation.plan import GENERAL, PRESERVED, check_judged, check_roles, roles, shown, wanted_images
 from .generation.prompt_files import are_local
-from .hub import check_pipeline, fetched
+from .hub import check_pipeline, check_scorer_on_hub, fetched
 from .metrics.imagenet_classes import EFFICIENTNET, class_names
 from .metrics.labels import matching_labels
-from .models.source import ModelSource, find_model
+from .models.source import HUB_ID, ModelSource, find_model
 from .preflight_prompts import check_lengths
 from .preflight_scorers import check_scorer, read_config
 from .results import UNFINISHED
+from .revisions import hub_scorers
 from .spec import SCHEDULE, Spec, require_reach
 from .spec_errors import SpecError
 from .spec_paths import unreachable
@@ -38,7 +38,6 @@ LEAST_IMAGES = {"fid": 2, "kid": 2, "cmmd": 1}
 """Metric → the fewest images of each model that it can be taken of."""
 SHOWN_WORDS = 5
 """Words of a list that an error shows."""
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def check(spec: Spec, several: bool = False, scored: bool = True) -> ModelSource:
@@ -77,13 +76,6 @@ def check(spec: Spec, several: bool = False, scored: bool = True) -> ModelSource
 def uses_hub(spec: Spec, source: ModelSource) -> bool:
     """Whether the spec names anything that is on the model hub, and not on this machine."""
     return source.on_hub or bool(hub_scorers(spec)) or not are_local(spec.generation.prompt_files)
-
-
-def hub_scorers(spec: Spec) -> dict[str, str]:
-    """The judge and CLIP that are on the model hub, and not on this machine, by the field that names them."""
-    named = {"scoring.judge": spec.scoring.judge, "scoring.clip": spec.scoring.clip}
-    given = {field: place for field, place in named.items() if place and place != EFFICIENTNET}
-    return {field: place for field, place in given.items() if not Path(place).is_dir()}
 
 
 def check_vocabulary(spec: Spec, source: ModelSource) -> None:
@@ -246,12 +238,12 @@ def check_hub(*specs: Spec, scored: bool = True) -> None:
     work. SpecError names the fields and the fixes, and of several specs the ones; HubAway a field, when the hub cannot be asked.
     scored: as for `check`.
     """
-    model, config, wrong = functools.cache(check_pipeline), functools.cache(fetched), []
+    model, config, wrong = functools.cache(check_pipeline), functools.cache(check_scorer_on_hub), []
     for spec in specs:
         try:
             if find_model(spec.model).on_hub:
                 model(spec.model)
-            told = {field: config(field, place, "config.json") for field, place in hub_scorers(spec).items()}
+            told = {field: config(field, place) for field, place in hub_scorers(spec).items()}
             if not are_local(spec.generation.prompt_files):
                 roles(spec, [])
                 check_enough(spec, fetched=True)
@@ -280,15 +272,10 @@ def check_known(spec: Spec, config: Path | None = None, fetched: bool = False, s
     judge = spec.scoring.judge
     if judge is None or "erasure" not in spec.metrics:
         return
-    labels, config = spec.scoring.judge_classes, config or Path(judge) / "config.json"
-    if judge == EFFICIENTNET:
-        labels = class_names()
-    elif config.is_file():
-        told = json.loads(config.read_text(encoding="utf-8"))
-        if told.get("model_type") != "clip":
-            labels = list(told.get("id2label", {}).values())
-        elif scored and (fetched or are_local(spec.generation.prompt_files)):
-            check_classes(spec)
+    told = judge_config(spec, config)
+    labels = classes_told(spec, told)
+    if told.get("model_type") == "clip" and scored and (fetched or are_local(spec.generation.prompt_files)):
+        check_classes(spec)
     unknown = [
         f"concepts.{i}.concept: the judge {judge} has no class {concept.concept!r}; give a synonym that it has, or another judge"
         for i, concept in enumerate(spec.concepts)
@@ -296,13 +283,51 @@ def check_known(spec: Spec, config: Path | None = None, fetched: bool = False, s
     ]
     if unknown:
         raise ValueError("\n".join(unknown))
-    preserved = preserved_words(spec) if labels else []
-    if preserved and not any(matching_labels(labels, [word]) for word in preserved):
+    require_class(spec, labels, preserved_words(spec), "[] for none")
+
+
+def judge_config(spec: Spec, config: Path | None = None) -> dict:
+    """What the judge's configuration says; empty where it is not on this machine. config: where it is not in the judge's folder."""
+    file = config or Path(spec.scoring.judge) / "config.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def classes_told(spec: Spec, config: dict) -> list[str] | None:
+    """The judge's classes; None where it chooses among what is scored, or where they cannot be told yet."""
+    if spec.scoring.judge == EFFICIENTNET:
+        return class_names()
+    if config and config.get("model_type") != "clip":
+        return list(config.get("id2label", {}).values())
+    return spec.scoring.judge_classes
+
+
+def require_class(spec: Spec, labels: list[str] | None, preserved: list[str], otherwise: str) -> None:
+    """Raise ValueError where a judge of these classes has one for none of the preserved concepts. otherwise: one more fix."""
+    if labels and preserved and not any(matching_labels(labels, [word]) for word in preserved):
         listed = ", ".join(preserved[:SHOWN_WORDS]) + (", …" if len(preserved) > SHOWN_WORDS else "")
         raise ValueError(
-            f"scoring.preserved: the judge {judge} has no class for any of {listed}, so there would be no PSR; name concepts "
-            "that it has, [] for none, or another judge"
+            f"scoring.preserved: the judge {spec.scoring.judge} has no class for any of {listed}, so there would be no PSR; name "
+            f"concepts that it has, {otherwise}, or another judge"
         )
+
+
+def check_measurable(spec: Spec, role_of: dict[str, str]) -> None:
+    """A gate on the PSR can be judged: asked once the nearest words are known, which are preserved where the spec names none.
+
+    role_of: of every concept that is drawn. Called once the hub is allowed. ValueError names the field and the fix.
+    """
+    if not (limits := spec.gate.of_psr):
+        return
+    preserved = [concept for concept, role in role_of.items() if role == PRESERVED]
+    if not preserved:
+        raise ValueError(
+            f"scoring.preserved: nothing is scored as preserved, so gate.{limits[0]} could not be measured; name concepts, or "
+            "leave the threshold out"
+        )
+    if spec.scoring.judge is not None:
+        place = hub_scorers(spec).get("scoring.judge")
+        config = judge_config(spec, place and fetched("scoring.judge", place, "config.json"))
+        require_class(spec, classes_told(spec, config), preserved, f"leave out gate.{limits[0]}")
 
 
 def check_classes(spec: Spec) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 import shutil
 import time
 from pathlib import Path
@@ -19,6 +17,7 @@ from .gate import judge
 from .generation.plan import PRESERVED
 from .models.source import local_model, model_hash
 from .results import UNFINISHED, digests
+from .revisions import revisions
 from .spec import Spec
 from .stages import (
     VERDICTS,
@@ -30,13 +29,7 @@ from .stages import (
     training_key,
     vocabulary_key,
 )
-
-PACKAGES = ("erase", "torch", "diffusers", "transformers", "accelerate", "deepspeed", "mlflow", "prefect", "pyarrow")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, of this package, and of those that results depend on."""
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+from .versions import versions
 
 
 def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
@@ -53,18 +46,13 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
     output.mkdir(parents=True, exist_ok=True)
     (output / UNFINISHED).touch()
     source, base = local_model(spec.model)
-    known = read_json(output / "summary.json") if (output / "summary.json").exists() else {}
-    made = output / "model"
-    if not (
-        made.is_dir()
-        and known.get("training") == artifacts["training"].key
-        and model_hash(made) == known.get("erased_model_hash")
-    ):
+    made, training = output / "model", artifacts["training"]
+    if not is_model_of(training, output):
         from .models.delta import apply_delta
         from .models.pipeline import load_pipeline, save_pipeline
 
         pipeline = load_pipeline(source)
-        own = apply_delta(pipeline.unet, artifacts["training"].file("delta.safetensors"))
+        own = apply_delta(pipeline.unet, training.file("delta.safetensors"))
         origin = origin_of(source.folder, spec.model, base, own)
         save_pipeline(pipeline, made, origin.without(", ".join(spec.concept_words), spec.method.name))
 
@@ -95,14 +83,14 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
         "name": spec.name,
         **figures,
         "metrics": figures,
-        "gate": judged(spec, figures),
+        "gate": judged(spec, figures, scores),
         "seed": spec.seed,
         "began": {stage: artifact.began for stage, artifact in artifacts.items()},
         "seconds": {stage: artifact.seconds for stage, artifact in artifacts.items()},
         "cached": [stage for stage, artifact in artifacts.items() if artifact.cached],
-        **read_json(artifacts["training"].file("resources.json")),
+        **read_json(training.file("resources.json")),
         "vocabulary": read_json(artifacts["vocabulary"].file("counts.json")),
-        "training": artifacts["training"].key,
+        "training": training.key,
         "license": read_card(made / CARD).license,
         "base_model_hash": base,
         "erased_model_hash": model_hash(made),
@@ -110,6 +98,8 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
         "roles": role_of,
         "unjudged": unjudged(scores, role_of) if "erasure" in spec.metrics else [],
         "versions": versions(),
+        "revisions": revisions(spec),
+        "versions_by_stage": other_versions(artifacts),
         "spec": spec.model_dump(mode="json"),
     }
     pages = (artifacts[stage].file("images.parquet") for stage in ("original", "erased"))
@@ -120,15 +110,39 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
     return page
 
 
+def is_model_of(training: Artifact, output: Path) -> bool:
+    """Whether output/model is what this very training gave: another of the same key may have a little other weights."""
+    try:
+        known = read_json(output / "summary.json")
+        same = known["training"] == training.key
+        same = same and known["files"]["delta.safetensors"] == training.record["files"]["delta.safetensors"]
+        return same and model_hash(output / "model") == known["erased_model_hash"]
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def other_versions(artifacts: dict[str, Artifact]) -> dict[str, dict[str, str] | None]:
+    """The packages of each stage that was made with other versions than this process has; None where they are not known."""
+    own, found = versions(), {}
+    for stage, artifact in artifacts.items():
+        made_with = artifact.record.get("versions")
+        other = made_with and {name: version for name, version in made_with.items() if own.get(name) != version}
+        if other != {}:
+            found[stage] = other
+    return found
+
+
 def unjudged(scores: pd.DataFrame, role_of: dict[str, str]) -> list[str]:
     """The preserved concepts that PSR leaves out, since the judge has no class for them."""
     counted = set(scores.loc[scores["metric"] == "psr_1", "concept"])
     return [concept for concept, role in role_of.items() if role == PRESERVED and concept not in counted]
 
 
-def judged(spec: Spec, figures: dict[str, float]) -> dict | None:
-    """What the spec's gate says of a run's figures; None without one."""
-    return judge(spec.gate, figures).as_json() if spec.gate.limits else None
+def judged(spec: Spec, figures: dict[str, float], scores: pd.DataFrame) -> dict | None:
+    """What the spec's gate says of a run's figures and of its scores by concept; None without one."""
+    from .metrics.scores import by_concept
+
+    return judge(spec.gate, figures, by_concept(scores)).as_json() if spec.gate.limits else None
 
 
 def write_images(path: Path, artifacts: dict[str, Artifact], role_of: dict[str, str]) -> None:
@@ -176,7 +190,7 @@ def finished(spec: Spec) -> dict | None:
             at_hand = made("references", references_key(spec))
             for name, attack, attacked in every_attack(spec, trained):
                 made(name, attack_key(spec, attack, at_hand, attacked))
-        if summary["gate"] != judged(spec, summary["metrics"]):
+        if summary["gate"] != judged(spec, summary["metrics"], pd.read_parquet(output / "scores.parquet")):
             return None
     except (OSError, ValueError, KeyError):
         return None

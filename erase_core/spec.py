@@ -226,7 +226,9 @@ class Training(Part):
     latent_guidance: Finite = Field(3.0, ge=0, description="Guidance scale of a latent's trajectory.")
     trajectories: int = Field(4, gt=0, description="Trajectories kept for each concept in the bank.")
     trajectory_gib: Finite = Field(
-        8.0, gt=0, description="Disk that all runs' trajectories on this model may take; the longest unused go first."
+        8.0,
+        gt=0,
+        description="Disk that all runs' trajectories on this model, precision and device may take; the longest unused go first.",
     )
     refresh_every: int | None = Field(
         None, gt=0, description="Steps after which trajectories are sampled anew with other noise. Default: never."
@@ -252,7 +254,8 @@ class PromptFile(Part):
     """Prompts to draw from a CSV of the field's shape, one image a row."""
 
     file: UserPath = Field(
-        min_length=1, description="A CSV, plain or gzipped, or one of a hub dataset: owner/name/file.csv."
+        min_length=1,
+        description="A CSV, plain or gzipped, or one of a hub dataset: owner/name/file.csv, or owner/name@revision/file.csv.",
     )
     concept: Word | None = Field(
         None,
@@ -333,8 +336,8 @@ class Scoring(Part):
     )
     judge: UserPath | None = Field(
         None,
-        description="Folder or hub id of an image classifier, or of a CLIP that judges zero-shot; or efficientnet-lite0, for "
-        "ImageNet's classes without a network. Default: the emoji world's own judges.",
+        description="Folder or hub id, as for model, of an image classifier, or of a CLIP that judges zero-shot; or "
+        "efficientnet-lite0, for ImageNet's classes without a network. Default: the emoji world's own judges.",
     )
     judge_classes: list[Word] | None = Field(
         None, min_length=2, description="What a zero-shot judge chooses among. Default: all concepts that are scored."
@@ -344,7 +347,9 @@ class Scoring(Part):
         description="The text that stands for a concept, for a zero-shot judge and for clip_similarity; for styles, such as 'a "
         "painting in the style of {concept}'.",
     )
-    clip: UserPath | None = Field(None, description="Folder or hub id of a CLIP model. Default: the emoji world's own.")
+    clip: UserPath | None = Field(
+        None, description="Folder or hub id, as for model, of a CLIP model. Default: the emoji world's own."
+    )
     features: UserPath = Field(
         "clip", description="Of fid, kid and cmmd: clip, or a file with the weights of FID's Inception (pytorch-fid's)."
     )
@@ -380,7 +385,8 @@ class Spec(Part):
     model: str = Field(
         EMBEDDED_MODEL,
         min_length=1,
-        description="emoji-world, a hub id, a local diffusers folder, or a single .safetensors file.",
+        description="emoji-world, a hub id (owner/name, or owner/name@revision for a branch, a tag or a commit), a local diffusers "
+        "folder, or a single .safetensors file.",
     )
     concepts: list[Concept] = Field(min_length=1, description="What to erase: words, or {concept, synonyms, prompts}.")
     method: Method = Field(Method(), description="How to erase.")
@@ -458,7 +464,7 @@ class Spec(Part):
         unknown = sorted({word.casefold() for word in self.report.unsafe or []} - set(erased))
         if unknown:
             raise ValueError(f"report.unsafe: {', '.join(unknown)} is not erased; name concepts of this spec")
-        if complaints := list(self.gate.unscored(self.metrics, self.attacks is not None, self.mend)):
+        if complaints := list(self.gate.unmeasurable(self.metrics, self.attacks is not None, self.mend)):
             raise ValueError("\n".join(complaints))
         return self
 

@@ -4,7 +4,8 @@
                                    └──→ images (original) ─────────┴→ scores → publish
 
 The stages of the attacks, between the training and publish, are in `attack_stages`.
-A stage's key is the hash of its part of the spec, the keys of its inputs, and the version of its code below.
+A stage's key is the hash of its part of the spec, the keys of its inputs, and the version of its code below. Images, scores and
+attacks also know the contents they were made from: they are never those of another training of the same key.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from .artifacts import Artifact, produce
 from .concepts import vocabulary as vocabularies
 from .files import digest, file_digest, home, new_file, write_json
 from .generation.plan import roles, shown, wanted_images
-from .models.source import WEIGHTS, local_model, model_hash
+from .models.source import WEIGHTS, local_model, local_source, model_hash
+from .revisions import located, scorer_commits
 from .spec import Spec
 
 VERSIONS = {
@@ -154,8 +156,8 @@ NOT_IN_KEY = {"checkpoint_every", "processes", "hostfile", "zero_stage", "offloa
 
 def training_key(spec: Spec, nearest: Artifact, embeddings: Artifact) -> str:
     training = spec.training.model_dump(exclude=NOT_IN_KEY)
-    method = {"name": spec.method.name, **spec.method.settings.model_dump()}
     losses = methods.load(spec.method.name)
+    method = {"name": spec.method.name, **spec.method.settings.model_dump(), **methods.version_of(losses)}
     used = [nearest.key, embeddings.key] if losses.CHOICE in methods.NEIGHBOURS else []
     # A closed form draws nothing at random.
     seed = None if methods.solves(losses) else spec.seed
@@ -211,7 +213,8 @@ def images(
 ) -> Artifact:
     """Draw the images of the erased model, or of the original when there is no training: images.parquet."""
     own = images_key(spec, nearest, training)
-    work = shards_folder(own, spec.generation)
+    inputs = training.content_of("delta.safetensors") if training else {}
+    work = shards_folder(own, inputs, spec.generation)
 
     def build(folder: Path) -> None:
         from .generation.images import generate
@@ -231,7 +234,7 @@ def images(
             pipeline, wanted, spec.generation, training.key if training else base, folder / "images.parquet", progress
         )
 
-    return once_whole(produce("images", own, build, slot), work)
+    return once_whole(produce("images", own, build, slot, inputs), work)
 
 
 def share_images(
@@ -244,6 +247,7 @@ def share_images(
     wanted = wanted_images(spec, roles_of(spec, nearest))
     job = {
         "spec": spec.model_dump(mode="json"),
+        "model": str(local_source(spec.model).folder),
         "delta": str(training.file("delta.safetensors")) if training else None,
         "model_hash": training.key if training else base,
         "wanted": [vars(w) for w in wanted],
@@ -255,9 +259,9 @@ def share_images(
     join_datasets(files, folder / "images.parquet")
 
 
-def shards_folder(key: str, *parts: BaseModel) -> Path:
-    """Where ranks leave the pieces of a stage's result: its key, and what decides where one piece ends."""
-    return home() / "shards" / digest(key, *(part.model_dump(exclude={"processes"}) for part in parts))
+def shards_folder(key: str, inputs: dict[str, str], *parts: BaseModel) -> Path:
+    """Where ranks leave the pieces of a stage's result: its key, its inputs' contents, and what decides where one piece ends."""
+    return home() / "shards" / digest(key, inputs, *(part.model_dump(exclude={"processes"}) for part in parts))
 
 
 # Scores
@@ -268,10 +272,10 @@ VERDICTS = {"verdicts.csv": "erased", "verdicts_original.csv": "original"}
 
 
 def scorers_hash(spec: Spec) -> list[str]:
-    """Hashes of the judge and the CLIP, as far as they are on this machine: a folder keeps its name when it is trained anew."""
+    """Hashes of the judge's and the CLIP's folders, and the commits of those on the hub: a name may come to stand for another."""
     folders = [Path(place) for place in (spec.scoring.judge, spec.scoring.clip) if place]
     found = [model_hash(folder) for folder in folders if (folder / "config.json").is_file()]
-    return found + ([included_hash()] if spec.embedded else [])
+    return found + list(scorer_commits(spec).values()) + ([included_hash()] if spec.embedded else [])
 
 
 @functools.cache
@@ -311,7 +315,8 @@ def scores(
     The verdicts lie in verdicts.parquet, and those of a judge or a detector also in verdicts.csv and verdicts_original.csv.
     """
     own = scores_key(spec, nearest, original, erased)
-    work = shards_folder(own)
+    inputs = original.content_of("images.parquet") | erased.content_of("images.parquet")
+    work = shards_folder(own, inputs)
 
     def build(folder: Path) -> None:
         from .metrics.general_quality import METRICS, general_quality
@@ -341,7 +346,7 @@ def scores(
             found = pd.concat([found, quality], ignore_index=True)
         write_scores(folder / "scores.parquet", found)
 
-    return once_whole(produce("scores", own, build, slot), work)
+    return once_whole(produce("scores", own, build, slot, inputs), work)
 
 
 def share_verdicts(
@@ -355,7 +360,7 @@ def share_verdicts(
     total = pq.ParquetFile(original).metadata.num_rows
     pieces = -(-total // READ_TOGETHER)
     job = {
-        "spec": spec.model_dump(mode="json"),
+        "spec": located(spec).model_dump(mode="json"),
         "original": str(original),
         "erased": str(erased),
         "roles": role_of,

@@ -13,12 +13,12 @@ from erase_core import benchmark as core
 from erase_core.files import new_file
 from erase_core.preflight import check
 from erase_core.results import InUse, free, held
-from erase_core.spec import Spec
 from erase_core.studies.variants import comparable
 from tasks import tracking
 
 from .erase import erase
 from .missed import catch_up_once
+from .parameters import SpecOrFile
 
 SEEDS = [0, 1, 2]
 SECONDS_BETWEEN_LOOKS = 20.0
@@ -27,11 +27,12 @@ SECONDS_BETWEEN_LOOKS = 20.0
 
 @flow(name="benchmark", flow_run_name="{base.name}", log_prints=True, on_running=[catch_up_once])
 def benchmark(
-    base: Spec,
+    base: SpecOrFile,
     methods: list[str] | None = None,
     tasks: list[str] | None = None,
     seeds: list[int] = SEEDS,
     runs: Path | None = None,
+    slots: bool = False,
 ) -> str:
     """Run methods × tasks × seeds and write the table; returns it as Markdown.
 
@@ -42,11 +43,12 @@ def benchmark(
     ended, RunsFailed says which did. Raises InUse while a run of another kind writes to the folder.
 
     Args:
-        base: What every run starts from; its output is the benchmark's folder.
+        base: What every run starts from, or the path of its file; its output is the benchmark's folder.
         methods: Names of methods. Default: all that need no parameters.
         tasks: Names of tasks. Default: all.
         seeds: Each method runs on each task with each of these seeds.
         runs: The table of runs that is taken up and added to. Default: runs.parquet in the output.
+        slots: Wait for a slot of this machine before each stage that works.
     """
     methods, tasks = methods or comparable(), tasks or list(core.TASKS)
     core.known(methods, tasks, seeds)
@@ -77,7 +79,7 @@ def benchmark(
                     elsewhere.append((cell, (key, spec)))
                     continue
                 try:
-                    summary = erase(spec, parent=run_id)
+                    summary = erase(spec, parent=run_id, slots=slots)
                 except InUse:
                     elsewhere.append((cell, (key, spec)))
                     continue

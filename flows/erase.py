@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import flow
+from prefect import flow, get_run_logger
 
 from erase_core import stages
+from erase_core.cautions import cautions
 from erase_core.files import read_json
-from erase_core.preflight import check, check_hub
+from erase_core.preflight import check, check_hub, check_measurable
 from erase_core.results import held
-from erase_core.spec import Spec
 from tasks import registry, tracking
 from tasks.generation import draw_images
 from tasks.release import announce, register_model, release_model
@@ -20,11 +20,12 @@ from tasks.training import erase_concepts
 from tasks.vocabulary import curate_vocabulary, embed_vocabulary, find_nearest
 
 from .missed import catch_up_once
+from .parameters import SpecOrFile
 from .tracked import beside, stages_of
 
 
 @flow(name="erase", flow_run_name="{spec.name}", log_prints=True, on_running=[catch_up_once])
-def erase(spec: Spec, parent: str | None = None, slots: bool = False) -> dict:
+def erase(spec: SpecOrFile, parent: str | None = None, slots: bool = False) -> dict:
     """Erase the concepts of a spec from its model, preserving the concept that is hurt most, and prove both.
 
     Stages: vocabulary → embeddings → nearest → training → images (original, erased) → scores → attacks, if the spec has some →
@@ -32,12 +33,14 @@ def erase(spec: Spec, parent: str | None = None, slots: bool = False) -> dict:
     cache when nothing it depends on has changed. Returns the run's summary. Raises InUse while another run has the output.
 
     Args:
-        spec: What to erase, from which model, how, and what the result must reach.
+        spec: What to erase, from which model, how, and what the result must reach; or the path of its file.
         parent: The MLflow run that this one belongs to.
         slots: Wait for a slot of this machine before each stage that works.
     """
     check(spec)
     check_hub(spec)
+    for caution in cautions(spec):
+        get_run_logger().warning(caution)
     tags = {
         "kind": "run",
         "method": spec.method.name,
@@ -52,6 +55,7 @@ def erase(spec: Spec, parent: str | None = None, slots: bool = False) -> dict:
         nearest = stage(
             "nearest", find_nearest, stages.nearest_key(spec, vocabulary, embeddings), spec, vocabulary, embeddings
         )
+        check_measurable(spec, stages.roles_of(spec, nearest))
         originals = ("images, original", draw_images, stages.images_key(spec, nearest, None), spec, nearest, None)
         with beside(spec, stage, *originals) as drawn:
             training = stage(

@@ -20,35 +20,40 @@ HUB_CLOSED = "HUB_CLOSED_BY_ERASE"
 """Set where prepare keeps off the hub, and inherited with HF_HUB_OFFLINE: what the user has set himself is not undone."""
 
 
+RUNS = {
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # A server that is away for minutes is waited for.
+    "PREFECT_CLIENT_MAX_RETRIES": "8",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+}
+"""What every run is told, also one that a work pool starts, which is no command of ours: prefect.yaml has the same."""
+
+
 def prepare() -> None:
     """Point Prefect and MLflow at the project's home, unless the user chose other places, and keep off the network.
 
     Must run before prefect, mlflow or a model library is imported. Raises DatabaseError.
     """
     root = home()
-    defaults = {
+    defaults = RUNS | {
         "PREFECT_HOME": str(root / "prefect"),
         "PREFECT_LOCAL_STORAGE_PATH": str(root / "prefect" / "storage"),
-        "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_LOGGING_LEVEL": "WARNING",
-        # A server that is away for minutes is waited for.
-        "PREFECT_CLIENT_MAX_RETRIES": "8",
         # Slots that are free are taken within a second, and outlive a restart of the server.
         "PREFECT_SERVER_CONCURRENCY_MAXIMUM_CONCURRENCY_SLOT_WAIT_SECONDS": "0.5",
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "MLFLOW_TRACKING_URI": database("MLFLOW", "psycopg2") or f"sqlite:///{root / 'mlflow' / 'mlflow.db'}",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "DO_NOT_TRACK": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "DIFFUSERS_VERBOSITY": "error",
         "MPLCONFIGDIR": str(root / "matplotlib"),
     }
     if (url := database("PREFECT", "asyncpg")) is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from prefect import Task
 from prefect.context import TaskRunContext
 
+from erase_core.accelerators import give_back_memory
 from erase_core.artifacts import Artifact, find, folder_of
 
 from .progress import go_on
@@ -36,4 +37,6 @@ def call(task: Task, key: str, *arguments: object, **untold: object) -> Artifact
     artifact = state.result()
     # A result that Prefect kept names the folder it was made in, and homes are moved.
     own = {"folder": folder_of(artifact.stage, key), "cached": artifact.cached or state.name == "Cached"}
+    if not own["cached"]:
+        give_back_memory()
     return artifact.model_copy(update=own)

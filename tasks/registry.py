@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib.metadata
 import json
 import re
+import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -19,12 +21,15 @@ from pathlib import Path
 
 import mlflow
 from mlflow import MlflowException
+from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import ModelSignature
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import ColSpec, Schema
+from mlflow.types.schema import AnyType
 from mlflow.utils.validation import MAX_MODEL_REGISTRY_TAG_VALUE_LENGTH as LONGEST_TAG
 
+from erase_core.cleaning import DAY
 from erase_core.files import digest, home
 from erase_core.spec import Spec
 
@@ -34,9 +39,15 @@ CHAMPION, REJECTED, PASSED = "champion", "rejected", "passed"
 KEPT_CHAMPIONS = 100
 LOGGED_MODEL = "models:/m-"
 """How a version's source begins when a logged model has its files."""
+# A column of integers could not leave out the seeds of some rows.
 PROMPTS_TO_IMAGES = ModelSignature(
-    Schema([ColSpec("string", "prompt"), ColSpec("long", "seed", required=False)]), Schema([ColSpec("binary", "png")])
+    Schema([ColSpec("string", "prompt"), ColSpec(AnyType(), "seed", required=False)]),
+    Schema([ColSpec("binary", "png")]),
 )
+SERVED_BY = ("torch", "diffusers", "transformers", "safetensors", "pandas")
+"""The packages that `registered_model` needs."""
+FOR = "registered_model"
+"""The tag of a logged model that says of which registered model it is to be a version."""
 
 
 class RegistryError(ValueError):
@@ -59,15 +70,16 @@ class Release:
 
 @dataclass(frozen=True)
 class Removable:
-    """A version that can be removed."""
+    """A version that can be removed, or files that no version has."""
 
     name: str
     version: str
-    gate: str
+    state: str
+    """What its gate said, or why no version has its files."""
     model: str
     """The logged model that has its files."""
     gone: bool = False
-    """Whether only its files are left, of a removal that was broken off."""
+    """Whether only its files are left."""
 
 
 def registered_name(spec: Spec) -> str:
@@ -88,12 +100,14 @@ def alone(name: str) -> Iterator[None]:
 def register(run_id: str, spec: Spec, summary: dict) -> str:
     """Log the erased model and register it under the spec's name, with its scores, spec and parent as tags.
 
-    A model of the same training is not registered twice. Returns its version.
+    The same weights are not registered twice; those of a training that was made again may differ a little, and are another
+    version. Returns the version.
     """
-    name, training_key, metrics = registered_name(spec), summary["training"], summary["metrics"]
+    name, model, metrics = registered_name(spec), summary["erased_model_hash"], summary["metrics"]
     with alone(name):
         tags = {
-            "training": training_key,
+            "training": summary["training"],
+            "erased_model_hash": model,
             "concepts": ", ".join(spec.concept_words),
             "method": spec.method.name,
             "license": summary["license"],
@@ -101,7 +115,7 @@ def register(run_id: str, spec: Spec, summary: dict) -> str:
             "spec": spec_tag(spec),
             **{score: f"{x:.4f}" for score, x in metrics.items() if not score.endswith(("_low", "_high"))},
         }
-        known = client().search_model_versions(f"name = '{name}' and tags.training = '{training_key}'")
+        known = client().search_model_versions(f"name = '{name}' and tags.erased_model_hash = '{model}'")
         if not known:
             return log_model(run_id, spec, name, tags)
         version = str(known[0].version)
@@ -125,12 +139,18 @@ def log_model(run_id: str, spec: Spec, name: str, tags: dict[str, str]) -> str:
             python_model=str(Path(__file__).parent / "registered_model.py"),
             signature=PROMPTS_TO_IMAGES,
             artifacts={"pipeline": str(Path(spec.output) / "model")},
-            pip_requirements=["torch", "diffusers", "transformers", "safetensors", "pandas"],
+            pip_requirements=requirements(),
+            tags={FOR: name},
         )
         version = str(mlflow.register_model(info.model_uri, name, tags=tags).version)
     # Its block ends the run, whose gate is yet to come.
     client().update_run(run_id, status="RUNNING")
     return version
+
+
+def requirements() -> list[str]:
+    """The packages that serve an erased model, in the installed versions; any build of them, with CUDA or without."""
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in SERVED_BY]
 
 
 def tag(name: str, version: str, tags: dict[str, str]) -> None:
@@ -246,15 +266,19 @@ def keep_champions(name: str, line: list[str]) -> None:
     client().set_registered_model_tag(name, "champions", json.dumps(line[-KEPT_CHAMPIONS:]))
 
 
-def removable(name: str | None, keep: int) -> list[Removable]:
-    """The versions of a registered model, or of all of them, that can be removed, oldest first: the superseded ones.
+def removable(name: str | None, keep: int, rejected: bool = False) -> list[Removable]:
+    """The versions of a registered model, or of all of them, that can be removed, oldest first, after files that no version has.
 
-    Only those that `register` made, and whose files no other version uses. keep: how many champions before the present one stay.
+    These are the superseded versions; rejected: and those that a gate rejected, but for the newest. Only those that `register`
+    made, and whose files no other version uses. keep: how many champions before the present one stay.
     """
     own, used = versions(name), Counter(version.source for version in versions())
-    found = [half for half in half_removed() if name in (None, half.name)]
+    found = [left for left in left_over() if name in (None, left.name)]
     for each in sorted({version.name for version in own}):
-        for version in superseded(each, [v for v in own if v.name == each], keep):
+        known = [v for v in own if v.name == each]
+        fit = superseded(each, known, keep)
+        fit += [v for v in refused(known) if v not in fit] if rejected else []
+        for version in sorted(fit, key=lambda v: int(v.version)):
             shared = used[version.source] > 1 or used[f"models:/{each}/{version.version}"]
             if "training" in version.tags and version.source.startswith(LOGGED_MODEL) and not shared:
                 model = version.source.removeprefix("models:/")
@@ -272,16 +296,46 @@ def superseded(name: str, known: list[ModelVersion], keep: int) -> list[ModelVer
         return []
     line = before_this_one(name, present)
     kept = line[max(0, len(line) - keep) :]
-    older = [version for version in reversed(known) if int(version.version) < int(present)]
-    return [v for v in older if not v.aliases and str(v.version) not in kept and "rolled_back" not in v.tags]
+    older = [version for version in known if int(version.version) < int(present)]
+    return [v for v in older if may_go(v) and str(v.version) not in kept]
 
 
-def half_removed() -> list[Removable]:
-    """What removals that were broken off left: logged models that they had begun with, and that no version uses any more."""
-    used = {version.source for version in versions()}
-    begun = every(lambda **page: client().search_logged_models([experiment_id()], "tags.removing = 'true'", **page))
-    left = [model for model in begun if f"models:/{model.model_id}" not in used]
-    return [Removable(m.tags["removed_from"], m.tags["removed_version"], "", m.model_id, gone=True) for m in left]
+def refused(known: list[ModelVersion]) -> list[ModelVersion]:
+    """Of a model's versions, the newest first, those that its gate rejected, but for the newest of them and what is to stay."""
+    return [v for v in [v for v in known if v.tags.get("gate") == REJECTED][1:] if may_go(v)]
+
+
+def may_go(version: ModelVersion) -> bool:
+    """Whether nothing says that a version is to stay."""
+    return not version.aliases and "rolled_back" not in version.tags
+
+
+def left_over() -> list[Removable]:
+    """The project's logged models that no version uses: left by removals that were broken off, and by uploads that failed.
+
+    The latter when they are a day old, as they are made before their version is.
+    """
+    used = {files_of(version) for version in versions()}
+    logged = every(lambda **page: client().search_logged_models([experiment_id()], **page))
+    unused = [model for model in logged if used.isdisjoint((model.model_uri, model.artifact_location))]
+    return [left for model in unused if (left := left_of(model))]
+
+
+def files_of(version: ModelVersion) -> str:
+    """The logged model that has a version's files; where they lie for a copy, whose source is the version that was copied."""
+    if version.source.startswith(LOGGED_MODEL):
+        return version.source
+    return client().get_model_version_download_uri(version.name, str(version.version))
+
+
+def left_of(model: LoggedModel) -> Removable | None:
+    """What a logged model without a version is; None while it may still become one."""
+    if "removing" in model.tags:
+        was = model.tags["removed_from"], model.tags["removed_version"]
+        return Removable(*was, "gone but for its files", model.model_id, gone=True)
+    if model.creation_timestamp / 1000 > time.time() - DAY:
+        return None
+    return Removable(model.tags.get(FOR, "-"), "-", "no version has it", model.model_id, gone=True)
 
 
 def size_of(model: str, path: str | None = None) -> int:
@@ -290,13 +344,13 @@ def size_of(model: str, path: str | None = None) -> int:
     return sum(size_of(model, each.path) if each.is_dir else each.file_size for each in found)
 
 
-def remove(one: Removable, keep: int) -> bool:
-    """Remove a version and its files; returns whether that could still be done.
+def remove(one: Removable, keep: int, rejected: bool = False) -> bool:
+    """Remove a version and its files, by the same choice as `removable`; returns whether that could still be done.
 
     The version goes first: one without files must never be promoted, or be found by `register`.
     """
     with alone(one.name):
-        if one not in (half_removed() if one.gone else removable(one.name, keep)):
+        if one not in (left_over() if one.gone else removable(one.name, keep, rejected)):
             return False
         if not one.gone:
             marks = {"removing": "true", "removed_from": one.name, "removed_version": one.version}

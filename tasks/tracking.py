@@ -8,10 +8,13 @@ import json
 import math
 import os
 import re
+import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
@@ -22,8 +25,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH as LONGEST_PARAMETER
 
-from erase_core.artifacts import RECORD, Artifact
-from erase_core.files import alone, digest, home, read_json
+from erase_core.artifacts import Artifact
+from erase_core.files import alone, digest, home, new_file, read_json
 from erase_core.spec import Spec
 from erase_core.unsafe import hides, write_blurred
 
@@ -35,6 +38,8 @@ LONGEST_DESCRIPTION = 8000
 METRICS_PER_CALL = 500
 PARAMETERS_PER_CALL = 100
 SECONDS_BETWEEN_CALLS = 2.0
+NIGHTS = "nights"
+"""Where a batch's run keeps its table of every night."""
 RESOURCES = ("step_seconds", "latent_seconds", "peak_memory_gib")
 """What a summary tells of a training beside its stages' seconds."""
 
@@ -81,15 +86,36 @@ def flat(value: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield f"{prefix}{name}", str(item)[:LONGEST_PARAMETER]
 
 
+def away(error: object) -> bool:
+    """Whether an error says that MLflow's server or its database did not answer, or failed in itself."""
+    return isinstance(error, mlflow.MlflowException) and error.error_code in (
+        "INTERNAL_ERROR",
+        "TEMPORARILY_UNAVAILABLE",
+    )
+
+
 def found_runs(**tags: str) -> list[Run]:
     """All runs of the project with these tags, the newest first."""
     wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
     return list(client().search_runs([experiment_id()], wanted, order_by=["start_time DESC"], max_results=1000))
 
 
+def home_id() -> str:
+    """A random name that a home keeps, wherever it is moved and from whichever machine it is used, as its locks are the home's."""
+    path = home() / "id"
+    with alone(path):
+        if not path.exists():
+            with new_file(path) as partial:
+                partial.write_text(uuid.uuid4().hex, encoding="utf-8")
+    return path.read_text(encoding="utf-8")
+
+
 def place_of(output: str) -> str:
-    """The hash of where a folder of results lies, which tags may be searched by whatever a path holds."""
-    return digest(str(Path(output).resolve()))
+    """The hash of a home and of where a folder of results lies, which tags may be searched by whatever a path holds.
+
+    Another home's lock does not guard a folder: hosts that share an MLflow server may each have one of the same path.
+    """
+    return digest(home_id(), str(Path(output).resolve()))
 
 
 def end_abandoned(output: str) -> None:
@@ -129,14 +155,15 @@ def run(
     """Start a run, yield its id, and end it as finished, or as failed with the error as a tag.
 
     output: the folder of its results, which this process holds; alone, or with others, whose runs may be under way. same: a tag
-    by which an earlier run is found, to go on in it.
+    by which an earlier run is found, to go on in it; one of the same output where there is one. Where MLflow cannot be told of an
+    error, that error is raised all the same.
     """
     every = {"mlflow.source.name": "erase", **(tags or {})} | ({MLFLOW_PARENT_RUN_ID: parent} if parent else {})
     if output is not None:
         every |= {"output": str(Path(output).resolve()), "place": place_of(output)}
         if alone:
             end_abandoned(output)
-    known = found_runs(**{same: every[same]}) if same else []
+    known = found_runs(**{tag: every[tag] for tag in (same, "place") if tag in every}) if same else []
     if known:
         run_id = known[0].info.run_id
         client().update_run(run_id, status="RUNNING")
@@ -147,8 +174,11 @@ def run(
     try:
         yield run_id
     except BaseException as error:
-        client().set_tag(run_id, "error", f"{type(error).__name__}: {error}"[:LONGEST_TAG])
-        client().set_terminated(run_id, "FAILED")
+        try:
+            client().set_tag(run_id, "error", f"{type(error).__name__}: {error}"[:LONGEST_TAG])
+            client().set_terminated(run_id, "FAILED")
+        except Exception as untold:
+            print(f"MLflow could not be told that {name} failed: {type(untold).__name__}: {untold}".splitlines()[0])
         raise
     client().set_terminated(run_id, "FINISHED")
 
@@ -225,6 +255,28 @@ def log_table(run_id: str, rows: list[dict], path: Path, text: str) -> None:
     set_description(run_id, text, path.name)
 
 
+def log_night(run_id: str, table: Path) -> int:
+    """Keep a batch's table as that of a night, by its time in UTC, beside the others; returns the night's number: 1, 2, …"""
+    with tempfile.TemporaryDirectory() as folder:
+        night = Path(folder) / f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}{table.suffix}"
+        shutil.copyfile(table, night)
+        client().log_artifact(run_id, str(night), NIGHTS)
+    return len(client().list_artifacts(run_id, NIGHTS))
+
+
+def nights_of(batch: str, output: str) -> tuple[str, list[str]]:
+    """The id of a batch's run, by its tag and output, and its nights' tables as artifacts, the oldest first; "", [] without."""
+    for run in found_runs(batch=batch, place=place_of(output)):
+        return run.info.run_id, sorted(each.path for each in client().list_artifacts(run.info.run_id, NIGHTS))
+    return "", []
+
+
+def read_table(run_id: str, artifact: str) -> list[dict]:
+    """The rows of a Parquet table that a run has."""
+    with tempfile.TemporaryDirectory() as folder:
+        return pq.read_table(client().download_artifacts(run_id, artifact, folder)).to_pylist()
+
+
 def set_description(run_id: str, text: str, whole: str) -> None:
     """Make a Markdown table the run's description: as many of its lines as MLflow takes, and then which artifact has all."""
     lines, more = text.splitlines(), 0
@@ -248,7 +300,7 @@ def log_stage(run_id: str, artifact: Artifact, hidden: bool) -> None:
     pictures = [table for table in tables if has_images(table)]
     if pictures:
         # By content, as two machines may draw one key a little differently; blurred and not are never taken for each other.
-        hashes = read_json(artifact.file(RECORD))["files"]
+        hashes = artifact.record["files"]
         tags = {"key": artifact.key, "images": digest(hidden, [hashes[table.name] for table in pictures])}
         other = run_with(pictures, tags) if artifact.cached else None
         if other is not None:
@@ -330,6 +382,8 @@ def log_results(run_id: str, spec: Spec, figures: dict[str, bytes]) -> None:
     client().set_tag(
         run_id, "versions", ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     )
+    if summary["versions_by_stage"]:
+        client().set_tag(run_id, "versions_by_stage", json.dumps(summary["versions_by_stage"])[:LONGEST_TAG])
     for name in ("report.html", "summary.json", "scores.parquet", "trace.parquet", "preserved.parquet"):
         client().log_artifact(run_id, str(output / name))
     log_figures(run_id, figures)

@@ -39,9 +39,10 @@ def registered_with_files(folder: Path, *verdicts: dict | None) -> str:
     return spec.name
 
 
-def register_again(spec: Spec, number: int) -> str:
-    """The version of a spec's training number so and so."""
-    summary = {"training": f"training-{number}", "metrics": {}, "license": "-", "base_model_hash": "-"}
+def register_again(spec: Spec, number: int, training: str = "training") -> str:
+    """The version of a spec's model number so and so."""
+    summary = {"training": training, "metrics": {}, "license": "-", "base_model_hash": "-"}
+    summary["erased_model_hash"] = f"model-{number}"
     with tracking.run(spec.name) as run_id:
         return registry.register(run_id, spec, summary)
 

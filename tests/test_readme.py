@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from erase_core.batch import read_specs
+from erase_core.cautions import cautions
 from erase_core.preflight import check
 from erase_core.spec_yaml import load_spec, parse_spec
 
@@ -21,7 +22,9 @@ SPECS = {
 
 @pytest.mark.parametrize("text", SPECS.values(), ids=SPECS.keys())
 def test_specs(text: str) -> None:
-    check(parse_spec(text))
+    spec = parse_spec(text)
+    check(spec)
+    assert cautions(spec) == []
 
 
 def test_both_pages_have_specs() -> None:

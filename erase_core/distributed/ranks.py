@@ -115,6 +115,8 @@ def launch_environment(
     here = max(read_hostfile(hostfile).values()) if hostfile else max(1, processes // nodes)
     threads = int(kept.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
     kept |= {"OMP_NUM_THREADS": str(max(1, threads // here)), "PYTHONUNBUFFERED": "1"}
+    # What a job needs of the hub lies in folders that it names: ranks that asked again could be told of another commit.
+    kept["HF_HUB_OFFLINE"] = "1"
     # Large tensors go back to the system when they are freed; glibc would keep a third more than is alive, in pieces.
     kept.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**20))
     failures = job.parent / f"failures-{attempt}"

@@ -162,12 +162,14 @@ def check_roles(spec: Spec) -> None:
 
 
 def check_judged(spec: Spec) -> None:
-    """Raise PlanError for an erased concept that the emoji world's judge does not know."""
+    """Raise PlanError for erased concepts that the emoji world's judge does not know, a line each."""
     if not spec.embedded or "erasure" not in spec.metrics or spec.scoring.judge:
         return
-    for i, concept in enumerate(spec.concepts):
-        if not any(labels_of(name) or is_style(name) for name in concept.names):
-            raise PlanError(
-                f"concepts.{i}.concept: {concept.concept!r} is not a concept that the emoji world's judge knows; choose one that "
-                "erase vocab list shows, or leave erasure out of scoring.metrics"
-            )
+    unknown = [
+        f"concepts.{i}.concept: {concept.concept!r} is not a concept that the emoji world's judge knows; choose one that "
+        "erase vocab list shows, or leave erasure out of scoring.metrics"
+        for i, concept in enumerate(spec.concepts)
+        if not any(labels_of(name) or is_style(name) for name in concept.names)
+    ]
+    if unknown:
+        raise PlanError("\n".join(unknown))

@@ -26,7 +26,8 @@ SEEDS = ("evaluation_seed", "sd_seed", "seed")
 CONCEPTS = ("label_str", "artist", "class", "concept", "object", "style")
 GUIDANCE = ("evaluation_guidance", "sd_guidance_scale")
 OF_I2P, OF_COCO = ("nudity_percentage", "inappropriate_percentage", "categories"), ("coco_id",)
-HUB_FILE = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)/([\w./-]+\.csv(?:\.gz)?)")
+HUB_FILE = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+(?:@\w[\w.+-]*)?)/([\w./-]+\.csv(?:\.gz)?)")
+"""owner/name, or owner/name@revision, and a file in it."""
 LARGEST_SEED = 2**63 - 1
 FILES_KEPT = 8
 

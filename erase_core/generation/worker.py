@@ -11,7 +11,7 @@ from ..distributed.rank import run_rank
 from ..distributed.shards import own_pieces, piece_file
 from ..models.delta import apply_delta
 from ..models.pipeline import load_pipeline, prepare_sampling
-from ..models.source import local_source
+from ..models.source import source_in
 from .dataset import batches_of
 from .images import generate
 from .plan import Wanted
@@ -19,7 +19,7 @@ from .plan import Wanted
 
 def main(path: Path) -> None:
     job, spec = begin(path)
-    pipeline = load_pipeline(local_source(spec.model))
+    pipeline = load_pipeline(source_in(spec.model, Path(job["model"])))
     if job["delta"] is not None:
         apply_delta(pipeline.unet, Path(job["delta"]))
     prepare_sampling(pipeline, spec.generation)

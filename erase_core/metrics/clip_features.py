@@ -16,13 +16,12 @@ class ClipFeatures:
     """Unit-length CLIP features of images and texts."""
 
     def __init__(self, place: str | Path):
-        """place: a local folder or a hub id of a CLIPModel with its tokenizer."""
-        local = Path(place).is_dir()
+        """place: a local folder of a CLIPModel with its tokenizer."""
         self.model = CLIPModel.from_pretrained(
-            str(place), use_safetensors=True, local_files_only=local, dtype=torch.float32
+            str(place), use_safetensors=True, local_files_only=True, dtype=torch.float32
         ).eval()
         self.model.to(device())
-        self.tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=local, trust_remote_code=False)
+        self.tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=True, trust_remote_code=False)
         self.preprocessing = preprocessing(str(place))
 
     @torch.inference_mode()

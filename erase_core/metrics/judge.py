@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,10 +45,9 @@ class Judge:
     """Any transformers image classifier, with the size and normalisation of its own preprocessor file."""
 
     def __init__(self, place: str | Path):
-        """place: a local folder or a hub id."""
-        local = Path(place).is_dir()
+        """place: a local folder."""
         self.model = AutoModelForImageClassification.from_pretrained(
-            str(place), use_safetensors=True, local_files_only=local, dtype=torch.float32, trust_remote_code=False
+            str(place), use_safetensors=True, local_files_only=True, dtype=torch.float32, trust_remote_code=False
         ).eval()
         self.model.to(device())
         self.preprocessing = preprocessing(str(place))
@@ -69,19 +67,12 @@ def likeliest(logits: torch.Tensor, labels: list[str]) -> tuple[list[list[str]],
     return [[labels[i] for i in row] for row in rows.tolist()], scores.numpy()
 
 
-def config_of(place: str) -> dict:
-    """The configuration of a model in a local folder or on the hub."""
-    from transformers.utils import cached_file
-
-    return json.loads(Path(cached_file(place, "config.json")).read_text(encoding="utf-8"))
-
-
 def preprocessing(place: str) -> Preprocessing:
     """What a model's own image processor does, as its preprocessor_config.json and its class's defaults say.
 
     Raises ValueError, with the key, for what is not known here, and when a picture does not come out as from the processor.
     """
-    own = AutoImageProcessor.from_pretrained(place, local_files_only=Path(place).is_dir(), trust_remote_code=False)
+    own = AutoImageProcessor.from_pretrained(place, local_files_only=True, trust_remote_code=False)
     where = f"{place}: preprocessor_config.json"
     resample = getattr(own, "resample", None)
     if resample not in MODES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -11,13 +12,15 @@ import numpy as np
 from ..emoji_world.labels import is_style
 from ..emoji_world.labels import labels_of as emoji_labels
 from ..models.source import WEIGHTS
+from ..preflight_scorers import read_config
+from ..revisions import located
 from ..spec import Spec
 from .clip_features import ClipFeatures
 from .general_quality import METRICS, Features
 from .imagenet import ImagenetJudge
 from .imagenet_classes import EFFICIENTNET
 from .inception import InceptionFeatures
-from .judge import Judge, config_of
+from .judge import Judge
 from .labels import matching_labels
 from .lpips import Lpips
 from .nudity import NudityDetector
@@ -60,7 +63,7 @@ def judge_named(spec: Spec, concepts: Iterable[str], clip: ClipFeatures | None) 
     part = spec.scoring
     if part.judge == EFFICIENTNET:
         return ImagenetJudge()
-    if config_of(part.judge).get("model_type") != "clip":
+    if read_config("scoring.judge", Path(part.judge) / "config.json").get("model_type") != "clip":
         return Judge(part.judge)
     classes = part.judge_classes or spec.concept_words + list(concepts)
     model = clip if clip is not None and part.clip == part.judge else ClipFeatures(part.judge)
@@ -70,8 +73,9 @@ def judge_named(spec: Spec, concepts: Iterable[str], clip: ClipFeatures | None) 
 def scorers_of(spec: Spec, concepts: Iterable[str] = ()) -> Scorers:
     """The scorers that a spec's metrics need: the emoji world's own on that model, where the spec names no others.
 
-    concepts: those that are drawn, the classes of a zero-shot judge.
+    concepts: those that are drawn, the classes of a zero-shot judge. What is on the hub is fetched first.
     """
+    spec = located(spec)
     part, metrics = spec.scoring, set(spec.metrics)
     own = spec.embedded and not part.judge
     synonyms = {concept.concept: concept.names for concept in spec.concepts}

@@ -14,7 +14,8 @@ import yaml
 from huggingface_hub import ModelCard
 from safetensors import safe_open
 
-from .source import ModelError
+from ..hub import divided
+from .source import HUB_ID, ModelError
 
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*")
 CARD = "README.md"
@@ -25,7 +26,8 @@ UNKNOWN = "unknown"
 class Origin:
     """Where a model comes from. The hashes are those of the base: of all its files, and of its UNet's weights.
 
-    license: as the base's card or header has it. license_files: the texts of the base's licence files, by name.
+    base_model_revision: the commit of a base on the hub. license: as the base's card or header has it. license_files: the texts of
+    the base's licence files, by name.
     """
 
     license: str = UNKNOWN
@@ -34,6 +36,7 @@ class Origin:
     base_unet_hash: str = ""
     erased_concepts: str = ""
     erasure_method: str = ""
+    base_model_revision: str = ""
     license_files: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -70,7 +73,15 @@ def origin_of(folder: Path, name: str, model_hash: str, unet_hash: str) -> Origi
     own = replace(read_card(folder / CARD), license_files=texts)
     if own.base_unet_hash:
         return own
-    return replace(own, base_model=name, base_model_hash=model_hash, base_unet_hash=unet_hash)
+    return replace(own, **named(folder, name), base_model_hash=model_hash, base_unet_hash=unet_hash)
+
+
+def named(folder: Path, name: str) -> dict[str, str]:
+    """The base_model and base_model_revision of a model that a spec calls `name` and that lies in `folder`."""
+    # Where the hub's cache keeps what it fetched, a folder for each commit.
+    if HUB_ID.fullmatch(name) and folder.parent.name == "snapshots":
+        return {"base_model": divided(name)[0], "base_model_revision": folder.name}
+    return {"base_model": name, "base_model_revision": ""}
 
 
 def read_card(path: Path) -> Origin:
@@ -121,9 +132,10 @@ def write_origin(folder: Path, origin: Origin) -> None:
     lines = [f"---\n{yaml.safe_dump(matter, sort_keys=False, allow_unicode=True)}---"]
     if origin.base_unet_hash:
         erased = f" without {origin.erased_concepts}" if origin.erased_concepts else ""
+        at = f" at the commit {origin.base_model_revision}" if origin.base_model_revision else ""
         lines += [
             f"# {Path(origin.base_model).name}{erased}",
-            f"The base is `{origin.base_model}`, hash {origin.base_model_hash}, its UNet's {origin.base_unet_hash}."
+            f"The base is `{origin.base_model}`{at}, hash {origin.base_model_hash}, its UNet's {origin.base_unet_hash}."
             + (f" Erased by the method {origin.erasure_method}." if origin.erasure_method else ""),
         ]
     texts = f" Its text: {', '.join(origin.license_files)}." if origin.license_files else ""

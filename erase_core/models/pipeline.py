@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 
 from ..files import new_file, new_folder
-from ..hub import UNUSED_FILES
+from ..hub import UNUSED_FILES, HubError, snapshot
 from ..spec import Generation
 from .origin import CARD, LICENCE_FILES, Origin, write_origin
 from .source import ModelError, ModelSource, check_folder, variant_of
@@ -85,17 +85,18 @@ def resolve_folder(source: ModelSource) -> Path:
         from .single_file import read_checkpoint
 
         return read_checkpoint(source.file)
-    return download(source.name, HUB_FILES, ignore_patterns=UNUSED_FILES)
+    return download(source.name, HUB_FILES, UNUSED_FILES)
 
 
-def download(name: str, patterns: list[str], **options: list[str]) -> Path:
-    """The local folder of a hub model's files that match the patterns. options: snapshot_download's. Raises ModelError."""
-    from huggingface_hub import snapshot_download
+def download(name: str, patterns: list[str], unused: list[str] | None = None) -> Path:
+    """The local folder of a hub model's files that match the patterns, at one commit. Raises ModelError, and HubAway.
 
+    unused: patterns of what is left out.
+    """
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns, **options))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"model: cannot get {name!r} from the hub: {error}") from None
+        return snapshot("model", name, "model_index.json", patterns, unused)
+    except HubError as error:
+        raise ModelError(str(error)) from None
 
 
 def with_unet(pipeline: DiffusionPipeline, unet: UNet2DConditionModel) -> DiffusionPipeline:

@@ -18,6 +18,8 @@ PARTS = {
     "StableDiffusionXLPipeline": ("unet", "vae", "text_encoder", "text_encoder_2"),
 }
 """The pipelines that can be erased from, and the parts of each that have weights."""
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(?:@\w[\w.+-]*(?:/\w[\w.+-]*)*)?")
+"""owner/name, and a branch, a tag or a commit after an @."""
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 
@@ -65,10 +67,11 @@ def find_model(name: str) -> ModelSource:
 
         check_checkpoint(name, place)
         return ModelSource(name, file=place.resolve())
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name) and place.suffix != ".safetensors":
+    if HUB_ID.fullmatch(name) and place.suffix != ".safetensors":
         return ModelSource(name)
     raise ModelError(
-        f"model: {name!r} is not emoji-world, a local folder, a .safetensors file, or a hub id (owner/name); check the path"
+        f"model: {name!r} is not emoji-world, a local folder, a .safetensors file, or a hub id (owner/name or "
+        "owner/name@revision); check the path"
     )
 
 
@@ -122,9 +125,22 @@ def model_hash(folder: Path) -> str:
     return digest([(p.relative_to(folder).as_posix(), file_digest(p)) for p in files])
 
 
+def source_in(name: str, folder: Path) -> ModelSource:
+    """A model by the folder that another process found it in, on any machine. ModelError where there is no such folder."""
+    if not folder.is_dir():
+        raise ModelError(
+            f"model: {name!r} was found in {folder}, which is not on this machine; keep ERASE_HOME, the hub's cache (HF_HOME) and "
+            "model folders where all machines see them"
+        )
+    return ModelSource(name, folder)
+
+
 @functools.cache
 def local_source(name: str) -> ModelSource:
-    """A spec's model as a local folder; a hub model is downloaded, a single file converted."""
+    """A spec's model as a local folder; a hub model is downloaded, a single file converted.
+
+    It stays the same folder as long as this process lives: other processes are given it, and ask no hub.
+    """
     source = find_model(name)
     if source.folder is None:
         from .pipeline import resolve_folder

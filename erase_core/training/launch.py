@@ -22,12 +22,13 @@ def run_training(
     whole result removes it. Raises RanksFailed with the failing rank's own error.
     """
     work.mkdir(parents=True, exist_ok=True)
-    job = work / "job.json"
+    job, (source, base) = work / "job.json", local_model(spec.model)
     write_json(
         job,
         {
             "spec": spec.model_dump(mode="json"),
-            "model_hash": local_model(spec.model)[1],
+            "model": str(source.folder),
+            "model_hash": base,
             "nearest": str(nearest.file("preserved.parquet")),
             "embeddings": str(embeddings.file("embeddings.arrow")),
             "checkpoints": str(work / "checkpoints"),

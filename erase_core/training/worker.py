@@ -16,9 +16,9 @@ from ..distributed.messages import tell
 from ..distributed.rank import run_rank
 from ..files import write_json
 from ..models.delta import weights_hash
-from ..models.origin import origin_of
+from ..models.origin import named, origin_of
 from ..models.pipeline import load_pipeline
-from ..models.source import local_source
+from ..models.source import source_in
 from .candidates import conditions_of, erased_concepts
 from .loop import train
 from .records import Diverged
@@ -32,7 +32,7 @@ SNAPSHOTS = 20
 
 def main(path: Path) -> None:
     job, spec = begin(path)
-    source, base = local_source(spec.model), job["model_hash"]
+    source, base = source_in(spec.model, Path(job["model"])), job["model_hash"]
     pipeline = load_pipeline(source)
     table, near = EmbeddingTable(Path(job["embeddings"])), read_neighbours(Path(job["nearest"]))
     concepts, conditions = erased_concepts(spec, pipeline, table, near), conditions_of(spec, pipeline)
@@ -43,7 +43,7 @@ def main(path: Path) -> None:
     # A delta goes on the model it was trained from, whatever that was made from.
     origin = replace(
         origin_of(source.folder, spec.model, base, own),
-        base_model=spec.model,
+        **named(source.folder, spec.model),
         base_model_hash=base,
         base_unet_hash=own,
         erased_concepts=", ".join(spec.concept_words),

@@ -7,5 +7,16 @@ from .app import app, main
 __all__ = ["app", "main"]
 
 # In the order of the help.
-for name in ("runs", "attack", "scoring", "registered", "model_files", "servers", "schema", "vocabulary", "cleaning"):
+for name in (
+    "runs",
+    "plan",
+    "attack",
+    "scoring",
+    "registered",
+    "model_files",
+    "servers",
+    "schema",
+    "vocabulary",
+    "cleaning",
+):
     importlib.import_module(f".{name}", __name__)

@@ -24,6 +24,11 @@ app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown", add_completion=False
 )
 BASE_OF_STUDIES = Path(erase_core.__file__).parent / "studies" / "base.yaml"
+TrainingSlots = Annotated[int | None, typer.Option(min=1, help="How many trainings this machine does at once.")]
+GenerationSlots = Annotated[
+    int | None,
+    typer.Option(min=1, help="How much other work on a model it does at once: images, scores, embeddings."),
+]
 ShowUnsafe = Annotated[bool, typer.Option("--show-unsafe", help="Blur no images in the report and in MLflow.")]
 
 

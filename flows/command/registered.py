@@ -70,22 +70,26 @@ def rollback(name: Annotated[str, typer.Argument(help="The registered model; era
 def prune(
     name: Annotated[str | None, typer.Argument(help="One registered model. Default: all.")] = None,
     keep: Annotated[int, typer.Option(min=0, help="Champions before this one that stay, for erase rollback.")] = 3,
+    rejected: Annotated[
+        bool, typer.Option("--rejected", help="Also what the gate rejected, but for the newest of each model.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and keep it.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove versions of registered models that are older than the champion, with their files.
 
-    What has an alias or was rolled back stays, and all versions of a model without a champion. A run that is repeated registers
-    its model anew, and its gate judges it anew. Their runs stay; MLflow keeps a record of each model until `mlflow gc`.
+    What has an alias or was rolled back stays; of a model without a champion only --rejected removes any. Uploads that never
+    became a version go when they are a day old. A run that is repeated registers its model anew, and its gate judges it anew.
+    Their runs stay; MLflow keeps a record of each model until `mlflow gc`.
     """
     registry = registered()
 
     with refusing(registry.RegistryError):
-        found = registry.removable(name, keep)
+        found = registry.removable(name, keep, rejected)
     sizes = [registry.size_of(one.model) for one in found]
     table = Table("model", "version", "gate", "GiB")
     for one, size in zip(found, sizes):
-        table.add_row(one.name, one.version, "gone but for its files" if one.gone else one.gate, gib(size))
+        table.add_row(one.name, one.version, one.state, gib(size))
     table.add_row("in all", str(len(found)), "", gib(sum(sizes)))
     console.print(table)
     if dry_run:
@@ -96,7 +100,7 @@ def prune(
     freed = 0
     with failing():
         for one, size in zip(found, sizes):
-            if registry.remove(one, keep):
+            if registry.remove(one, keep, rejected):
                 freed += size
             else:
                 console.print(f"{one.name}: version {one.version} stays, as it is in use by now")

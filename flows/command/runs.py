@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from erase_core.methods import MODULES
 from erase_core.metrics.labels import names_in
 from infra.environment import allow_hub, prepare
 
-from ..tables import complaints, console, gib, show, show_gate
-from .app import BASE_OF_STUDIES, ShowUnsafe, app, failing, flow_of, read_spec, refuse, refusing, shown
+from ..tables import console, show, show_gate
+from .app import (
+    BASE_OF_STUDIES,
+    GenerationSlots,
+    ShowUnsafe,
+    TrainingSlots,
+    app,
+    failing,
+    flow_of,
+    read_spec,
+    refuse,
+    refusing,
+    shown,
+)
 from .spec_help import SpecCommand
 
 GATE_FAILED = 3
@@ -40,37 +48,6 @@ def run(spec: Annotated[Path, typer.Argument(help="The YAML spec.")], show_unsaf
 
 
 @app.command()
-def plan(
-    spec: Annotated[Path, typer.Argument(help="The YAML spec.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")] = False,
-) -> None:
-    """Say which memory a run's training needs, for each rank, and its images, before it starts.
-
-    Judges, CLIPs and attacks are not counted. Nothing is run, and no weights are read; of a hub model the configurations alone are
-    downloaded. Warns of an accelerator here that has less.
-    """
-    checked = read_spec(spec)
-    from erase_core.memory import forecasts, shortage
-    from erase_core.models.source import ModelError
-
-    with refusing(ModelError):
-        # The images are drawn in the run's own process, which holds the flow's libraries too.
-        found = forecasts(checked, lambda: importlib.import_module("flows.erase"))
-    for warning in filter(None, map(shortage, found)):
-        complaints.print(warning, style="yellow", markup=False, highlight=False, soft_wrap=True)
-    if as_json:
-        sys.stdout.write(json.dumps({each.stage: each.summary for each in found}, indent=2) + "\n")
-        return
-    for each in found:
-        table = Table("GiB", *(moment.name for moment in each.moments), title=each.title)
-        for part in each.parts:
-            table.add_row(part, *(gib(m.parts[part]) if part in m.parts else "" for m in each.moments))
-        table.add_row("in all", *(gib(moment.total) for moment in each.moments), style="bold")
-        console.print(table)
-        console.print(each.told + "\n", highlight=False)
-
-
-@app.command()
 def batch(
     spec: Annotated[Path, typer.Argument(help="A YAML spec without concepts.")],
     lists: Annotated[
@@ -79,12 +56,16 @@ def batch(
             help="A folder of NAME.txt, a concept a line, with a list's own settings in NAME.yaml; or a CSV or Parquet table."
         ),
     ],
-    training_slots: Annotated[int, typer.Option(min=1, help="How many trainings this machine does at once.")] = 1,
-    generation_slots: Annotated[
-        int, typer.Option(min=1, help="How much other work on a model it does at once: images, scores, embeddings.")
-    ] = 1,
+    training_slots: TrainingSlots = None,
+    generation_slots: GenerationSlots = None,
+    skip_wrong: Annotated[
+        bool, typer.Option("--skip-wrong", help="Run the other lists where one cannot be used, which is then failed.")
+    ] = False,
+    only_check: Annotated[bool, typer.Option("--check", help="Check all lists and end.")] = False,
 ) -> None:
     """Run a spec for many lists of concepts, and print what became of each. Goes on where it was interrupted.
+
+    Where slots are not given, those that others have open on this machine stay; without any, there is 1 of each kind.
 
     Ends with 0, or with 1 when a list failed, 2 when something is wrong with a list, 3 when a model did not pass its gate.
     """
@@ -94,17 +75,22 @@ def batch(
     from erase_core.spec_errors import SpecError
 
     with refusing(SpecError):
-        base, specs = read_specs(spec, lists)
+        base, specs, _ = read_specs(spec, lists, skip_wrong and not only_check)
     prepare()
     if any(uses_hub(one, find_model(one.model)) for one in specs.values()):
         allow_hub()
-        with refusing(SpecError):
-            check_hub(*specs.values())
+        # Where wrong ones are skipped, each list's own run asks.
+        if only_check or not skip_wrong:
+            with refusing(SpecError):
+                check_hub(*specs.values())
+    if only_check:
+        console.print(f"{lists}: {len(specs)} lists, as they should be", highlight=False, soft_wrap=True)
+        return
     flow = flow_of("batch")
 
     with failing():
         try:
-            table, status = flow(spec, lists, training_slots, generation_slots), 0
+            table, status = flow(spec, lists, training_slots, generation_slots, skip_wrong), 0
         except ListsFailed as error:
             table, status = error.table, 1
     console.print(markdown(table), markup=False, highlight=False, soft_wrap=True)
@@ -112,6 +98,35 @@ def batch(
     if status == 0 and any(row["gate"] == REJECTED for row in table):
         status = GATE_FAILED
     raise typer.Exit(status)
+
+
+@app.command()
+def nights(
+    spec: Annotated[Path, typer.Argument(help="The YAML spec of a batch.")],
+    back: Annotated[int, typer.Option(min=1, help="How many nights before the last one to compare it with.")] = 1,
+) -> None:
+    """Say which lists' gate, ESR-1 or PSR-1 changed between a batch's last night and one before it.
+
+    A night is a run of the batch that came to its end.
+    """
+    from erase_core.batch import changes, read_base, tag_of
+    from erase_core.spec_errors import SpecError
+
+    with refusing(SpecError):
+        base = read_base(spec)
+    prepare()
+    from tasks import tracking
+
+    with failing():
+        run_id, found = tracking.nights_of(tag_of(base), base["output"])
+    if len(found) <= back:
+        refuse(
+            f"--back: MLflow has {len(found)} nights of {base['name']}, and this takes {back + 1}; run the batch first"
+        )
+    with failing():
+        before, after = (tracking.read_table(run_id, found[-1 - number]) for number in (back, 0))
+    console.print(f"{base['name']}: {Path(found[-1 - back]).stem} → {Path(found[-1]).stem}", highlight=False)
+    console.print(changes(before, after), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -101,6 +101,7 @@ def test_a_group_covers_what_the_embedded_model_knows(world, tiny_pipeline) -> N
 
 def test_what_is_not_on_the_hub_is_said_before_any_work(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("erase_core.hub.resolved", {})
     monkeypatch.setattr(api, "load", lambda model: pytest.fail("the model is loaded"))
     with pytest.raises(SpecError, match=r"^scoring.judge: cannot fetch owner/judge from the hub"):
         compare("emoji-world", ["taxi"], ["naive", "uce"], scoring={"judge": "owner/judge"})

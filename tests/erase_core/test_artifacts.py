@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 
-from erase_core.artifacts import find, folder_of, produce
+from erase_core.artifacts import RECORD, Artifact, find, folder_of, produce
 from erase_core.files import digest, new_file, new_folder, write_json
+from erase_core.versions import versions
 
 
 def test_made_once(tmp_path: Path) -> None:
@@ -57,6 +59,38 @@ def test_a_damaged_artifact_is_made_anew(damage: str) -> None:
     assert find("stage", made.key) is None
     again = produce("stage", made.key, build)
     assert not again.cached and again.file("a.txt").read_text() == "a"
+
+
+def test_what_was_made_from_other_contents_is_made_anew() -> None:
+    """A training that is removed and made again has its old key, and maybe other weights."""
+
+    def train(weights: str) -> Artifact:
+        def build(folder: Path) -> None:
+            (folder / "delta").write_text(weights)
+            (folder / "trace").write_text("in another second each time")
+
+        shutil.rmtree(folder_of("trained", "k"), ignore_errors=True)
+        return produce("trained", "k", build)
+
+    def draw(training: Artifact) -> Artifact:
+        made = training.file("delta").read_text()
+        inputs = training.content_of("delta")
+        return produce("drawn", "k", lambda folder: (folder / "image").write_text(made), inputs=inputs)
+
+    assert not draw(train("a")).cached and draw(train("a")).cached
+    shutil.rmtree(folder_of("trained", "k"))
+    assert find("drawn", "k"), "nothing speaks against it"
+    other = train("b")
+    assert find("drawn", "k") is None
+    again = draw(other)
+    assert not again.cached and again.file("image").read_text() == "b" and draw(other).cached
+
+
+def test_it_says_with_which_versions_it_was_made() -> None:
+    made = produce("stage", "versions", lambda folder: None)
+    assert made.record["versions"] == versions() and {"python", "erase", "torch", "nudenet"} <= set(versions())
+    write_json(made.file(RECORD), {name: value for name, value in made.record.items() if name != "versions"})
+    assert find("stage", "versions"), "it was made before versions were written down"
 
 
 def test_a_failed_build_leaves_nothing() -> None:

@@ -64,6 +64,7 @@ def drawing_job(model: Path) -> dict:
     wanted = [Wanted(f"a taxi {i}", "taxi", i, guidance_scale=scale) for i, scale in enumerate(scales)]
     return {
         "spec": spec.model_dump(mode="json"),
+        "model": str(model),
         "delta": None,
         "model_hash": "m",
         "wanted": [vars(w) for w in wanted],

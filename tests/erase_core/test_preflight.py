@@ -16,8 +16,9 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 from erase_core.files import write_json
+from erase_core.gate import Gate
 from erase_core.models.source import WEIGHTS, ModelSource, find_model
-from erase_core.preflight import check, check_hub
+from erase_core.preflight import check, check_hub, check_measurable
 from erase_core.preflight_prompts import most_tokens, tokenizer_in, tokenizers_of
 from erase_core.spec import Spec, make_spec
 from erase_core.spec_errors import SpecError
@@ -115,7 +116,7 @@ def hub(monkeypatch, tmp_path: Path):
     repositories: dict[str, dict] = {}
     asked: list[tuple] = []
 
-    def download(place: str, file: str, repo_type: str = "model") -> str:
+    def download(place: str, file: str, repo_type: str = "model", revision: str | None = None) -> str:
         asked.append((place, file))
         if place not in repositories:
             raise RepositoryNotFoundError("404", **HTTP)
@@ -128,10 +129,11 @@ def hub(monkeypatch, tmp_path: Path):
         kept.write_bytes(repositories[place][file])
         return str(kept)
 
-    def info(self, place: str, timeout: float) -> SimpleNamespace:
+    def info(self, place: str, revision: str, timeout: float) -> SimpleNamespace:
         asked.append((place, None))
         return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in repositories[place]])
 
+    monkeypatch.setattr("erase_core.hub.resolved", {})
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", info)
@@ -177,7 +179,7 @@ def test_a_model_on_the_hub(files: dict | None, message: str | None, hub, tmp_pa
 def test_a_model_that_is_in_the_cache_and_a_hub_that_is_away(
     error: Exception, hub, monkeypatch, tmp_path: Path
 ) -> None:
-    def away(*_, timeout: float):
+    def away(*_, **__):
         raise error
 
     hub.put("a/b", pipeline_of("StableDiffusionPipeline", []))
@@ -216,13 +218,32 @@ def test_prompt_files_on_the_hub(hub, tiny_folder: Path, tmp_path: Path) -> None
 
 def test_what_lists_have_in_common_is_asked_for_once(hub, tmp_path: Path) -> None:
     hub.put("a/b", pipeline_of("StableDiffusionPipeline"))
-    hub.put("a/judge", {"config.json": json.dumps({"id2label": {"0": "taxi", "1": "bus"}}).encode()})
+    config = {"config.json": json.dumps({"id2label": {"0": "taxi", "1": "bus"}}).encode()}
+    hub.put("a/judge", {**config, "model.safetensors": b""})
     given = {"model": "a/b", "scoring": {"judge": "a/judge", "metrics": ["erasure"]}}
     specs = [spec_with(tmp_path, **given, concepts=[word], name=f"b - {word}") for word in ("taxi", "bus", "boat")]
     check_hub(*specs[:2])
-    assert sorted(hub.asked, key=str) == [("a/b", "model_index.json"), ("a/b", None), ("a/judge", "config.json")]
+    assert sorted(hub.asked, key=str) == [
+        ("a/b", "model_index.json"), ("a/b", None), ("a/judge", "config.json"), ("a/judge", None),
+    ]  # fmt: skip
     with pytest.raises(SpecError, match="b - boat: concepts.0.concept: the judge a/judge has no class 'boat'"):
         check_hub(*specs)
+
+
+def test_a_scorer_on_the_hub_without_safetensors(hub, tmp_path: Path) -> None:
+    """Said before the training, whose end its weights would be fetched at."""
+    hub.put("a/b", {"config.json": b'{"model_type": "clip"}', "pytorch_model.bin": b""})
+    told = refused(spec_with(tmp_path, scoring={"clip": "a/b"}), check_hub)
+    assert told.startswith("scoring.clip: a/b has no model.safetensors on the hub; give a revision that has")
+    hub.put("a/b", {"config.json": b'{"transformers_weights": "own.safetensors"}', "own.safetensors": b""})
+    check_hub(spec_with(tmp_path, scoring={"clip": "a/b"}))
+
+
+def test_every_concept_that_the_included_judge_does_not_know_is_named(tmp_path: Path) -> None:
+    told = refused(spec_with(tmp_path, concepts=["zeppelin", "taxi", "glockenspiel"])).splitlines()
+    assert [line.partition(" is not")[0] for line in told] == [
+        "concepts.0.concept: 'zeppelin'", "concepts.2.concept: 'glockenspiel'",
+    ]  # fmt: skip
 
 
 def test_nothing_is_asked_of_the_hub_for_what_is_here(hub, tmp_path: Path) -> None:
@@ -312,7 +333,7 @@ def test_a_user_s_home_in_a_batch_s_own_output(monkeypatch, tmp_path: Path) -> N
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "s.yaml").write_text("name: b\noutput: ~/o\n")
     (tmp_path / "l.csv").write_text("list,concept\ncars,taxi\n")
-    base, specs = read_specs(tmp_path / "s.yaml", tmp_path / "l.csv")
+    base, specs, _ = read_specs(tmp_path / "s.yaml", tmp_path / "l.csv")
     assert base["output"] == str(tmp_path / "o") and specs["cars"].output == str(tmp_path / "o" / "cars")
 
 
@@ -365,6 +386,32 @@ def test_a_judge_that_knows_nothing_that_is_preserved(scorers, tiny_folder: Path
         else:
             assert f"scoring.preserved: the judge {folder} has no class for any of bus, tram, so there" in refused(spec)
     check(spec_with(tmp_path, **given, scoring={**scoring, "preserved": ["bus"], "metrics": ["image_distance"]}))
+
+
+@pytest.mark.parametrize("place", ["folder", "hub"])
+def test_a_gate_on_psr_that_no_nearest_word_can_be_judged_for(place: str, scorers, hub, tiny_folder, tmp_path) -> None:
+    """Words that are nearest are known when the vocabulary is; no word of it need be a class of the judge."""
+    labels, judge = {"id2label": {"0": "taxi", "1": "school bus"}}, "a/judge"
+    hub.put("a/judge", {"config.json": json.dumps(labels).encode()})
+    if place == "folder":
+        judge = str(scorers("concept_judge"))
+        write_json(Path(judge) / "config.json", labels)
+    given = {"model": str(tiny_folder), "gate": {"min_esr_1": 0.5, "max_psr_1_drop": 0.1}}
+    spec = spec_with(tmp_path, **given, scoring={"judge": judge, "metrics": ["erasure"]})
+    check(spec)
+    with pytest.raises(
+        ValueError, match="scoring.preserved: the judge .*judge has no class for any of cab, tram, so there"
+    ) as told:
+        check_measurable(spec, {"taxi": "erased", "cab": "preserved", "tram": "preserved"})
+    assert "leave out gate.max_psr_1_drop, or another judge" in str(told.value)
+    check_measurable(spec, {"taxi": "erased", "cab": "preserved", "school bus": "preserved"})
+    with pytest.raises(ValueError, match="scoring.preserved: nothing is scored as preserved, so gate.max_psr_1_drop"):
+        check_measurable(spec, {"taxi": "erased", "coco": "general"})
+    check_measurable(spec.model_copy(update={"gate": Gate(min_esr_1=0.5)}), {"taxi": "erased", "cab": "preserved"})
+
+
+def test_a_gate_on_psr_of_the_included_judges(tmp_path: Path) -> None:
+    check_measurable(spec_with(tmp_path, gate={"max_psr_1_drop": 0.1}), {"taxi": "erased", "bus": "preserved"})
 
 
 def test_a_batch_asks_the_hub_before_it_works(tmp_path: Path) -> None:

@@ -262,6 +262,15 @@ def test_slurm_s_ranks_find_each_other(tmp_path: Path, monkeypatch) -> None:
     assert results(tmp_path) == [3.0, 3.0] and gone(path)
 
 
+def test_ranks_ask_no_hub(tmp_path: Path) -> None:
+    """Their job names folders; also those on the hosts of a hostfile, which share no environment with this process."""
+    (tmp_path / "hosts").write_text("127.0.0.1 slots=1\n127.0.0.2 slots=1\n")
+    for hostfile in (None, tmp_path / "hosts"):
+        made = ranks.launch_environment({"HF_HUB_OFFLINE": "0"}, tmp_path / "job.json", "a", 2, hostfile)
+        assert made["HF_HUB_OFFLINE"] == "1"
+    assert "HF_HUB_OFFLINE=1\n" in (tmp_path / "environment").read_text()
+
+
 @pytest.mark.slow
 def test_a_hostfile_s_ranks_find_each_other(tmp_path: Path, monkeypatch) -> None:
     """DeepSpeed's launcher for two hosts, both of them this machine."""

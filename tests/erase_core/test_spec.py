@@ -338,13 +338,15 @@ def test_a_judge_on_the_hub_is_looked_at_first(tmp_path: Path, tiny_folder: Path
     spec = parse_spec(HUB_JUDGE.format(concept="garbage truck", **given))
     check(spec)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("erase_core.hub.resolved", {})
+    commit = "c0ffee" + "0" * 34
     with pytest.raises(SpecError, match="scoring.judge: cannot fetch owner/judge from the hub"):
         check_hub(spec)
     kept = tmp_path / "hub" / "models--owner--judge"
     (kept / "refs").mkdir(parents=True)
-    (kept / "refs" / "main").write_text("c0ffee")
-    write_json(kept / "snapshots" / "c0ffee" / "config.json", {"id2label": {"0": "garbage truck, dustcart"}})
-    (kept / "snapshots" / "c0ffee" / "model.safetensors").touch()
+    (kept / "refs" / "main").write_text(commit)
+    write_json(kept / "snapshots" / commit / "config.json", {"id2label": {"0": "garbage truck, dustcart"}})
+    (kept / "snapshots" / commit / "model.safetensors").touch()
     check_hub(spec)
     with pytest.raises(SpecError, match="concepts.0.concept: the judge owner/judge has no class 'zeppelin'"):
         check_hub(parse_spec(HUB_JUDGE.format(concept="zeppelin", **given)))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from erase_core import attack_stages, stages
-from erase_core.artifacts import Artifact
+from erase_core import attack_stages, methods, stages
+from erase_core.artifacts import Artifact, folder_of, produce
 from erase_core.concepts.neighbours import write_neighbours
+from erase_core.models.delta import save_delta
 from erase_core.spec import make_spec
 from erase_core.stages import images_key, nearest_key, scores_key, training_key
 
@@ -30,6 +32,13 @@ def test_a_seed_that_nothing_is_drawn_with_is_in_no_key() -> None:
     for closed_form in ("uce", "time"):
         _, trained = keys(closed_form)
         assert len(trained) == 1
+
+
+def test_a_method_s_version_is_in_its_key(monkeypatch) -> None:
+    _, before = keys("naive")
+    monkeypatch.setattr(methods.load("naive"), "VERSION", 2, raising=False)
+    _, after = keys("naive")
+    assert not before & after
 
 
 def test_the_numbers_of_a_prompt_file_are_in_the_scores_key_alone(tmp_path: Path) -> None:
@@ -118,3 +127,38 @@ def test_what_changes_a_stage_s_result_changes_its_key(changes: dict, expected: 
     write_neighbours(tmp_path / "preserved.parquet", {})
     before, after = keys_of(tmp_path), keys_of(tmp_path, **changes)
     assert {stage for stage in ORDER if before[stage] != after[stage]} == expected
+
+
+def test_nothing_of_a_training_is_served_for_another_of_the_same_key(world, tmp_path: Path, monkeypatch) -> None:
+    """A training that was removed and is made again on another machine has a little other weights."""
+    monkeypatch.setenv("ERASE_HOME", str(tmp_path / "home"))
+    nearest = Artifact(stage="nearest", key="k", folder=tmp_path, seconds=0)
+    write_neighbours(nearest.file("preserved.parquet"), {})
+    drawn = {"scoring": {"preserved": [], "metrics": ["erasure"]}, "generation": {"seeds": [0], "steps": 10}}
+    attacks = {"references": 1, "run": [{"name": "seeds", "budgets": [1]}]}
+    spec = make_spec({"name": "x", "output": "o", "concepts": ["taxi"], "attacks": attacks, **drawn})
+    original, references = stages.images(spec, nearest), attack_stages.references(spec)
+    name = next(name for name in world.unet.state_dict() if "attn2.to_k" in name)
+    pieces: list[Path] = []
+
+    def shards_folder(*parts: object, own=stages.shards_folder) -> Path:
+        pieces.append(own(*parts))
+        return pieces[-1]
+
+    monkeypatch.setattr(stages, "shards_folder", shards_folder)
+
+    def made_with(scale: float) -> list[Artifact]:
+        """What a training that gives these weights leads to."""
+        changed = {name: world.unet.state_dict()[name] * scale}
+        shutil.rmtree(folder_of("training", "k"), ignore_errors=True)
+        training = produce("training", "k", lambda at: save_delta(at / "delta.safetensors", world.unet, changed, {}))
+        images = stages.images(spec, nearest, training)
+        scores = stages.scores(spec, nearest, original, images)
+        (attack,) = spec.attacks.run
+        return [images, scores, attack_stages.attack(spec, attack, references, training)]
+
+    first, again, other = (made_with(scale) for scale in (2.0, 2.0, 3.0))
+    assert [each.cached for each in again] == [True] * 3 and [each.cached for each in other] == [False] * 3
+    assert [each.key for each in other] == [each.key for each in first]
+    # What ranks had drawn or judged before they were stopped lies by the same contents.
+    assert pieces[:2] == pieces[2:4] and set(pieces[:2]).isdisjoint(pieces[4:])

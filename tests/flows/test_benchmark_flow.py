@@ -80,7 +80,7 @@ def test_what_others_hold_is_not_begun(monkeypatch, tmp_path: Path) -> None:
     base, other = parse_spec(SPEC.format(output=tmp_path / "out")), contextlib.ExitStack()
     begun: list[str] = []
 
-    def begin(spec, parent: str) -> dict:
+    def begin(spec, parent: str, slots: bool) -> dict:
         begun.append("run")
         with held(Path(spec.output)):
             pass

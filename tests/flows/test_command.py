@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 import typer
+from huggingface_hub.errors import HFValidationError
 from PIL import Image
 
 from erase_core.benchmark import TASKS
@@ -98,7 +99,7 @@ def test_every_option_says_what_it_is() -> None:
     ]
     assert ", ".join(TASKS) in found["benchmark"]["tasks"] and ", ".join(MODULES) in found["benchmark"]["methods"]
     assert "repeatable" in found["curate"]["erased"]
-    assert "not counted" in commands["plan"].help
+    assert "which disk it takes" in commands["plan"].help
 
 
 def test_generate(tmp_path: Path) -> None:
@@ -132,12 +133,12 @@ def test_generate_refuses_before_it_loads(options: list[str], message: str, monk
 
 def test_generate_says_what_the_hub_says(monkeypatch, tmp_path: Path) -> None:
     def absent(*_, **__):
-        raise OSError("404 Client Error")
+        raise HFValidationError("a name too long")
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", absent)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", absent)
     monkeypatch.setattr("flows.command.model_files.allow_hub", lambda: None)
     ran = erase_here("generate", "somebody/modle", "a taxi", "--out", str(tmp_path / "g.png"))
-    assert ran.returncode == 2 and "model: cannot get 'somebody/modle' from the hub: 404" in ran.stderr
+    assert ran.returncode == 2 and "model: cannot fetch somebody/modle from the hub: a name too long" in ran.stderr
 
 
 def test_nothing_of_the_user_s_is_replaced(tmp_path: Path) -> None:

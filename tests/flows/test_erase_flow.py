@@ -37,7 +37,7 @@ vocabulary: {{top_k: 20}}
 training: {{steps: 3, batch_size: 2, trajectories: 1, latent_steps: 4, checkpoint_every: 2}}
 generation: {{seeds: [0], steps: 4}}
 scoring: {{preserved: [bus, police car, car, rose, apple, cat], resamples: 100}}
-gate: {{min_esr_1: 0, max_psr_1_drop: 1}}
+gate: {{min_esr_1: 0, min_esr_1_each: 0, max_psr_1_drop: 1}}
 output: {output}
 """
 
@@ -68,6 +68,8 @@ def test_every_result_is_there(finished) -> None:
     for key in ("esr_1", "esr_5", "psr_1", "psr_5", "psr_1_original", "esr_1_original"):
         assert 0 <= summary[key] <= 1
     assert summary["seed"] == 1 and summary["versions"]["torch"] and summary["cached"] == []
+    assert summary["versions_by_stage"] == {}
+    assert summary["revisions"] == {}, "nothing is on the hub"
     assert set(summary["seconds"]) == {
         "vocabulary",
         "embeddings",
@@ -217,12 +219,13 @@ def test_mlflow_has_the_run_its_stages_and_the_model(finished) -> None:
     assert {"report.html", "summary.json", "scores.parquet", "figures"} <= artifacts
     versions = client.search_model_versions("name = 'flow-test'")
     assert len(versions) == 1 and versions[0].tags["concepts"] == "taxi"
+    assert versions[0].tags["erased_model_hash"] == summary["erased_model_hash"]
 
 
 def test_registered_model_draws(finished) -> None:
     model = mlflow.pyfunc.load_model("models:/flow-test/1")
-    frame = model.predict(pd.DataFrame({"prompt": ["a bus"], "seed": [0]}))
-    assert frame["png"][0].startswith(b"\x89PNG")
+    frame = model.predict(pd.DataFrame({"prompt": ["a bus"] * 2, "seed": [0, None]}))
+    assert all(png.startswith(b"\x89PNG") for png in frame["png"])
     assert [column.name for column in model.metadata.signature.inputs] == ["prompt", "seed"]
 
 
@@ -247,8 +250,9 @@ def test_second_run_is_served_from_the_caches_and_says_so(finished) -> None:
     assert len(client.search_model_versions("name = 'flow-test'")) == 1
 
 
-def test_the_gate_names_the_champion_and_a_stricter_one_rejects_it(finished) -> None:
+def test_the_gate_names_the_champion_and_a_stricter_one_rejects_it(finished, caplog) -> None:
     folder, ran = finished
+    assert "gate: bounds" not in ran.stderr
     assert "Gate passed: flow-test version 1" in " ".join(ran.stdout.split())
     client = mlflow.MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     champion = client.get_model_version_by_alias("flow-test", "champion")
@@ -263,6 +267,7 @@ def test_the_gate_names_the_champion_and_a_stricter_one_rejects_it(finished) -> 
     (folder / "strict.yaml").write_text(strict)
     ran = erase_here("run", str(folder / "strict.yaml"))
     assert ran.returncode == 3, ran.stderr
+    assert "gate: bounds nothing that is to be preserved" in caplog.text
     assert "Gate failed: flow-test version 1 is rejected: clip distance erased is" in " ".join(ran.stdout.split())
     summary = json.loads((folder / "out" / "summary.json").read_text())
     assert not summary["gate"]["passed"] and "Gate: rejected" in (folder / "out" / "report.html").read_text()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+from erase_core.files import read_json, write_json
 from erase_core.models.export import export
 from erase_core.models.published import KINDS
 from erase_core.models.source import WEIGHTS, find_model
@@ -71,6 +73,22 @@ def test_every_model_in_every_form(server, kind: str, form: str, tmp_path: Path)
     )
     assert all((made[name] == again[name]).all() for name in made)
     assert any((made[name] != base[name]).any() for name in made)
+
+
+def test_a_gate_that_could_not_be_judged_ends_the_run_before_the_training(server, tmp_path: Path) -> None:
+    """The judge has a class for none of the nearest words, which are preserved where the spec names none."""
+    judge = shutil.copytree(WEIGHTS / "concept_judge", tmp_path / "judge")
+    write_json(
+        judge / "config.json", {**read_json(judge / "config.json"), "id2label": {"0": "garbage truck", "1": "tank"}}
+    )
+    (tmp_path / "words.txt").write_text(WORDS.replace(" ", "\n"))
+    (tmp_path / "spec.yaml").write_text(
+        f"name: local\nmodel: {tiny_folder_of('sd1', tmp_path / 'sd1')}\nconcepts: [garbage truck]\noutput: {tmp_path / 'out'}\n"
+        f"vocabulary: {{source: {tmp_path / 'words.txt'}, top_k: 8}}\nscoring: {{judge: {judge}}}\ngate: {{max_psr_1_drop: 1}}\n"
+    )
+    ran = erase_here("run", str(tmp_path / "spec.yaml"))
+    assert ran.returncode == 1 and "scoring.preserved: the judge" in ran.stderr, ran
+    assert not (tmp_path / "out" / "summary.json").exists()
 
 
 @pytest.mark.parametrize(

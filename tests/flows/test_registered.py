@@ -59,7 +59,7 @@ def test_models_are_listed(name: str, monkeypatch) -> None:
 
 
 def test_superseded_versions_are_pruned(tmp_path: Path) -> None:
-    name = registered_with_files(tmp_path, PASSED, FAILED, PASSED, FAILED)
+    name = registered_with_files(tmp_path, PASSED, FAILED, PASSED, FAILED, FAILED)
 
     def pruned(*options: str) -> tuple[list[list[str]], str]:
         """The rows of the table, and what is said below it."""
@@ -70,12 +70,16 @@ def test_superseded_versions_are_pruned(tmp_path: Path) -> None:
 
     table = [[name, "1", "passed", "0.00"], [name, "2", "rejected", "0.00"], ["in all", "2", "", "0.00"]]
     assert pruned("--dry-run") == (table, "Nothing was removed.")
-    assert len(registry.versions(name)) == 4
+    rejected = [*table[:2], [name, "4", "rejected", "0.00"], ["in all", "3", "", "0.00"]]
+    assert pruned("--rejected", "--dry-run") == (rejected, "Nothing was removed.")
+    assert len(registry.versions(name)) == 5
     ran = erase_here("prune", name, "--keep", "0")
-    assert ran.returncode == 1 and "Remove them for good? [y/N]" in ran.stdout and len(registry.versions(name)) == 4
+    assert ran.returncode == 1 and "Remove them for good? [y/N]" in ran.stdout and len(registry.versions(name)) == 5
     assert pruned("--yes") == (table, "Removed: 0.00 GiB freed.")
-    assert [str(version.version) for version in registry.versions(name)] == ["4", "3"]
+    assert [str(version.version) for version in registry.versions(name)] == ["5", "4", "3"]
     assert pruned() == ([["in all", "0", "", "0.00"]], "Removed: 0.00 GiB freed.")
+    assert pruned("--rejected", "--yes")[0][0][1] == "4"
+    assert [str(version.version) for version in registry.versions(name)] == ["5", "3"]
 
 
 @pytest.mark.parametrize("command", ["promote", "rollback", "prune"])

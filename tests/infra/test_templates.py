@@ -17,12 +17,15 @@ import typer
 import yaml
 from prefect.utilities.templating import apply_values
 
+from erase_core.cautions import cautions
 from erase_core.distributed.ranks import launch_environment
+from erase_core.preflight import EXTRAS
 from erase_core.spec import make_spec
 from flows.command.app import refuse
 from flows.command.runs import GATE_FAILED
 from infra import deepspeed_configs
 from infra.deployments import load_flow
+from infra.environment import RUNS
 
 INFRA = Path(deepspeed_configs.__file__).parent
 ROOT = INFRA.parent
@@ -94,6 +97,7 @@ def test_every_program_and_file_of_the_compose_file_is_there() -> None:
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
             assert (INFRA / source).exists() if source.startswith(".") else source in compose["volumes"]
+        assert "PASSWORD" not in str(service.get("command")), "everybody on the host can read commands"
     assert set(re.findall(r"\$\{(\w+)", text)) == {"POSTGRES_PASSWORD", "ERASE_DEPLOYMENTS", "ERASE_UID"}
     assert compose["services"]["worker"]["build"]["dockerfile"] == "infra/Dockerfile"
     assert (ROOT / "infra/Dockerfile").is_file()
@@ -104,6 +108,8 @@ def test_the_image_has_the_versions_that_the_project_asks_for() -> None:
     for package in ("torch", "deepspeed"):
         (wanted,) = re.findall(rf'"{package}==([\d.]+)"', project)
         assert f"{package}=={wanted}" in docker
+    (extras,) = re.findall(r"'\.\[([\w,]+)\]'", docker)
+    assert set(EXTRAS) | {"postgresql", "workers"} <= set(extras.split(","))
     for copied in re.findall(r"^COPY (.+) \S+$", docker, flags=re.MULTILINE):
         assert all((ROOT / name).exists() for name in copied.split())
 
@@ -116,7 +122,9 @@ def test_the_job_holds_together() -> None:
     (container,) = pod["containers"]
     variables = {variable["name"]: variable.get("value") for variable in container["env"]}
     assert job["completions"] == job["parallelism"] == int(variables["PET_NNODES"])
-    assert spec.training.processes == job["completions"] * container["resources"]["limits"]["nvidia.com/gpu"]
+    gpus = job["completions"] * container["resources"]["limits"]["nvidia.com/gpu"]
+    assert spec.training.processes == spec.generation.processes == spec.scoring.processes == gpus
+    assert spec.metrics == ["erasure", "clip_score", "image_distance"] and cautions(spec) == []
     assert pod["subdomain"] == found["Service"]["metadata"]["name"]
     assert variables["PET_MASTER_ADDR"] == f"{found['Job']['metadata']['name']}-0.{pod['subdomain']}"
     assert found["Service"]["spec"]["selector"] == {"job-name": found["Job"]["metadata"]["name"]}
@@ -207,6 +215,13 @@ def test_deployments_of_work_pools_name_flows_that_are_there() -> None:
     )
 
 
+def test_runs_of_work_pools_are_told_what_every_run_is() -> None:
+    """No command of ours starts them, so nothing else keeps their libraries from telling where they run."""
+    assert {"MLFLOW_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"} <= set(RUNS)
+    for deployment in deployments().values():
+        assert RUNS.items() <= deployment["work_pool"]["job_variables"]["env"].items(), "copy RUNS to prefect.yaml"
+
+
 @pytest.mark.parametrize("name", ["docker", "docker-gpu", "kubernetes"])
 def test_runs_in_containers_work_in_their_volume(name: str, monkeypatch) -> None:
     """Not in the folder that whoever deploys has on another machine."""
@@ -229,6 +244,22 @@ def test_what_the_hub_sends_lies_in_the_volume() -> None:
     pools = [deployments()[name]["work_pool"]["job_variables"]["env"] for name in ("docker", "kubernetes")]
     assert {each["HF_HOME"] for each in [places, *pools]} == {"/data/huggingface"}
     assert "HF_HOME=/data/huggingface" in (INFRA / "Dockerfile").read_text()
+
+
+def test_the_webhook_of_whoever_deploys_reaches_containers(monkeypatch) -> None:
+    """On Kubernetes the secret has it, which an empty variable would hide."""
+    for there in ("https://chat.example.org/hooks/erase", None):
+        if there:
+            monkeypatch.setenv("ERASE_GATE_WEBHOOK", there)
+        else:
+            monkeypatch.delenv("ERASE_GATE_WEBHOOK")
+        told = {
+            name: apply_values(deployments()[name]["work_pool"]["job_variables"], {})["env"].get("ERASE_GATE_WEBHOOK")
+            for name in ("docker", "docker-gpu", "kubernetes")
+        }
+        assert told == {"docker": there or "", "docker-gpu": there or "", "kubernetes": None}
+    worker = yaml.safe_load((INFRA / "compose.yaml").read_text())["services"]["worker"]
+    assert worker["environment"]["ERASE_GATE_WEBHOOK"] is None, "the shell's, where it has one"
 
 
 def test_pods_have_the_hubs_token_where_there_is_one() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -242,6 +243,73 @@ def test_a_removed_model_that_is_made_again_is_registered_and_judged_anew(tmp_pa
     assert prune(name, 0) == [True]
     assert register_again(spec, 1) == "3" and "gate" not in registry.version_of(name, "3").tags
     assert set(kept(name)) == {"2", "3"}
+
+
+def test_scores_belong_to_the_weights_that_they_were_measured_on(tmp_path: Path) -> None:
+    """A training that is made again under its key may have other weights; other trainings may come to the same."""
+    name = registered_with_files(tmp_path, None)
+    spec = Spec(name=name, concepts=["taxi"], output=str(tmp_path))
+    assert register_again(spec, 2) == "2" and register_again(spec, 1, "another") == "1"
+    tags = {str(v.version): v.tags for v in registry.versions(name)}
+    assert {version: (t["training"], t["erased_model_hash"]) for version, t in tags.items()} == {
+        "1": ("another", "model-1"),
+        "2": ("training", "model-2"),
+    }
+
+
+def test_what_serves_it_is_pinned_to_what_is_installed(tmp_path: Path) -> None:
+    name = registered_with_files(tmp_path, None)
+    (file,) = kept(name)["1"].rglob("requirements.txt")
+    pinned = dict(line.split("==") for line in file.read_text().split())
+    assert set(pinned) == {"mlflow", *registry.SERVED_BY}
+    # Of torch, any build of the version: the index has not those of other places.
+    assert pinned["torch"] == importlib.metadata.version("torch").partition("+")[0]
+    assert pinned["diffusers"] == importlib.metadata.version("diffusers")
+
+
+def rejects(name: str, keep: int = 0) -> list[str]:
+    return [one.version for one in registry.removable(name, keep, rejected=True)]
+
+
+def test_rejected_versions_go_when_they_are_asked_for_but_for_the_newest(tmp_path: Path) -> None:
+    """Newer than the champion, and of a model without one."""
+    name = registered_with_files(tmp_path, FAILED, PASSED, FAILED, None, FAILED)
+    client().delete_registered_model_alias(name, "rejected")
+    assert removable(name, 0) == ["1"] and rejects(name) == ["1", "3"]
+    client().set_registered_model_alias(name, "in-the-shop", "3")
+    assert rejects(name) == ["1"]
+    client().delete_registered_model_alias(name, "in-the-shop")
+    listed = registry.removable(name, 0, rejected=True)
+    assert not registry.remove(listed[1], 0), "what was not asked for"
+    assert [registry.remove(one, 0, rejected=True) for one in listed] == [True, True]
+    assert set(kept(name)) == {"2", "4", "5"}
+    client().delete_registered_model_alias(name, "champion")
+    registry.release(name, "2", LIMITS, FAILED)
+    client().delete_registered_model_alias(name, "rejected")
+    assert removable(name, 0) == [] and rejects(name) == ["2"]
+
+
+def test_an_upload_that_never_became_a_version_goes_when_it_is_a_day_old(tmp_path: Path, monkeypatch) -> None:
+    name = registered_with_files(tmp_path, PASSED, PASSED)
+    spec = Spec(name=name, concepts=["taxi"], output=str(tmp_path))
+
+    def away(*arguments: object, **named: object) -> None:
+        raise ConnectionError("MLflow is away")
+
+    with monkeypatch.context() as patch, pytest.raises(ConnectionError):
+        patch.setattr(mlflow, "register_model", away)
+        register_again(spec, 3)
+    assert removable(name, 1) == []
+    # A copy's files are those of the version that it was made from, which may be gone.
+    copied = client().copy_model_version(f"models:/{name}/1", f"{name}-copy")
+    client().delete_model_version(name, "1")
+    monkeypatch.setattr(registry, "DAY", 0)
+    (one,) = registry.removable(name, 1)
+    assert (one.version, one.state, one.gone) == ("-", "no version has it", True) and registry.size_of(one.model) > SIZE
+    assert registry.remove(one, 1) and registry.removable(name, 1) == [] and not registry.remove(one, 1)
+    with pytest.raises(MlflowException):
+        client().get_logged_model(one.model)
+    assert set(kept(name)) == {"2"} and set(kept(copied.name)) == {"1"}
 
 
 @pytest.mark.slow

@@ -96,6 +96,35 @@ def test_all_that_a_killed_process_left_is_ended(tmp_path: Path) -> None:
         assert {client.get_run(run_id).info.status for run_id in (batch, one, stage)} == {"KILLED"}
 
 
+def test_runs_of_another_home_are_not_ended(tmp_path: Path, monkeypatch) -> None:
+    """Hosts that share an MLflow server may have results at the same path; a home that is moved or shared is the same one."""
+    client, out = tracking.client(), str(tmp_path / "out")
+    tracking.experiment_id()
+    monkeypatch.setenv("ERASE_HOME", str(tmp_path / "first"))
+    with tracking.run("night", tags={"batch": "b"}, output=out, same="batch") as first:
+        monkeypatch.setenv("ERASE_HOME", str(tmp_path / "second"))
+        with tracking.run("night", tags={"batch": "b"}, output=out, same="batch") as second:
+            assert second != first and client.get_run(first).info.status == "RUNNING"
+    client.update_run(first, status="RUNNING")
+    (tmp_path / "first").rename(tmp_path / "moved")
+    monkeypatch.setenv("ERASE_HOME", str(tmp_path / "moved"))
+    with tracking.run("night", output=out):
+        assert client.get_run(first).info.status == "KILLED"
+    with tracking.run("night", tags={"batch": "b"}, output=out, same="batch") as again:
+        assert again == first
+
+
+@pytest.mark.parametrize("away", ["set_tag", "set_terminated"])
+def test_an_error_that_mlflow_cannot_be_told_of_is_raised_itself(away: str, monkeypatch, capsys) -> None:
+    def fail(*arguments: object) -> None:
+        raise ConnectionError("MLflow is away\nfor long")
+
+    with pytest.raises(RuntimeError, match="the disk is full"), tracking.run("night"):
+        monkeypatch.setattr(tracking.client(), away, fail)
+        raise RuntimeError("the disk is full")
+    assert capsys.readouterr().out == "MLflow could not be told that night failed: ConnectionError: MLflow is away\n"
+
+
 @pytest.fixture
 def drawn(tmp_path: Path) -> Callable[[], Artifact]:
     """A stage that draws one image: made by the first call, from the cache after that."""
