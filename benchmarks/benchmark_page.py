@@ -19,6 +19,7 @@ from erase_core.spec_yaml import load_spec
 
 ROOT = Path(__file__).parent.parent
 RUNS = ROOT / "docs" / "benchmark_runs.parquet"
+TRACKED = ROOT / "docs" / "benchmark_mlflow.parquet"
 BASE = ROOT / "erase_core" / "studies" / "base.yaml"
 PAGE = ROOT / "docs" / "benchmark.md"
 HEAD = Path(__file__).parent / "benchmark_head.md"
@@ -131,7 +132,11 @@ def interval(values: pd.Series) -> str:
 def main() -> None:
     runs = pd.DataFrame(benchmark.known_rows(RUNS, load_spec(BASE)).values())
     whole = len(benchmark.cells(known.names(), list(benchmark.TASKS), list(benchmark.SEEDS)))
-    parts = [HEAD.read_text(encoding="utf-8").strip(), f"Runs so far: {len(runs)} of {whole}."]
+    known_to_mlflow = runs["mlflow_run"].isin(pd.read_parquet(TRACKED, columns=["mlflow_run"])["mlflow_run"]).sum()
+    parts = [
+        HEAD.read_text(encoding="utf-8").strip(),
+        f"Runs so far: {len(runs)} of {whole}; what MLflow knows of a run is kept of {known_to_mlflow}.",
+    ]
     parts += [*held_out(runs), *weak_and_better(runs), benchmark.markdown(benchmark.table(runs)).strip()]
     with new_file(PAGE) as partial:
         partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

@@ -106,7 +106,7 @@ def words(pipeline, rounds: int) -> Found:
         list(step_speed.growth_with_words(pipeline, WORDS, rounds, search)) for search in ("measured", "gradient")
     )
     text, curve = grown(measured, "words", forms)
-    return f"{text}\n\n{table(gradient, forms)}", curve
+    return f"{text}\n\n{grown(gradient, 'words', forms)[0]}", curve
 
 
 def concepts(pipeline, rounds: int) -> Found:

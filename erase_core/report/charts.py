@@ -95,9 +95,10 @@ def scatter(
         )
     spread = ((frame[[x, y]] - frame[[x, y]].mean()) / frame[[x, y]].std().replace(0, 1)).pow(2).sum(axis=1)
     places = (frame[[x, y]] - frame[[x, y]].min()) / (frame[[x, y]].max() - frame[[x, y]].min()).replace(0, 1)
+    room = pd.Series(ROOM_OF_A_NAME, [x, y])
     told: list[int] = []
     for row in spread.sort_values(ascending=False).index:
-        beside = (places.loc[told] - places.loc[row]).abs().lt(ROOM_OF_A_NAME).all(axis=1).any()
+        beside = (places.loc[told] - places.loc[row]).abs().lt(room).all(axis=1).any()
         if len(told) == named or beside:
             continue
         told.append(row)

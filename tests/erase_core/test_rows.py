@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from erase_core.concepts.embeddings import EmbeddingTable, write_embeddings
-from erase_core.models.conditions import layout_of
+from erase_core.models.conditions import latent_shape, layout_of
+from erase_core.models.pipeline import twin
+from erase_core.models.trainable import trainable_names
 from erase_core.randomness import Streams, generator
 from erase_core.search import rows as module
 from erase_core.search.gumbel import GumbelSearch
 from erase_core.search.rows import MappedRows, homes, mixture, nearest_row, products, rows_of
+from erase_core.training.predictions import noise_predictor
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,29 @@ def test_products(both) -> None:
     gradient = torch.randn(3, *held.shape[1:], generator=generator(2))
     for exact, found in zip(products(held, gradient), products(mapped, gradient)):
         assert torch.corrcoef(torch.stack([exact, found]))[0, 1] > 0.995
+
+
+def test_products_of_a_search_s_gradients(both, world, monkeypatch) -> None:
+    """With the gradients that a search has, rows that the directions were not made from are in the exact product's order."""
+    held, mapped, _ = both
+    monkeypatch.setattr(module, "SAMPLE", 400)
+    few = MappedRows(mapped.table, mapped.indices.tolist(), mapped.layout, mapped.device)
+    sampled = torch.linspace(0, len(few) - 1, 400).long().tolist()
+    others = [row for row in range(len(few)) if row not in sampled]
+    edited_unet, rng = twin(world.unet, trainable_names(world.unet, "xattn-strict")), generator(4)
+    with torch.no_grad():
+        for name in trainable_names(world.unet, "xattn-strict"):
+            weight = edited_unet.get_parameter(name)
+            weight.add_(0.03 * weight.std() * torch.randn(weight.shape, generator=rng))
+    frozen, edited = (noise_predictor(unet, world.scheduler) for unet in (world.unet, edited_unet))
+    for row in others[::250]:
+        condition = held[[row]].clone().requires_grad_(True)
+        z, t = torch.randn(1, *latent_shape(world.unet), generator=rng), torch.randint(100, 900, (1,), generator=rng)
+        hurt = (edited(z, t, condition) - frozen(z, t, condition)).square().mean()
+        (gradient,) = torch.autograd.grad(hurt, condition)
+        exact, found = products(held, gradient)[0, others], products(few, gradient)[0, others]
+        assert torch.corrcoef(torch.stack([exact, found]))[0, 1] > 0.999
+        assert found.argmax() in exact.topk(10).indices
 
 
 def test_the_search_ends_at_the_same_word(both) -> None:

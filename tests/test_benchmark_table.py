@@ -1,0 +1,45 @@
+"""The benchmark's committed table: each figure is one of the MLflow run that its row names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from benchmarks.benchmark_page import RUNS, TRACKED
+from benchmarks.tracked_runs import keep, kept
+from erase_core import benchmark
+from tasks import tracking
+
+IN_MLFLOW = {"seconds": "step_seconds"}
+"""Figures that MLflow has under another name than the table."""
+
+
+def test_every_figure_is_the_run_s() -> None:
+    runs = kept(TRACKED)
+    rows = [row for row in pd.read_parquet(RUNS).to_dict("records") if row["mlflow_run"] in runs]
+    assert len(rows) == len(runs) > 0
+    for row in rows:
+        run = runs[row["mlflow_run"]]
+        cell = benchmark.Cell(*(row[name] for name in ("task", "case", "method", "seed")))
+        assert run["name"].endswith(cell.label) and run["status"] == "FINISHED"
+        assert run["parameters"]["method.name"] == cell.method and run["parameters"]["seed"] == str(cell.seed)
+        for name in (*benchmark.METRICS, *benchmark.OF_ORIGINAL.values()):
+            told = run["metrics"].get(IN_MLFLOW.get(name, name))
+            assert told is None if pd.isna(row[name]) else told == pytest.approx(row[name], rel=1e-9), (cell, name)
+
+
+def test_what_is_kept_outlives_the_store(tmp_path: Path, monkeypatch) -> None:
+    with tracking.run("erased", tags={"kind": "run"}, output=str(tmp_path / "out")) as known:
+        tracking.log_parameters(known, {"seed": 3, "output": str(tmp_path / "out")})
+        tracking.log_metrics(known, {"psr_1": 0.5})
+    path = tmp_path / "kept.parquet"
+    assert keep(["unknown", known], path) == 1
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
+    assert keep(["unknown", known], path) == 1
+    (run,) = kept(path).values()
+    assert run["mlflow_run"] == known and run["name"] == "erased" and run["status"] == "FINISHED"
+    assert run["parameters"] == {"seed": "3"} and run["metrics"] == {"psr_1": 0.5} and run["ended"] >= run["began"]
+    assert str(tmp_path) not in str(run), "where a run's files lie is the machine's own"
+    assert keep([], path) == 0 and kept(path) == {}
