@@ -9,6 +9,7 @@ import importlib
 import importlib.metadata
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -96,6 +97,33 @@ def read_spec(path: Path, several: bool = False):
         with refusing(SpecError):
             check_hub(spec)
     return spec
+
+
+def read_lists(path: Path, lists: Path, skip_wrong: bool = False) -> tuple[dict, dict]:
+    """Load and check a batch: its spec's own keys, and each list's spec by the list's name; or end with what is wrong.
+
+    skip_wrong: lists that are wrong are left out, and each list's own run asks the hub for what it names.
+    """
+    from erase_core.batch import read_specs
+    from erase_core.models.source import find_model
+    from erase_core.preflight import check_hub, uses_hub
+    from erase_core.spec_errors import SpecError
+
+    with refusing(SpecError):
+        base, specs, _ = read_specs(path, lists, skip_wrong)
+    prepare()
+    if any(uses_hub(one, find_model(one.model)) for one in specs.values()):
+        allow_hub()
+        if not skip_wrong:
+            with refusing(SpecError):
+                check_hub(*specs.values())
+    return base, specs
+
+
+def warn(lines: Iterable[str]) -> None:
+    """Print what somebody may regret, each line once."""
+    for line in dict.fromkeys(lines):
+        complaints.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def flow_of(name: str):

@@ -11,10 +11,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from infra.environment import allow_hub, prepare
-
-from ..tables import complaints, console, gib
-from .app import app, read_spec, refusing
+from ..tables import console, gib
+from .app import app, read_lists, read_spec, refusing, warn
 
 SHOWN_MOMENTS = 6
 """As many fit beside each other in a terminal; of more only the sums are shown."""
@@ -33,7 +31,7 @@ def plan(
     Nothing is run, and no weights are read; of what is on the hub the configurations alone are downloaded. Warns of an accelerator
     here that has less, and of what may be wrong with the spec.
     """
-    specs = read_lists(spec, lists) if lists else {"": read_spec(spec)}
+    specs = read_lists(spec, lists)[1] if lists else {"": read_spec(spec)}
     from erase_core.cautions import cautions
     from erase_core.hub import HubError
     from erase_core.memory import shortage
@@ -45,10 +43,8 @@ def plan(
         with refusing(ModelError, HubError):
             # The images are drawn in the run's own process, which holds the flow's libraries too.
             found.append((names, plan(specs[names[0]], lambda: importlib.import_module("flows.erase"))))
-    told = dict.fromkeys(line for one in specs.values() for line in cautions(one))
-    told |= dict.fromkeys(line for _, plan in found for each in plan.forecasts if (line := shortage(each)))
-    for line in told:
-        complaints.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    warn(line for one in specs.values() for line in cautions(one))
+    warn(line for _, plan in found for each in plan.forecasts if (line := shortage(each)))
     if as_json:
         planned = [{"lists": names, **plan.summary} for names, plan in found] if lists else found[0][1].summary
         sys.stdout.write(json.dumps(planned, indent=2) + "\n")
@@ -61,23 +57,6 @@ def plan(
             )
     else:
         show(found[0][1])
-
-
-def read_lists(spec: Path, lists: Path) -> dict:
-    """The spec of each list of a batch, checked, or an end with what is wrong."""
-    from erase_core.batch import read_specs
-    from erase_core.models.source import find_model
-    from erase_core.preflight import check_hub, uses_hub
-    from erase_core.spec_errors import SpecError
-
-    with refusing(SpecError):
-        _, specs, _ = read_specs(spec, lists)
-    prepare()
-    if any(uses_hub(one, find_model(one.model)) for one in specs.values()):
-        allow_hub()
-        with refusing(SpecError):
-            check_hub(*specs.values())
-    return specs
 
 
 def show(plan) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from erase_core.methods import MODULES
 from erase_core.metrics.labels import names_in
-from infra.environment import allow_hub, prepare
+from infra.environment import prepare
 
 from ..tables import console, show, show_gate
 from .app import (
@@ -20,10 +20,12 @@ from .app import (
     app,
     failing,
     flow_of,
+    read_lists,
     read_spec,
     refuse,
     refusing,
     shown,
+    warn,
 )
 from .spec_help import SpecCommand
 
@@ -69,21 +71,12 @@ def batch(
 
     Ends with 0, or with 1 when a list failed, 2 when something is wrong with a list, 3 when a model did not pass its gate.
     """
-    from erase_core.batch import REJECTED, ListsFailed, markdown, read_specs
-    from erase_core.models.source import find_model
-    from erase_core.preflight import check_hub, uses_hub
-    from erase_core.spec_errors import SpecError
+    from erase_core.batch import REJECTED, ListsFailed, markdown
+    from erase_core.cautions import cautions
 
-    with refusing(SpecError):
-        base, specs, _ = read_specs(spec, lists, skip_wrong and not only_check)
-    prepare()
-    if any(uses_hub(one, find_model(one.model)) for one in specs.values()):
-        allow_hub()
-        # Where wrong ones are skipped, each list's own run asks.
-        if only_check or not skip_wrong:
-            with refusing(SpecError):
-                check_hub(*specs.values())
+    base, specs = read_lists(spec, lists, skip_wrong and not only_check)
     if only_check:
+        warn(line for one in specs.values() for line in cautions(one))
         console.print(f"{lists}: {len(specs)} lists, as they should be", highlight=False, soft_wrap=True)
         return
     flow = flow_of("batch")
