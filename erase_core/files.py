@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -140,9 +141,14 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def remove_partials(folder: Path, name: str = "") -> None:
-    """Remove what killed processes left beside `folder/name`, or in all of a folder. Only for who alone writes there."""
+def remove_partials(folder: Path, name: str = "", idle: float = 0.0) -> None:
+    """Remove what killed processes left beside `folder/name`, or in all of a folder. Only for who alone writes there, or for what
+    nobody has written to for `idle` seconds.
+    """
     for partial in folder.glob(f".{name}*.partial"):
+        with contextlib.suppress(FileNotFoundError):
+            if idle and partial.stat().st_mtime > time.time() - idle:
+                continue
         if partial.is_dir() and not partial.is_symlink():
             shutil.rmtree(partial, ignore_errors=True)
         else:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ..files import alone, digest, home, new_file
+from ..files import alone, digest, home, new_file, remove_partials
 from ..spec import Training
 
 ENDING = ".arrow"
@@ -86,10 +86,7 @@ def trim(folder: Path, most: float, used: Iterable[Path] = ()) -> None:
     """
     for path in used:
         mark_used(path)
-    for path in folder.glob(".*.partial"):
-        with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_mtime < time.time() - ABANDONED:
-                path.unlink()
+    remove_partials(folder, idle=ABANDONED)
     found = []
     for path in folder.glob(f"*{ENDING}"):
         with contextlib.suppress(FileNotFoundError):
