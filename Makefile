@@ -22,7 +22,7 @@ demo: $(READY)
 	$(BIN)/erase run examples/taxi.yaml
 
 test: $(READY) browser postgresql
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 bench: $(READY) browser postgresql compose
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[templates]'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from diffusers import StableDiffusionPipeline
 
 from erase_core.concepts.embeddings import EmbeddingTable, write_embeddings
 from erase_core.concepts.nearest import top_k
-from erase_core.models.prompts import encode
+from erase_core.models.prompts import encode, encode_pooled
 
 from .pairs import Ratio, compared
 
@@ -34,12 +35,16 @@ def measure(pipeline: StableDiffusionPipeline, rounds: int) -> list[Ratio]:
     """Encoding is compared on a sample of the tokens, since one call a word takes minutes for all 49,408."""
     tokens = sorted(pipeline.tokenizer.get_vocab(), key=pipeline.tokenizer.get_vocab().get)
     sample = tokens[:: len(tokens) // SAMPLE][:SAMPLE]
-    encoding = compared(
-        f"encoding {SAMPLE} of the tokens, batched / one call a token",
-        lambda: encode(pipeline, sample),
-        lambda: one_by_one(pipeline, sample),
-        rounds,
-    )
+    ways = {"whole": encode, "to pooled embeddings": encode_pooled}
+    encoding = [
+        compared(
+            f"encoding {SAMPLE} of the tokens {told}, batched / one call a token",
+            functools.partial(way, pipeline, sample),
+            lambda: one_by_one(pipeline, sample),
+            rounds,
+        )
+        for told, way in ways.items()
+    ]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "embeddings.arrow"
         write_embeddings(path, pipeline, tokens, {})
@@ -61,4 +66,4 @@ def measure(pipeline: StableDiffusionPipeline, rounds: int) -> list[Ratio]:
             )
             for told, read in yardsticks.items()
         ]
-    return [encoding, *nearest]
+    return [*encoding, *nearest]

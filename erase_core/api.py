@@ -13,7 +13,7 @@ import pandas as pd
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from .concepts.embeddings import EmbeddingTable, write_embeddings
+from .concepts.embeddings import EmbeddingTable, write_embeddings, write_pooled
 from .concepts.nearest import find_neighbours
 from .concepts.neighbours import Neighbour, nearest_words
 from .concepts.vocabulary import candidates, curate, embedded_words, require_top_k
@@ -23,9 +23,7 @@ from .generation.plan import roles, shown, wanted_images
 from .metrics.per_image import judge_images
 from .metrics.scorers import scorers_of
 from .metrics.scores import headline, score
-from .models.conditions import layout_of
 from .models.pipeline import load_pipeline, prepare_sampling, with_unet
-from .models.prompts import encode
 from .models.source import find_model
 from .pictures import grid
 from .preflight import check, check_hub
@@ -165,11 +163,13 @@ def neighbours(
     )
     require_top_k(rows, spec.vocabulary.top_k)
     allowed = {row.word for row in rows if row.kept}
-    names = spec.concept_words
-    write_embeddings(folder / "embeddings.arrow", pipeline, embedded_words(rows), {})
-    table = EmbeddingTable(folder / "embeddings.arrow")
-    queries = layout_of(pipeline).tokens(encode(pipeline, names))
-    return table, find_neighbours(table, dict(zip(names, queries)), spec.vocabulary, allowed, spec.seed)
+    whole, kept = folder / "embeddings.arrow", folder / "kept.arrow"
+    write = write_pooled if spec.vocabulary.pooled else write_embeddings
+    write(whole, pipeline, embedded_words(rows), {})
+    found = find_neighbours(
+        pipeline, EmbeddingTable(whole), spec.concept_words, spec.vocabulary, allowed, spec.seed, kept
+    )
+    return EmbeddingTable(kept if spec.vocabulary.pooled else whole), found
 
 
 def erased_pipeline(

@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from .concepts.vocabulary import candidates, curate, embedded_words
 from .memory import FULL, bytes_of, parts_of, pixels_of, wanted_at_most
+from .models.conditions import pooled_size
 from .models.source import find_model
 from .models.trainable import trainable_names
 from .preflight import tokenizer_vocabulary
@@ -41,14 +42,20 @@ def disk_forecast(spec: Spec, folder: Path) -> list[Kept]:
         trained = FULL * sum(unet.get_parameter(name).numel() for name in trainable_names(unet, part.trainable))
         each = 3 * math.prod(pixels_of(vae, unet))
         length, width = networks["text_encoder"].config.max_position_embeddings, unet.config.cross_attention_dim
+        pooled = pooled_size(unet) or networks["text_encoder"].config.hidden_size
     images = 2 * each * len(wanted_at_most(spec))
     words = candidates(spec.vocabulary_source, lambda: tokenizer_vocabulary(folder / "tokenizer"))
     embedded = len(embedded_words(curate(words, spec.erased_names, spec.vocabulary.exclude)))
+    whole = HALF * length * width
+    if spec.vocabulary.pooled:
+        embeddings = HALF * embedded * pooled + whole * min(spec.vocabulary.top_k * len(spec.concepts), embedded)
+    else:
+        embeddings = whole * embedded
     found = [
         Kept("the erased model, in fp32", {RESULTS: model, MLFLOW: model}),
         Kept("its changed weights", {RESULTS: trained, CACHES: trained}),
         Kept("images of both models, at most", dict.fromkeys((RESULTS, CACHES, MLFLOW), images)),
-        Kept("prompt embeddings", {CACHES: HALF * embedded * length * width}),
+        Kept("prompt embeddings", {CACHES: embeddings}),
     ]
     if part.latents == "frozen-bank":
         found.append(Kept("latents of all runs, at most", {CACHES: int(part.trajectory_gib * 2**30)}))

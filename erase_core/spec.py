@@ -165,11 +165,20 @@ class Vocabulary(Part):
     top_k: int = Field(
         50, gt=0, description="How many nearest words of each erased concept the search may choose from."
     )
-    similarity: Literal["cosine", "l2"] = Field("cosine", description="What nearest means, between prompt embeddings.")
+    similarity: Literal["cosine", "l2", "pooled"] = Field(
+        "cosine",
+        description="What nearest means: cosine or l2 between prompt embeddings; pooled: cosine between pooled embeddings, for "
+        "which most of a large vocabulary need not be encoded whole.",
+    )
     exclude: list[Word] = Field([], description="Words that are never preserved.")
     clusters: int | None = Field(
         None, gt=1, description="Reduce the top-K to this many k-means centres' nearest words."
     )
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the vocabulary is encoded to pooled embeddings, and only the top-K whole."""
+        return self.similarity == "pooled"
 
 
 class Training(Part):

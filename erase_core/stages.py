@@ -96,20 +96,25 @@ def vocabulary(spec: Spec) -> Artifact:
 
 def embeddings_key(spec: Spec, vocabulary: Artifact) -> str:
     words = vocabularies.embedded_words(vocabularies.read_vocabulary(vocabulary.file("vocabulary.parquet")))
-    return key("embeddings", local_model(spec.model)[1], digest(words))
+    pooled = ["pooled"] if spec.vocabulary.pooled else []
+    return key("embeddings", local_model(spec.model)[1], digest(words), *pooled)
 
 
 def embeddings(spec: Spec, vocabulary: Artifact, progress: Progress = quiet, slot: Slot = None) -> Artifact:
-    """Encode the vocabulary: embeddings.arrow (word, embedding [L, d], pooled [p], length), shared by every run on it."""
+    """Encode the vocabulary: embeddings.arrow (word, embedding [L, d], pooled [p], length), shared by every run on it.
+
+    Words that are compared by their pooled embeddings have no others there.
+    """
 
     def build(folder: Path) -> None:
-        from .concepts.embeddings import write_embeddings
+        from .concepts.embeddings import write_embeddings, write_pooled
         from .models.pipeline import load_pipeline
 
         source, base = local_model(spec.model)
         words = vocabularies.embedded_words(vocabularies.read_vocabulary(vocabulary.file("vocabulary.parquet")))
         metadata = {"model_hash": base, "vocabulary_hash": digest(words)}
-        write_embeddings(folder / "embeddings.arrow", load_pipeline(source), words, metadata, progress=progress)
+        write = write_pooled if spec.vocabulary.pooled else write_embeddings
+        write(folder / "embeddings.arrow", load_pipeline(source), words, metadata, progress=progress)
 
     return produce("embeddings", embeddings_key(spec, vocabulary), build, slot)
 
@@ -125,23 +130,22 @@ def nearest_key(spec: Spec, vocabulary: Artifact, embeddings: Artifact) -> str:
 
 
 def nearest(spec: Spec, vocabulary: Artifact, embeddings: Artifact, slot: Slot = None) -> Artifact:
-    """Find each concept's top-K words: preserved.parquet (concept, rank, word, similarity, row)."""
+    """Find each concept's top-K words: preserved.parquet (concept, rank, word, similarity, row).
+
+    Where they are compared by their pooled embeddings, also embeddings.arrow: theirs, whole.
+    """
 
     def build(folder: Path) -> None:
         from .concepts.embeddings import EmbeddingTable
         from .concepts.nearest import find_neighbours
         from .concepts.neighbours import write_neighbours
-        from .models.conditions import layout_of
         from .models.pipeline import load_pipeline
-        from .models.prompts import encode
 
         table = EmbeddingTable(embeddings.file("embeddings.arrow"))
         rows = vocabularies.read_vocabulary(vocabulary.file("vocabulary.parquet"))
         allowed = {row.word for row in rows if row.kept}
-        names = spec.concept_words
-        pipeline = load_pipeline(local_model(spec.model)[0])
-        queries = layout_of(pipeline).tokens(encode(pipeline, names))
-        found = find_neighbours(table, dict(zip(names, queries)), spec.vocabulary, allowed, spec.seed)
+        pipeline, kept = load_pipeline(local_model(spec.model)[0]), folder / "embeddings.arrow"
+        found = find_neighbours(pipeline, table, spec.concept_words, spec.vocabulary, allowed, spec.seed, kept)
         write_neighbours(folder / "preserved.parquet", found)
 
     return produce("nearest", nearest_key(spec, vocabulary, embeddings), build, slot)
@@ -179,7 +183,8 @@ def training(
     def build(folder: Path) -> None:
         from .training.launch import run_training
 
-        run_training(spec, work, nearest, embeddings, folder, on_record)
+        whole = nearest if spec.vocabulary.pooled else embeddings
+        run_training(spec, work, nearest, whole, folder, on_record)
 
     return once_whole(produce("training", own, build, slot), work)
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import torch
+from diffusers import DiffusionPipeline
 
 from ..cores import share_rows
+from ..models.conditions import layout_of
+from ..models.prompts import encode, encode_pooled
 from ..spec import Vocabulary
-from .embeddings import EmbeddingTable
+from .embeddings import EmbeddingTable, write_embeddings
 from .neighbours import Neighbour
 
 CHUNK = 64
@@ -15,7 +21,8 @@ CHUNK = 64
 
 
 def similarities(table: EmbeddingTable, query: torch.Tensor, similarity: str) -> np.ndarray:
-    """Similarity of every row to `query` [L, d]: cosine, or minus the Euclidean distance; float32 [rows].
+    """Similarity of every row to `query`, [L, d] or [p] as the rows are: minus the Euclidean distance for l2, else the cosine;
+    float32 [rows].
 
     Memory is bounded by CHUNK rows a core whatever the vocabulary's size.
     """
@@ -26,11 +33,11 @@ def similarities(table: EmbeddingTable, query: torch.Tensor, similarity: str) ->
         place, found = torch.empty(CHUNK, len(flat)), []
         for part in parts:
             rows = place[: len(part)].copy_(part)
-            found.append(rows @ flat if similarity == "cosine" else -torch.linalg.vector_norm(rows.sub_(flat), dim=1))
+            found.append(-torch.linalg.vector_norm(rows.sub_(flat), dim=1) if similarity == "l2" else rows @ flat)
         return torch.cat(found)
 
     found = share_rows(compared, [part for chunk in table.tensors() for part in chunk.flatten(1).split(CHUNK)]).numpy()
-    return found / (table.lengths * float(flat.norm())).clip(1e-8) if similarity == "cosine" else found
+    return found if similarity == "l2" else found / (table.lengths * float(flat.norm())).clip(1e-8)
 
 
 def top_k(table: EmbeddingTable, query: torch.Tensor, k: int, similarity: str, allowed: set[str]) -> list[Neighbour]:
@@ -49,7 +56,7 @@ def reduce_to_clusters(table: EmbeddingTable, found: list[Neighbour], clusters: 
         return found
     from sklearn.cluster import KMeans
 
-    points = table.rows([n.row for n in found]).flatten(1).numpy()
+    points = table.rows([n.row for n in found], table.compared).flatten(1).numpy()
     fitted = KMeans(clusters, n_init=4, random_state=seed).fit(points)
     nearest = {int(np.argmin(np.linalg.norm(points - centre, axis=1))) for centre in fitted.cluster_centers_}
     # Methods that preserve one word take the first of the list, which is to be the nearest whatever the clusters are.
@@ -58,12 +65,33 @@ def reduce_to_clusters(table: EmbeddingTable, found: list[Neighbour], clusters: 
 
 
 def find_neighbours(
-    table: EmbeddingTable, queries: dict[str, torch.Tensor], vocabulary: Vocabulary, allowed: set[str], seed: int
+    pipeline: DiffusionPipeline,
+    table: EmbeddingTable,
+    concepts: list[str],
+    vocabulary: Vocabulary,
+    allowed: set[str],
+    seed: int,
+    kept: Path,
 ) -> dict[str, list[Neighbour]]:
-    """Each concept's (name → embedding [L, d]) top-K among the `allowed` words, reduced to clusters where the spec asks so."""
+    """Each concept's top-K among the `allowed` words, reduced to clusters where the spec asks so.
+
+    Of words that were compared by their pooled embeddings the found ones' whole embeddings are written to `kept`, and the
+    neighbours' rows are that file's; else they are the table's.
+    """
+    queries = (
+        encode_pooled(pipeline, concepts)
+        if vocabulary.pooled
+        else layout_of(pipeline).tokens(encode(pipeline, concepts))
+    )
     found = {
-        name: top_k(table, query, vocabulary.top_k, vocabulary.similarity, allowed) for name, query in queries.items()
+        name: top_k(table, query, vocabulary.top_k, vocabulary.similarity, allowed)
+        for name, query in zip(concepts, queries)
     }
     if vocabulary.clusters:
         found = {name: reduce_to_clusters(table, near, vocabulary.clusters, seed) for name, near in found.items()}
-    return found
+    if not vocabulary.pooled:
+        return found
+    words = list(dict.fromkeys(neighbour.word for near in found.values() for neighbour in near))
+    write_embeddings(kept, pipeline, words, table.metadata)
+    row = {word: at for at, word in enumerate(words)}
+    return {name: [replace(neighbour, row=row[neighbour.word]) for neighbour in near] for name, near in found.items()}

@@ -24,7 +24,7 @@ from ..training.trajectory_files import folder_for
 from ..unsafe import blurred, hides
 from .findings import Findings, summary
 from .places import embedding_table, stage_folder
-from .variants import variant
+from .variants import encoded_whole, variant
 
 SHOWN = 10
 
@@ -35,7 +35,9 @@ def runs(base: Spec) -> dict[str, Spec]:
         "gradient ascent": {"name": "adversarial-pgd", "radius": 100.0},
         "gumbel": {"name": "adversarial", "search": "gradient"},
     }
-    return {label: variant(base, label, method=method) for label, method in methods.items()}
+    return {
+        label: variant(base, label, method=method, vocabulary=encoded_whole(base)) for label, method in methods.items()
+    }
 
 
 def find(outputs: dict[str, Path]) -> Findings:

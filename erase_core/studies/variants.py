@@ -54,6 +54,11 @@ def judged(base: Spec) -> dict:
     return {"metrics": list(dict.fromkeys([*base.metrics, "erasure"]))}
 
 
+def encoded_whole(base: Spec) -> dict:
+    """The vocabulary part of a run whose study reads the embeddings of all words, not of the top-K alone."""
+    return {"similarity": "cosine"} if base.vocabulary.pooled else {}
+
+
 def merged(base: dict, changes: dict) -> dict:
     """`base` with `changes` put over it, part by part."""
     return base | {

@@ -18,6 +18,8 @@ def run_training(
 ) -> None:
     """Train and leave delta.safetensors and trace.parquet in `folder`. on_record is called with each step's record.
 
+    embeddings: the stage whose embeddings.arrow has the nearest words' rows.
+
     Checkpoints are kept in `work`, so that the next try goes on from the last one, also with another number of ranks; who has the
     whole result removes it. Raises RanksFailed with the failing rank's own error.
     """

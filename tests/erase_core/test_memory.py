@@ -222,6 +222,10 @@ def test_disk_by_place(sd1: Path, tmp_path: Path) -> None:
     assert found["the erased model, in fp32"] == {"results": model, "MLflow": model}
     assert set(found["images of both models, at most"].values()) == {2 * 4 * 3 * 16**2}
     assert found["prompt embeddings"] == {"caches": 3 * 77 * 32 * 2}
+    few = make_spec({**given, "vocabulary": {**given["vocabulary"], "similarity": "pooled", "top_k": 1}})
+    assert {kept.what: kept.places for kept in disk_forecast(few, sd1)}["prompt embeddings"] == {
+        "caches": 3 * 32 * 2 + 77 * 32 * 2
+    }
     assert found["latents of all runs, at most"] == {"caches": 8 * GIB}
     fresh = make_spec({**given, "model": "a/b", "training": {"latents": "fresh"}})
     assert [kept.what for kept in disk_forecast(fresh, sd1)][-1] == "the model itself, in fp32"

@@ -28,7 +28,7 @@ from erase_core.models.export import export
 from erase_core.models.origin import Origin, origin_of, read_header
 from erase_core.models.pickled import convert
 from erase_core.models.pipeline import HUB_FILES, load_pipeline, resolve_folder
-from erase_core.models.prompts import encode
+from erase_core.models.prompts import embed, encode, encode_pooled
 from erase_core.models.published import KINDS, configs
 from erase_core.models.single_file import unet_weights, write_checkpoint
 from erase_core.models.source import ModelError, find_model, model_hash
@@ -122,6 +122,15 @@ def test_embedding_file_gives_the_conditions_back(pipelines, tmp_path) -> None:
     table = EmbeddingTable(tmp_path / "e.arrow")
     packed = layout_of(pipeline).pack(table.rows([2, 0]), table.rows([2, 0], "pooled"))
     assert torch.allclose(packed, encode(pipeline, ["cat", "bus"]), atol=2e-2)
+
+
+@FAST_FOR_XL
+def test_pooled_embeddings_need_no_padding(pipelines, kind: str) -> None:
+    """Those of texts at their own length are those that `embed` gives of the padded ones, in the texts' order."""
+    texts = ["a photo of a red bus", "cat", "", "a bus " * 60, "boat", "two cats"]
+    with torch.no_grad():
+        _, pooled = embed(pipelines[kind], texts)
+    assert torch.allclose(encode_pooled(pipelines[kind], texts, batch_size=2), pooled, atol=1e-5)
 
 
 def test_gradient_to_the_words_includes_the_pooled_embedding(pipelines) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from erase_core import attack_stages, methods, stages
 from erase_core.artifacts import Artifact, folder_of, produce
-from erase_core.concepts.neighbours import write_neighbours
+from erase_core.concepts.embeddings import EmbeddingTable
+from erase_core.concepts.neighbours import read_neighbours, write_neighbours
 from erase_core.models.delta import save_delta
 from erase_core.spec import make_spec
 from erase_core.stages import images_key, nearest_key, scores_key, training_key
@@ -75,6 +77,14 @@ CHANGED = {
         {"vocabulary", "nearest", "training", "erased", "scores", "attack"},
     ),
     "another source": ({"vocabulary": {"source": "english-3000"}}, {*ORDER} - {"original"}),
+    "what nearest means": (
+        {"vocabulary": {"similarity": "l2"}},
+        {"nearest", "training", "erased", "scores", "attack"},
+    ),
+    "pooled embeddings": (
+        {"vocabulary": {"similarity": "pooled"}},
+        {"embeddings", "nearest", "training", "erased", "scores", "attack"},
+    ),
     "how many words": ({"vocabulary": {"top_k": 7}}, {"nearest", "training", "erased", "scores", "attack"}),
     "the seed": ({"seed": 5}, {"training", "erased", "scores", "references", "attack"}),
     "the method": ({"method": "naive"}, {"training", "erased", "scores", "attack"}),
@@ -127,6 +137,31 @@ def test_what_changes_a_stage_s_result_changes_its_key(changes: dict, expected: 
     write_neighbours(tmp_path / "preserved.parquet", {})
     before, after = keys_of(tmp_path), keys_of(tmp_path, **changes)
     assert {stage for stage in ORDER if before[stage] != after[stage]} == expected
+
+
+def test_a_training_reads_the_words_found_by_pooled_embeddings(tiny_folder: Path, tmp_path: Path, monkeypatch) -> None:
+    """They alone are encoded whole, in a file of their own."""
+    monkeypatch.setenv("ERASE_HOME", str(tmp_path / "home"))
+    spec = make_spec(
+        {
+            "name": "x",
+            "output": "o",
+            "model": str(tiny_folder),
+            "concepts": ["taxi"],
+            "method": "nearest",
+            "vocabulary": {"source": "emoji-world", "similarity": "pooled", "top_k": 3},
+            "training": {"steps": 1, "batch_size": 1, "trajectories": 1, "latent_steps": 2},
+            "scoring": {"metrics": ["clip_score"]},
+        }
+    )
+    words = stages.vocabulary(spec)
+    embedded = stages.embeddings(spec, words)
+    near = stages.nearest(spec, words, embedded)
+    found = read_neighbours(near.file("preserved.parquet"))["taxi"]
+    assert EmbeddingTable(embedded.file("embeddings.arrow")).compared == "pooled"
+    assert EmbeddingTable(near.file("embeddings.arrow")).words == [neighbour.word for neighbour in found]
+    trace = pq.read_table(stages.training(spec, near, embedded).file("trace.parquet")).to_pylist()
+    assert {word for row in trace for word in row["drawn"]} == {found[0].word}
 
 
 def test_nothing_of_a_training_is_served_for_another_of_the_same_key(world, tmp_path: Path, monkeypatch) -> None:

@@ -26,6 +26,7 @@ from erase_core.spec import Spec
 from erase_core.spec_yaml import parse_spec
 from erase_core.studies import (
     preserve_what,
+    search_collapse,
     sensitivity,
     spectrum,
     target_collapse,
@@ -323,6 +324,13 @@ def test_studies_take_other_targets(name: str, tmp_path: Path) -> None:
         assert not set(getattr(spec.method.settings, "words", None) or []) & {"car", "automobile", "apple"}
     targets = [spec.erased_names for spec in studies.load(name).runs(parse_spec(given)).values()]
     assert any("automobile" in names for names in targets)
+
+
+@pytest.mark.parametrize("study", [text_similarity, search_collapse])
+def test_studies_that_read_all_words_encode_them_whole(study, tmp_path: Path) -> None:
+    for similarity, wanted in (("pooled", "cosine"), ("l2", "l2")):
+        given = base(tmp_path, f"vocabulary: {{similarity: {similarity}}}")
+        assert {spec.vocabulary.similarity for spec in study.runs(given).values()} == {wanted}
 
 
 def test_names_of_runs_are_names(tmp_path: Path) -> None:

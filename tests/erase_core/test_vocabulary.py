@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from erase_core.concepts import vocabulary as v
-from erase_core.concepts.embeddings import EmbeddingTable, write_embeddings
-from erase_core.concepts.nearest import reduce_to_clusters, top_k
+from erase_core.concepts.embeddings import EmbeddingTable, write_embeddings, write_pooled
+from erase_core.concepts.nearest import find_neighbours, reduce_to_clusters, top_k
 from erase_core.concepts.neighbours import Neighbour, read_neighbours, write_neighbours
-from erase_core.models.prompts import encode
+from erase_core.models.prompts import embed, encode
 from erase_core.models.source import WEIGHTS
 from erase_core.preflight import tokenizer_vocabulary
-from erase_core.spec import make_spec
+from erase_core.spec import Vocabulary, make_spec
 from erase_core.training.candidates import erased_concepts
 
 
@@ -183,6 +183,37 @@ def test_clusters(table: EmbeddingTable, world) -> None:
     for count in (2, 5, 11):
         assert reduce_to_clusters(table, near, count, seed=0)[0] == near[0]
     assert reduced == reduce_to_clusters(table, near, 8, seed=0)
+
+
+@pytest.fixture(scope="module")
+def pooled(table: EmbeddingTable, world, tmp_path_factory) -> EmbeddingTable:
+    path = tmp_path_factory.mktemp("p") / "embeddings.arrow"
+    write_pooled(path, world, table.words, {"model_hash": "m"})
+    return EmbeddingTable(path)
+
+
+def test_nearest_by_pooled_embeddings(table: EmbeddingTable, pooled: EmbeddingTable, world, tmp_path: Path) -> None:
+    """Against brute force over pooled embeddings of padded texts; of the words that are found the rows are whole ones."""
+    allowed, concepts = set(table.words) - {"taxi", "cab", "cat"}, ["taxi", "cat"]
+    vocabulary = Vocabulary(similarity="pooled", top_k=10)
+    found = find_neighbours(world, pooled, concepts, vocabulary, allowed, 0, tmp_path / "kept.arrow")
+    every = table.rows(range(len(table)), "pooled").double()
+    with torch.no_grad():
+        _, queries = embed(world, concepts)
+    for concept, query in zip(concepts, queries.double()):
+        order = torch.cosine_similarity(every, query).argsort(descending=True).tolist()
+        assert [n.word for n in found[concept]] == [table.words[i] for i in order if table.words[i] in allowed][:10]
+    kept = EmbeddingTable(tmp_path / "kept.arrow")
+    assert set(kept.words) == {n.word for near in found.values() for n in near} and kept.metadata["model_hash"] == "m"
+    for near in found.values():
+        rows = kept.rows([n.row for n in near])
+        assert torch.allclose(rows, encode(world, [n.word for n in near]), atol=5e-3)
+
+
+def test_clusters_of_pooled_embeddings(pooled: EmbeddingTable, world, tmp_path: Path) -> None:
+    vocabulary = Vocabulary(similarity="pooled", top_k=40, clusters=8)
+    found = find_neighbours(world, pooled, ["taxi"], vocabulary, set(pooled.words), 0, tmp_path / "kept.arrow")
+    assert 1 < len(found["taxi"]) <= 8 and len(EmbeddingTable(tmp_path / "kept.arrow")) == len(found["taxi"])
 
 
 def test_neighbours_round_trip(table: EmbeddingTable, world, tmp_path: Path) -> None:
