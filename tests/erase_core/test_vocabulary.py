@@ -210,6 +210,18 @@ def test_nearest_by_pooled_embeddings(table: EmbeddingTable, pooled: EmbeddingTa
         assert torch.allclose(rows, encode(world, [n.word for n in near]), atol=5e-3)
 
 
+def test_pooled_embeddings_find_nearly_the_same_words(
+    table: EmbeddingTable, pooled: EmbeddingTable, world, tmp_path: Path
+) -> None:
+    concepts, allowed = ["taxi", "apple", "weapon"], set(table.words)
+    found = [
+        find_neighbours(world, of, concepts, Vocabulary(top_k=50, similarity=way), allowed, 0, tmp_path / "kept.arrow")
+        for of, way in ((table, "cosine"), (pooled, "pooled"))
+    ]
+    for whole, short in zip(*(near.values() for near in found)):
+        assert len({n.word for n in whole} & {n.word for n in short}) >= 40
+
+
 def test_clusters_of_pooled_embeddings(pooled: EmbeddingTable, world, tmp_path: Path) -> None:
     vocabulary = Vocabulary(similarity="pooled", top_k=40, clusters=8)
     found = find_neighbours(world, pooled, ["taxi"], vocabulary, set(pooled.words), 0, tmp_path / "kept.arrow")
