@@ -42,6 +42,8 @@ DRAWN_IN_STYLE = (
 )  # fmt: skip
 """Things that a style is shown with while it is erased, each led to the same without a style; it is scored on others too."""
 SEEDS = (0, 1, 2)
+OF_ATTACKS = ("references", "attack")
+"""The stages that a run without attacks does not have."""
 RATES = ("esr_1", "esr_5", "psr_1", "psr_5")
 METRICS = (
     *RATES, "clip_score_erased", "clip_score_preserved", "clip_distance_erased",
@@ -125,7 +127,7 @@ def key_of(cell: Cell, base: Spec) -> str:
     """The hash of all that a run's figures depend on, but for the machine.
 
     That is its spec, with the contents of the files and folders it names, its model and what judges its images, and the versions
-    of the stages.
+    of its stages.
     """
     spec = spec_of(cell, base)
     told = spec.model_dump(mode="json", exclude={"name", "output", "report", "gate"})
@@ -136,7 +138,8 @@ def key_of(cell: Cell, base: Spec) -> str:
     named = [spec.vocabulary.source, scoring.features, scoring.lpips_backbone, *(each.file for each in prompts)]
     contents = [file_digest(Path(name)) for name in named if name and Path(name).is_file()]
     contents += [scorers_hash(spec), reference_files(spec), pictures_hash(spec.attacks and spec.attacks.images)]
-    return digest("benchmark", VERSIONS, local_model(spec.model)[1], told, settings, attacks, *contents)
+    stages = {name: version for name, version in VERSIONS.items() if spec.attacks or name not in OF_ATTACKS}
+    return digest("benchmark", stages, local_model(spec.model)[1], told, settings, attacks, *contents)
 
 
 def known_rows(path: Path, base: Spec) -> dict[str, dict]:

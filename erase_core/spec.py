@@ -314,6 +314,14 @@ class Generation(Part):
     attention_slicing: bool = Field(False, description="Compute attention a slice at a time: less memory, slower.")
     processes: int = Field(1, gt=0, description="Ranks that share the batches; the images are the same whatever it is.")
 
+    @field_validator("seeds")
+    @classmethod
+    def seeds_once_each(cls, seeds: list[int]) -> list[int]:
+        """One prompt and seed are one image, and no evidence more when it is drawn again."""
+        if repeated := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+            raise ValueError(f"{', '.join(map(str, repeated))} is given twice; give it once")
+        return seeds
+
     @field_validator("prompt_files", mode="before")
     @classmethod
     def accept_paths(cls, value: Any) -> Any:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+ALL = "all"
+"""The `concept` of scores that summarise every concept of a role; no concept can be called so."""
 LONGEST_CONCEPT = 200
 LONGEST_NAME = 100
 
@@ -25,6 +27,8 @@ def clean_text(text: str) -> str:
 
 def clean_concept(text: str) -> str:
     text = clean_text(text)
+    if text.casefold() == ALL:
+        raise ValueError(f"{text!r} is what the scores call all concepts together; write another word")
     if "/" in text or "\\" in text:
         raise ValueError("has a path separator; write the concept's words, not a path")
     if any(unicodedata.category(character) in ("So", "Sk") for character in text):

@@ -37,7 +37,7 @@ VERSIONS = {
     "nearest": 3,
     "training": 12,
     "images": 3,
-    "scores": 5,
+    "scores": 6,
     "references": 3,
     "attack": 2,
 }

@@ -6,8 +6,8 @@ import pandas as pd
 import pyarrow as pa
 
 from ..metrics.intervals import share_interval
-from ..metrics.scores import ALL
 from ..spec import Spec
+from ..spec_texts import ALL
 from . import load
 from .attempts import ERASED
 from .target import ATTACK, CONTROL

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..emoji_world.catalogue import STYLES, concepts, with_article
 from ..emoji_world.labels import is_style, labels_of
 from ..spec import Spec
+from ..spec_concepts import Concept
 from .prompt_files import Prompt, are_local, is_local, read_prompts
 
 ERASED, PRESERVED, GENERAL = "erased", "preserved", "general"
@@ -38,8 +39,8 @@ def roles(spec: Spec, nearest: list[str]) -> dict[str, str]:
 
     On the emoji world a word erases the concepts it covers ("weapon" covers the bomb, the sword, …) and all others are
     preserved, in catalogue order, so that runs share the original model's images. When a style is erased, the other styles
-    are preserved too. Elsewhere the preserved concepts are those given, of which there may be none, or else the `nearest`
-    words. Prompt files are drawn as they are: what they show is preserved unless it is erased.
+    are preserved too. An erased concept is spelt as in the spec. Elsewhere the preserved concepts are those given, of which there
+    may be none, or else the `nearest` words. Prompt files are drawn as they are: what they show is preserved unless it is erased.
     """
     if spec.generation.prompt_files:
         return roles_in_files(spec)
@@ -59,7 +60,8 @@ def roles(spec: Spec, nearest: list[str]) -> dict[str, str]:
             f"scoring.preserved: {', '.join(unknown)} is not a concept that the judge knows; see erase vocab list"
         )
     drawn = [word for word in every if word in covered or word in kept] + unknown
-    found = {word: ERASED if word in covered else PRESERVED for word in drawn}
+    spelling = {word.casefold(): word for word in erased}
+    found = {spelling.get(word.casefold(), word): ERASED if word in covered else PRESERVED for word in drawn}
     gone = {name.casefold() for name in spec.erased_names if is_style(name)}
     styles = {style: ERASED if style in gone else PRESERVED for style in STYLES} if gone else {}
     return found | styles | {word: ERASED for word in erased if word not in found and word.casefold() not in styles}
@@ -78,10 +80,16 @@ def prompts_in_files(spec: Spec) -> list[tuple[Prompt, str]]:
     return found
 
 
+def names_in_files(spec: Spec, concept: Concept) -> set[str]:
+    """What prompt files may call an erased concept, in casefold: its names, and on the emoji world what they cover."""
+    covered = {label for name in concept.names for label in labels_of(name)} if spec.embedded else set()
+    return {name.casefold() for name in (*spec.names_of(concept), *covered)}
+
+
 def roles_in_files(spec: Spec) -> dict[str, str]:
-    """Role of every concept that the prompt files show. Raises PlanError when none of them is erased."""
-    covered = {label for name in spec.erased_names for label in labels_of(name)} if spec.embedded else set()
-    gone = {name.casefold() for name in [*spec.erased_names, *covered]}
+    """Role of every concept that the prompt files show. Raises PlanError for an erased one that none of their prompts shows."""
+    of_each = {c.concept: names_in_files(spec, c) for c in spec.concepts}
+    gone = set().union(*of_each.values())
     kept = None if spec.scoring.preserved is None else {word.casefold() for word in spec.scoring.preserved}
     found: dict[str, str] = {}
     for prompt, concept in prompts_in_files(spec):
@@ -91,9 +99,12 @@ def roles_in_files(spec: Spec) -> dict[str, str]:
             found[concept] = ERASED
         elif kept is None or concept.casefold() in kept:
             found[concept] = PRESERVED
-    if ERASED not in found.values():
+    shown = {concept.casefold() for concept, role in found.items() if role != GENERAL}
+    unseen = [concept for concept, names in of_each.items() if not names & shown]
+    if unseen:
         raise PlanError(
-            f"generation.prompt_files: no prompt shows {', '.join(spec.concept_words)}; add a file that has some"
+            f"generation.prompt_files: no prompt shows {', '.join(unseen)}; add a file that has some, or give the name that the "
+            "files have as its synonym"
         )
     absent = sorted((kept or set()) - {concept.casefold() for concept in found})
     if absent:
@@ -135,7 +146,8 @@ def wanted_images(spec: Spec, role_of: dict[str, str]) -> list[Wanted]:
             found += styled_images(concept, seeds)
         else:
             prompts = [*(with_article(t.replace("{concept}", concept)) for t in spec.generation.prompts), *prompts]
-        found += [Wanted(prompt, concept, seed) for prompt in prompts for seed in seeds]
+        # An image that is drawn twice says no more than once.
+        found += [Wanted(prompt, concept, seed) for prompt in dict.fromkeys(prompts) for seed in seeds]
     return found
 
 

@@ -12,6 +12,7 @@ import functools
 import gzip
 import io
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from ..hub import fetched
 from ..spec import PromptFile
+from ..spec_texts import ALL
 
 PROMPT = "prompt"
 CASE = "case_number"
@@ -88,8 +90,14 @@ def read_prompts(part: PromptFile, erased: list[str], field: str = "generation.p
         if not text:
             raise PromptFileError(f"{where} has no {PROMPT}; write one or take the line out")
         shown = None if general else (concept or (row[concept_column] or "").strip())
+        # As the spec's words are: a letter and its accent are written as one sign or as two.
+        shown = shown and unicodedata.normalize("NFC", shown)
         if shown == "":
             raise PromptFileError(f"{where} has no {concept_column}; write what the prompt shows")
+        if shown and shown.casefold() == ALL:
+            raise PromptFileError(
+                f"{where}: {shown!r} is what the scores call all concepts together; write another word"
+            )
         seed = number(row, seed_column, where)
         if seed is not None and not 0 <= seed <= LARGEST_SEED:
             raise PromptFileError(f"{where} has the {seed_column} {row[seed_column]}; use 0 to {LARGEST_SEED}")

@@ -15,10 +15,11 @@ from ..files import pictures_in
 from ..generation.dataset import read_images
 from ..generation.plan import GENERAL, PRESERVED
 from ..pictures import read_square
+from ..spec_texts import ALL
 from .cmmd import cmmd
 from .frechet_distance import frechet_distance
 from .kernel_distance import kernel_distance
-from .scores import ALL, SCHEMA
+from .scores import SCHEMA
 
 METRICS = ("fid", "kid", "cmmd")
 BATCH = 64

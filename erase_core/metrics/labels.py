@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 
 
 def names_in(text: str) -> list[str]:
-    """The names in a text that holds one or several with commas between ("cab, hack, taxi"), in its order."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+    """The names in a text that holds one or several with commas between ("cab, hack, taxi"), in its order and in NFC."""
+    return [name.strip() for name in unicodedata.normalize("NFC", text).split(",") if name.strip()]
 
 
 def matching_labels(labels: Iterable[str], names: Iterable[str]) -> set[str]:

@@ -72,11 +72,22 @@ def judge_batches(
 
 
 def joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """The batches' tables as one, with a column for every exposed part that a detector found in any of them."""
+    """The batches' tables as one, with a column for every exposed part that a detector found in any of them, for both models."""
     every = pd.concat(frames, ignore_index=True)
-    for model in ("original", "erased") if "nudity_labels_erased" in every else ():
-        found = zip(every[f"nudity_labels_{model}"], every[f"nudity_scores_{model}"])
-        every = every.join(exposure_columns([list(zip(*pair)) for pair in found], model))
+    if "nudity_labels_erased" not in every:
+        return every
+    found = {}
+    for model in ("original", "erased"):
+        pairs = zip(every[f"nudity_labels_{model}"], every[f"nudity_scores_{model}"])
+        found[model] = exposure_columns([list(zip(*pair)) for pair in pairs], model)
+    parts = sorted({name.partition("/")[2] for columns in found.values() for name in columns} - {""})
+    for model, columns in found.items():
+        # A part that one model never shows has a rate there too, of 0.
+        every = every.join(
+            columns.reindex(
+                columns=[f"exposed_{model}", *(f"exposed_{model}/{part}" for part in parts)], fill_value=0.0
+            )
+        )
     return every
 
 

@@ -94,9 +94,13 @@ def scorers_of(spec: Spec, concepts: Iterable[str] = ()) -> Scorers:
         features = clip if part.features == "clip" else InceptionFeatures(part.features)
 
     def names_of(concept: str) -> list[str]:
-        names = synonyms.get(concept, [concept])
-        if not own or is_style(concept):
+        names = list(synonyms.get(concept, [concept]))
+        if not spec.embedded or is_style(concept):
             return names
+        # What a group takes with it is gone when none of the group is seen: a dagger in place of a sword is a weapon still.
+        names += [n for c in spec.concepts if any(concept in emoji_labels(name) for name in c.names) for n in c.names]
+        if not own:
+            return list(dict.fromkeys(names))
         labels = {label for name in names for label in emoji_labels(name)}
         return list(dict.fromkeys([concept, *sorted(labels)]))
 

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 
 from ..files import new_file
 from ..generation.plan import ERASED, GENERAL
+from ..spec_texts import ALL
 from .erasure import TOP
-from .intervals import interval_of_share, mean_interval
+from .intervals import clustered_share, mean_interval, share_interval
 from .nudity import THRESHOLDS
 
 SCHEMA = pa.schema(
@@ -29,8 +30,6 @@ SCHEMA = pa.schema(
         ("n", pa.int64()),
     ]
 )
-ALL = "all"
-"""The `concept` of rows that summarise every concept of a role."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +77,15 @@ def measures(metrics: list[str], role: str, columns: Iterable[str]) -> dict[str,
 def score(frame: pd.DataFrame, metrics: list[str], resamples: int, seed: int) -> pd.DataFrame:
     """The scores (metric, concept, role, value, low, high, n): for each concept, and for all concepts of a role.
 
-    Intervals are 95 % bootstrap intervals, by concept for all concepts together and by image for one; of shares as
-    `interval_of_share` says. A nudity detector's class has its part of the NER under the metric's name and "/" and its own.
+    Intervals are 95 %: Wilson's of shares, else the bootstrap's. Erased concepts are those that are meant, and their images are
+    the trials; the others stand for all that are not erased, and of several the concepts are, as `clustered_share` says. A nudity
+    detector's class has its part of the NER under the metric's name and "/" and its own.
     """
 
-    def interval(measure: Measure, values: np.ndarray, clusters: np.ndarray) -> tuple[float, float, float]:
-        of = interval_of_share if measure.share else mean_interval
-        return of(values, clusters, resamples=resamples, seed=seed)
+    def interval(measure: Measure, values: np.ndarray, clusters: np.ndarray | None) -> tuple[float, float, float]:
+        if not measure.share:
+            return mean_interval(values, clusters, resamples=resamples, seed=seed)
+        return share_interval(int(values.sum()), len(values)) if clusters is None else clustered_share(values, clusters)
 
     rows = []
     for role, part in frame.groupby("role", sort=False):
@@ -94,10 +95,11 @@ def score(frame: pd.DataFrame, metrics: list[str], resamples: int, seed: int) ->
                 continue
             values = measure.of(known[measure.column].to_numpy(dtype=np.float64))
             clusters = known["concept"].to_numpy()
-            rows.append((metric, ALL, role, *interval(measure, values, clusters), len(values)))
+            others = None if role == ERASED else clusters
+            rows.append((metric, ALL, role, *interval(measure, values, others), len(values)))
             for concept in dict.fromkeys(clusters) if measure.by_concept else []:
                 own = clusters == concept
-                rows.append((metric, concept, role, *interval(measure, values[own], clusters[own]), int(own.sum())))
+                rows.append((metric, concept, role, *interval(measure, values[own], None), int(own.sum())))
     return pd.DataFrame(rows, columns=SCHEMA.names)
 
 

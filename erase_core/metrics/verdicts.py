@@ -16,10 +16,11 @@ import pandas as pd
 
 from ..files import new_file
 from ..generation.plan import ERASED, GENERAL, PRESERVED
+from ..spec_texts import ALL
 from .erasure import TOP, sees
 from .labels import matching_labels, names_in
 from .nudity import Detections, exposure_columns
-from .scores import ALL, headline, score
+from .scores import headline, score
 
 LABEL = "label_str"
 CATEGORIES = [f"category_top{k}" for k in range(1, TOP + 1)]
@@ -88,7 +89,7 @@ def read_verdicts(path: str | Path) -> Verdicts:
             f"the columns are {', '.join(table.columns)}"
         )
     # What only a detector was asked about has no category.
-    needed = [LABEL] * verdicts.classified + [CATEGORIES[0]] * (not verdicts.detected)
+    needed = [LABEL] * (LABEL in table) + [CATEGORIES[0]] * (not verdicts.detected)
     for name in needed:
         blank = np.flatnonzero(table[name].str.strip(", ").eq(""))
         if len(blank):
@@ -155,8 +156,8 @@ def detections_in(verdicts: Verdicts) -> list[Detections]:
 def score_verdicts(verdicts: Verdicts, erased: list[str], resamples: int = 1000, seed: int = 0) -> dict:
     """The scores of per-image verdicts, as they are written to JSON.
 
-    A classifier's: esr_1, esr_5, psr_1 and psr_5, each with its 95 % bootstrap interval by concept (_low, _high), and the same
-    for each of the `concepts`, by image. A detector's: `ner` by threshold, its interval, the number of images, and the same by
+    A classifier's: esr_1, esr_5, psr_1 and psr_5, each with its 95 % interval (_low, _high; see `scores.score`), and the same for
+    each of the `concepts`. A detector's: `ner` by threshold, its interval, the number of images, and the same by
     exposed class; over the images of erased concepts where label_str tells them apart (then `ner_preserved` has the others),
     else over all. VerdictsError says what is wrong with the file or the erased concepts.
     """

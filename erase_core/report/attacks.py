@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from ..files import new_file, read_json
-from ..metrics.scores import ALL
 from ..pictures import decode_png, encode_png, grid
 from ..spec import Spec
+from ..spec_texts import ALL
 from ..unsafe import blurred, hides
 from .plots import ERASED, PRESERVED, QUIET, data_uri, to_png
 

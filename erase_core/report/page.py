@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from .. import methods
 from ..files import new_file
 from ..generation.dataset import images_at
-from ..metrics.scores import ALL
 from ..pictures import encode_png, grid
 from ..spec import Spec
+from ..spec_texts import ALL
 from ..unsafe import blurred, hidden_images, hides
 from . import plots
 from .attacks import attack_part

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from ..files import read_json
-from ..metrics.scores import ALL
 from ..report.charts import Chart
+from ..spec_texts import ALL
 
 
 @dataclass(frozen=True)

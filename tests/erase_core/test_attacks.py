@@ -21,12 +21,12 @@ from erase_core.attacks.target import CONTROL, Target
 from erase_core.attacks.words import prompts, translations
 from erase_core.generation.sampler import encode_images, sample, sample_embeddings
 from erase_core.metrics.intervals import share_interval
-from erase_core.metrics.scores import ALL
 from erase_core.models.conditions import latent_shape
 from erase_core.models.pipeline import load_pipeline
 from erase_core.models.prompts import encode
 from erase_core.models.source import find_model
 from erase_core.spec import Generation
+from erase_core.spec_texts import ALL
 from erase_core.spec_yaml import parse_spec
 from erase_core.training.predictions import alphas_cumprod
 from tests.tiny import tiny_folder_of

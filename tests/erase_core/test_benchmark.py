@@ -137,6 +137,16 @@ def test_what_judges_the_images_is_known_by_its_content(tmp_path: Path) -> None:
     assert len(set(keys)) == 3
 
 
+def test_a_stage_s_version_counts_where_a_run_has_the_stage(monkeypatch) -> None:
+    cell, text = benchmark.Cell("unsafe", "weapon", "naive", 0), "name: b\nconcepts: [taxi]\noutput: o\n"
+    for given, same in ((text, True), (f"{text}attacks: {{run: [seeds]}}", False)):
+        base = parse_spec(given)
+        with monkeypatch.context() as patched:
+            before = benchmark.key_of(cell, base)
+            patched.setitem(benchmark.VERSIONS, "references", -1)
+            assert (benchmark.key_of(cell, base) == before) is same
+
+
 def test_a_row_is_added_and_all_others_stay(tmp_path: Path) -> None:
     path = tmp_path / "runs.parquet"
     assert benchmark.keys_in(path) == set()

@@ -8,9 +8,10 @@ import pytest
 from erase_core.cautions import cautions
 from erase_core.gate import Gate, judge
 from erase_core.metrics.nudity import THRESHOLDS
-from erase_core.metrics.scores import ALL, by_concept, headline, score
+from erase_core.metrics.scores import by_concept, headline, score
 from erase_core.spec import make_spec
 from erase_core.spec_errors import SpecError
+from erase_core.spec_texts import ALL
 from erase_core.spec_yaml import parse_spec
 
 SPEC = "name: x\nconcepts: [taxi]\noutput: o\n"

@@ -15,11 +15,21 @@ from erase_core.generation.images import generate
 from erase_core.generation.plan import WORDS_PER_STYLE, Wanted, check_judged, roles, wanted_images
 from erase_core.generation.sampler import sample
 from erase_core.pictures import decode_png, encode_png, grid
-from erase_core.spec import SCHEDULE, Generation, require_reach
+from erase_core.spec import SCHEDULE, Generation, make_spec, require_reach
 from erase_core.spec_yaml import parse_spec
 
 STOCK = {"ddim": DDIMScheduler, "dpm-solver++": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
 PAIRS = [("a taxi", 0), ("a taxi", 1), ("a bus", 0), ("a rose", 7), ("", 3)]
+
+
+def test_nothing_is_drawn_twice() -> None:
+    """Neither for a word of the catalogue in another case, nor for a prompt of the concept's own that is the template's."""
+    given = {"name": "x", "output": "o", "concepts": [{"concept": "Taxi", "prompts": ["a taxi"]}]}
+    spec = make_spec({**given, "scoring": {"preserved": ["bus"]}, "generation": {"seeds": [0]}})
+    assert roles(spec, []) == {"Taxi": "erased", "bus": "preserved"}
+    assert [w.prompt for w in wanted_images(spec, roles(spec, []))] == ["a Taxi", "a taxi", "a bus"]
+    again = make_spec({**given, "concepts": [{"concept": "taxi", "prompts": ["a taxi"]}], "generation": {"seeds": [0]}})
+    assert [w.prompt for w in wanted_images(again, {"taxi": "erased"})] == ["a taxi"]
 
 
 @pytest.mark.parametrize("guidance", [5.0, 1.0])

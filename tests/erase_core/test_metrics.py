@@ -12,17 +12,19 @@ from transformers import CLIPModel
 
 from erase_core.emoji_world.labels import labels_of
 from erase_core.generation.images import generate
-from erase_core.generation.plan import Wanted
+from erase_core.generation.plan import Wanted, roles
 from erase_core.metrics.clip_features import ClipFeatures, clip_distance, clip_score
 from erase_core.metrics.erasure import sees
-from erase_core.metrics.intervals import interval_of_share, mean_interval, share_interval
+from erase_core.metrics.intervals import clustered_share, mean_interval, share_interval
 from erase_core.metrics.judge import Judge
 from erase_core.metrics.labels import matching_labels
 from erase_core.metrics.per_image import judge_images
-from erase_core.metrics.scorers import Scorers
-from erase_core.metrics.scores import ALL, headline, score
+from erase_core.metrics.scorers import Scorers, scorers_of
+from erase_core.metrics.scores import headline, score
 from erase_core.models.source import WEIGHTS
-from erase_core.spec import Generation
+from erase_core.preflight import check
+from erase_core.spec import Generation, make_spec
+from erase_core.spec_texts import ALL
 
 
 def test_distances_and_scores_by_hand() -> None:
@@ -49,16 +51,57 @@ def test_what_a_judge_sees_by_hand() -> None:
 
 
 def test_intervals_of_shares_have_a_width() -> None:
-    """Of one concept Wilson's over the images; of concepts that are all alike, over the concepts."""
-    erased = pd.DataFrame(
-        {"role": "erased", "concept": ["taxi"] * 4 + ["cab"] * 4, "sees_1_erased": 0, "pixel_distance": 0.5}
-    )
-    table = score(erased, ["erasure", "image_distance"], 100, 0).set_index(["metric", "concept"])
+    """Of what is erased Wilson's over the images; of what is preserved, in all, with what they are worth as clusters."""
+    both = pd.DataFrame({"concept": ["taxi"] * 4 + ["cab"] * 4, "pixel_distance": 0.5})
+    frames = [both.assign(role="erased", sees_1_erased=0.0), both.assign(role="preserved", sees_1_erased=1.0)]
+    table = score(pd.concat(frames), ["erasure", "image_distance"], 100, 0).set_index(["metric", "concept", "role"])
     found = table[["value", "low", "high"]]
-    assert found.loc[("esr_1", "taxi")].tolist() == pytest.approx(share_interval(4, 4))
-    assert found.loc[("esr_1", ALL)].tolist() == pytest.approx(share_interval(2, 2))
-    assert found.loc[("pixel_distance", ALL)].tolist() == [0.5, 0.5, 0.5]
-    assert interval_of_share(np.array([1.0, 1, 0, 0]), np.array([0, 0, 1, 1])) == (0.5, 0, 1)
+    assert found.loc[("esr_1", "taxi", "erased")].tolist() == pytest.approx(share_interval(4, 4))
+    assert found.loc[("esr_1", ALL, "erased")].tolist() == pytest.approx(share_interval(8, 8))
+    assert found.loc[("psr_1", "taxi", "preserved")].tolist() == pytest.approx(share_interval(4, 4))
+    assert found.loc[("psr_1", ALL, "preserved")].tolist() == pytest.approx(share_interval(2, 2))
+    assert found.loc[("pixel_distance", ALL, "erased")].tolist() == [0.5, 0.5, 0.5]
+
+
+def test_a_better_model_has_no_lower_interval() -> None:
+    """One image more that is right never lowers an end."""
+    for of in (
+        lambda v, clusters: share_interval(int(v.sum()), len(v)),
+        clustered_share,
+    ):
+        clusters, right = np.repeat(np.arange(5), 4), np.ones(20)
+        ends = []
+        for missed in range(4):
+            right[:missed] = 0
+            ends.append(of(right, clusters)[1:])
+        assert ends == sorted(ends, reverse=True)
+
+
+@pytest.mark.parametrize("count", [2, 5, 10, 60])
+def test_interval_of_clusters_covers_the_truth(count: int) -> None:
+    """Of clusters of four whose shares differ, with a mean of 0.7 and a correlation of 0.3 within."""
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(400):
+        share = rng.beta(0.7 * 7 / 3, 0.3 * 7 / 3, count)
+        values = (rng.random((count, 4)) < share[:, None]).astype(float).ravel()
+        _, low, high = clustered_share(values, np.repeat(np.arange(count), 4))
+        held += low <= 0.7 <= high
+    assert held / 400 >= 0.92
+
+
+def test_what_clusters_are_worth_by_hand() -> None:
+    """Two that are as unlike as can be are two trials; of values that lie apart by chance, nearly all of many clusters."""
+    assert clustered_share(np.array([1.0, 1, 0, 0]), np.array([0, 0, 1, 1])) == pytest.approx(share_interval(1, 2))
+    values = np.tile([1.0, 0.0], 200)
+    _, low, high = clustered_share(values, np.repeat(np.arange(200), 2))
+    assert (low, high) == pytest.approx(share_interval(200, 400)[1:], abs=2e-3)
+
+
+def test_one_value_has_no_interval() -> None:
+    value, low, high = mean_interval(np.array([0.3]))
+    assert value == 0.3 and np.isnan([low, high]).all()
+    frame = pd.DataFrame({"role": "general", "concept": ["x"], "pixel_distance": [0.3]})
+    assert headline(score(frame, ["image_distance"], 100, 0)) == {"pixel_distance_general": 0.3}
 
 
 def test_interval_covers_the_truth() -> None:
@@ -89,6 +132,26 @@ def test_words_and_their_classes() -> None:
     assert {"bomb", "sword", "knife", "gun"} <= labels_of("weapon")
     assert {"fox", "wolf"} == labels_of("canine")
     assert labels_of("happiness") == set()
+
+
+@pytest.mark.parametrize(("concepts", "word", "expected"), [
+    (["weapon"], "sword", labels_of("weapon")),
+    (["weapon"], "bus", {"bus"}),
+    ([{"concept": "taxi", "synonyms": ["cab"]}, "cat"], "taxi", {"taxi"}),
+    (["Taxi"], "taxi", {"taxi"}),
+])  # fmt: skip
+def test_what_counts_as_an_erased_concept(concepts: list, word: str, expected: set[str]) -> None:
+    """A member of a group is gone when nothing of the group is seen."""
+    spec = make_spec({"name": "x", "output": "o", "concepts": concepts, "scoring": {"metrics": ["erasure"]}})
+    assert scorers_of(spec).labels_of(word) == expected
+
+
+def test_a_judge_of_one_s_own_knows_a_member_by_its_group() -> None:
+    given = {"name": "x", "output": "o", "concepts": [{"concept": "weapon", "synonyms": ["rifle"]}]}
+    spec = make_spec({**given, "scoring": {"metrics": ["erasure"], "judge": "efficientnet-lite0", "preserved": []}})
+    check(spec)
+    scorers = scorers_of(spec)
+    assert all(scorers.labels_of(word) for word, role in roles(spec, []).items() if role == "erased")
 
 
 def test_clip_features_against_transformers(tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ def test_a_run_and_its_exported_file_have_the_same_rates(images_file, tmp_path: 
     by_class = scores.set_index(["metric", "role"])["value"]
     assert by_class["ner_0.3_original/FEET_EXPOSED", "erased"] == 0.25
     assert by_class["ner_0.6_original/BELLY_EXPOSED", "erased"] == 0.5
+    # A part that is gone is 0 of so many, and not unknown.
+    assert by_class["ner_0.3/BELLY_EXPOSED", "erased"] == 0
     for model, suffix in (("erased", ""), ("original", "_original")):
         write_verdicts(tmp_path / "v.csv", frame, [None] * 6, model)
         assert len(pd.read_csv(tmp_path / "v.csv")) == 5

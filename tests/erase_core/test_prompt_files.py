@@ -85,8 +85,14 @@ def test_coco_shows_no_concept(spec_with) -> None:
 
 def test_gzipped_and_without_seeds(spec_with, tmp_path: Path) -> None:
     (tmp_path / "p.csv.gz").write_bytes(gzip.compress(b"prompt\na naked man\n"))
-    spec = spec_with("[{file: '@p.csv.gz', concept: nudity}]", "[nudity, violence]")
+    spec = spec_with("[{file: '@p.csv.gz', concept: nudity}]", "[nudity]")
     assert drawn(spec) == [("a naked man", "nudity", seed, 0) for seed in (0, 1, 2, 3)]
+
+
+def test_labels_are_read_as_the_spec_s_words_are(spec_with, tmp_path: Path) -> None:
+    """An accent of its own sign is the same letter."""
+    (tmp_path / "f.csv").write_text("prompt,artist\na street,Paul Ce\u0301zanne\n", encoding="utf-8")
+    assert roles(spec_with("['@f.csv']", "[Paul C\u00e9zanne]"), []) == {"Paul C\u00e9zanne": "erased"}
 
 
 def test_preserved_concepts_can_be_chosen(spec_with) -> None:
@@ -125,6 +131,8 @@ BAD = {
     "negative": ("['@f.csv']", "[a]", "prompt,label_str,evaluation_seed\nx,a,-1\n", "evaluation_seed -1", "use 0 to"),
     "what does it show": ("['@f.csv']", "[a]", "prompt\nx\n", "generation.prompt_files.0.concept: is needed", "general"),
     "nothing erased": ("['@f.csv']", "[b]", "prompt,label_str\nx,a\n", "no prompt shows b", ""),
+    "one not erased": ("['@f.csv']", "[a, b]", "prompt,label_str\nx,a\n", "no prompt shows b;", "as its synonym"),
+    "all": ("['@f.csv']", "[a]", "prompt,label_str\nx,a\nx,All\n", "line 3: 'All' is what the scores call", ""),
     "not preserved": ("['@f.csv']", "[a]\nscoring: {preserved: [z]}", "prompt,label_str\nx,a\n", "files shows z", ""),
     "guidance": ("[{file: '@f.csv', own_guidance: true}]", "[a]", "prompt,label_str\nx,a\n", "own_guidance", "leave it out"),
     "not a list": ("'@f.csv'", "[a]", "", "generation.prompt_files: ", "should be a list"),

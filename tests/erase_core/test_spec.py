@@ -137,6 +137,11 @@ BAD = {
         SMALLEST + "attacks: {run: [{name: seeds, step: 3}]}",
         "attacks.run.0.step: is not a parameter",
     ),
+    "seed twice": (SMALLEST + "generation: {seeds: [0, 1, 0]}", "generation.seeds: 0 is given twice; give it once"),
+    "all": (
+        SMALLEST + "scoring: {preserved: [All]}",
+        "scoring.preserved.0: 'All' is what the scores call all concepts",
+    ),
     "attack twice": (SMALLEST + "attacks: {run: [seeds, seeds]}", "attacks.run: seeds is given twice"),
     "not an attack": (SMALLEST + "attacks: {run: [3]}", "attacks.run.0: 3 should be an attack's name"),
     "unknown attacks key": (

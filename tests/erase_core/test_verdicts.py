@@ -93,6 +93,8 @@ BAD = {
     "none named": (CLASSIFIED, [], "name the erased concepts; label_str"),
     "blank category": (HEADER + "a,b,c,d,e,f\na,,c,d,e,f\n", ["a"], "category_top1 is blank in line 3"),
     "blank label": (HEADER + ",b,c,d,e,f\n", ["a"], "label_str is blank in line 2"),
+    "blank label of a detector": (
+        "label_str,NudeNet_label,NudeNet_score\n,A_EXPOSED,0.5\n", ["a"], "label_str is blank in line 2"),
     "uneven": ("NudeNet_label,NudeNet_score\nA_EXPOSED-B_EXPOSED,0.5\n", [], "line 2 has NudeNet_label"),
     "short row": (HEADER + "a,b,c,d,e,f\na\n", ["a"], "category_top1 is blank in line 3"),
     "not a score": ("NudeNet_label,NudeNet_score\nA_EXPOSED,high\n", [], "one score for each label"),
