@@ -1,6 +1,7 @@
 """What memory the scores and the attacks of a run need, told before it starts, as in `memory`.
 
-Judges and CLIPs are counted from their configurations, and what else scores from the sizes of its files.
+Judges and CLIPs are counted from their configurations, and what else scores from the sizes of its files; LPIPS and Inception make
+what their layers do, which are known.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, CLIPModel,
 
 from .attacks.settings import FineTuning, Learned
 from .files import read_json
+from .generation.dataset import READ_TOGETHER
 from .hub import fetched
 from .memory import (
     FULL,
@@ -26,13 +28,16 @@ from .memory import (
     forward_bytes,
     part_of,
     parts_of,
+    pixels_of,
     unet_inputs,
     wanted_at_most,
 )
+from .metrics import inception, lpips
 from .metrics.general_quality import METRICS
 from .metrics.imagenet_classes import EFFICIENTNET
 from .metrics.judge import BATCH
 from .metrics.scorers import CLIP_METRICS
+from .metrics.weights_file import shapes_in
 from .models.pipeline import device
 from .models.source import WEIGHTS
 from .models.trainable import trainable_names
@@ -112,15 +117,48 @@ def seeing_bytes(model: PreTrainedModel, count: int, side: int) -> int:
     return alive.most
 
 
-def scores_forecast(spec: Spec, libraries: int) -> Forecast:
-    """What each rank that judges images needs."""
+def comparing_bytes(net: str, count: int, size: tuple[int, int]) -> int:
+    """The most that LPIPS makes on a backbone (see `lpips.LAYERS`) for so many pairs of images of a height and width."""
+    with device():
+        features = lpips.features_of(net)
+        widths = {at: features[at - 1].out_channels for at in lpips.LAYERS[net]}
+        linear = {at: torch.empty(1, width, 1, 1) for at, width in widths.items()}
+        first, second = (torch.empty(min(count, lpips.together(*size)), *size, 3, dtype=torch.uint8) for _ in range(2))
+    with Alive((*features.parameters(), *linear.values())) as alive, torch.no_grad():
+        lpips.compare(features, linear, first, second)
+    return alive.most
+
+
+def inception_bytes(count: int, size: tuple[int, int]) -> int:
+    """The most that Inception makes for so many images of a height and width."""
+    with device():
+        network = inception.inception_v3().eval()
+        images = torch.empty(min(count, inception.BATCH), *size, 3, dtype=torch.uint8)
+    with Alive((*network.parameters(), *network.buffers())) as alive, torch.no_grad():
+        inception.features_of(network, images)
+    return alive.most
+
+
+def scores_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
+    """What each rank that judges images needs. folder: of the model.
+
+    Raises ModelError when the file of LPIPS' backbone cannot be read.
+    """
+    files = files_of(spec)
+    net = lpips.net_of(shapes_in(spec.scoring.lpips_backbone, "scoring.lpips_backbone")) if "LPIPS" in files else None
     with FakeTensorMode():
-        folders, count = networks_of(spec), min(BATCH, len(wanted_at_most(spec)))
+        wanted, size = len(wanted_at_most(spec)), pixels_of(part_of(folder, "vae"), part_of(folder, "unet"))
+        folders, count = networks_of(spec), min(BATCH, wanted)
         networks = {name: network(folder) for name, folder in folders.items()}
         held = {name: bytes_of(model) for name, model in networks.items()}
-        seen = {name: seeing_bytes(model, count, side_of(folders[name])) for name, model in networks.items()}
-    base = {"libraries": libraries, **held, **files_of(spec)}
-    moments = [Moment(f"the {name} at work", {**base, "activations": size}) for name, size in seen.items()]
+        seen = {f"the {name}": seeing_bytes(model, count, side_of(folders[name])) for name, model in networks.items()}
+        if net is not None:
+            seen["LPIPS"] = comparing_bytes(net, min(wanted, READ_TOGETHER), size)
+        if "Inception" in files:
+            # Real pictures may be more than the images that are drawn.
+            seen["Inception"] = inception_bytes(READ_TOGETHER if spec.scoring.reference else wanted, size)
+    base = {"libraries": libraries, **held, **files}
+    moments = [Moment(f"{name} at work", {**base, "activations": most}) for name, most in seen.items()]
     return Forecast("scores", spec.scoring.processes, moments or [Moment("scoring", base)])
 
 

@@ -59,7 +59,7 @@ def plan(spec: Spec, import_flow: Callable[[], object] = lambda: None) -> Plan:
         # Only here: what scores is imported when the training and the images are done.
         scoring = importlib.import_module("erase_core.memory_scoring")
         own = resident_bytes()
-        forecasts.append(scoring.scores_forecast(spec, own))
+        forecasts.append(scoring.scores_forecast(spec, folder, own))
         if spec.attacks is not None:
             forecasts.append(scoring.attacks_forecast(spec, folder, own))
         return Plan(forecasts, disk_forecast(spec, folder), seconds_before(spec))

@@ -31,12 +31,15 @@ from .stages import (
 )
 from .versions import versions
 
+OPTIONAL = (*VERDICTS, "attempts.parquet", "attacks.parquet", "attacks.json", "attacks.html")
+"""What not every run writes. Of a run that wrote to the same folder before, it would be taken for this one's."""
+
 
 def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
     """Write the results of a run to spec.output and return the report's figures (PNG) by name.
 
     artifacts: vocabulary, embeddings, nearest, training, original, erased and scores, and those of the attacks. Every file
-    appears whole.
+    appears whole, and of an earlier run's in the folder none is left.
     """
     from .metrics.scores import headline
     from .models.origin import CARD, origin_of, read_card
@@ -67,8 +70,9 @@ def publish(spec: Spec, artifacts: dict[str, Artifact]) -> dict[str, bytes]:
     for name, stage in tables.items():
         with new_file(output / name) as partial:
             shutil.copyfile(artifacts[stage].file(name), partial)
-    for name in VERDICTS:
+    for name in OPTIONAL:
         (output / name).unlink(missing_ok=True)
+    for name in VERDICTS:
         if artifacts["scores"].file(name).exists():
             with new_file(output / name) as partial:
                 shutil.copyfile(artifacts["scores"].file(name), partial)

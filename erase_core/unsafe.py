@@ -5,6 +5,7 @@ The run's own tables keep every image as it is, since they are what is judged.
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -14,72 +15,40 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageFilter
 
+from .concepts.plurals import singulars
 from .files import new_file
 from .generation.plan import ERASED
 from .metrics.nudity import THRESHOLDS
 from .pictures import decode_png, encode_png
 from .spec import Spec
 
+STEMS = (
+    "abus", "antisemit", "assassinat", "behead", "bloodbath", "bloodied", "bloodshed", "bloodsoaked", "bloodstain", "cadaver",
+    "cannibal", "decapitat", "disembowel", "dismember", "ejaculat", "erotic", "eviscerat", "excrement", "fetish", "fuck",
+    "genital", "genocid", "gruesome", "harass", "hateful", "hentai", "homicid", "homophob", "islamophob", "lewd", "masturbat",
+    "molest", "murder", "mutilat", "naked", "necrophil", "nipple", "nude", "nudis", "nudit", "obscen", "orgasm", "overdos",
+    "paedophil", "pedophil", "porn", "prostitut", "racis", "rapist", "sadis", "sadomaso", "sexual", "sexy", "slaughter", "slut",
+    "strangl", "strangul", "striptease", "suicid", "swastik", "terroris", "tortur", "transphob", "undress", "vagina", "violen",
+    "vomit", "xenophob",
+)  # fmt: skip
+"""How words begin that speak of hate, harassment, violence, self-harm, sexual content, shock or illegal acts, the field's unsafe
+prompts. Hardly a word of another sense begins so."""
 WORDS = {
-    *(
-        "abuse",
-        "bdsm",
-        "blood",
-        "bloody",
-        "breast",
-        "breasts",
-        "corpse",
-        "erotic",
-        "fetish",
-        "genital",
-        "genitals",
-        "gore",
-        "gory",
-    ),
-    *(
-        "gruesome",
-        "harassment",
-        "hate",
-        "hentai",
-        "illegal",
-        "kill",
-        "killing",
-        "lewd",
-        "murder",
-        "naked",
-        "nazi",
-        "nipple",
-    ),
-    *(
-        "nipples",
-        "nsfw",
-        "nude",
-        "nudes",
-        "nudity",
-        "penis",
-        "porn",
-        "pornographic",
-        "pornography",
-        "racist",
-        "rape",
-        "self-harm",
-    ),
-    *(
-        "sex",
-        "sexual",
-        "sexy",
-        "shocking",
-        "suicide",
-        "swastika",
-        "terrorism",
-        "torture",
-        "unsafe",
-        "vagina",
-        "violence",
-    ),
-    *("violent", "wound", "wounds"),
-}
-"""What the field's unsafe prompts are about: hate, harassment, violence, self-harm, sexual content, shock, illegal acts."""
+    "anal", "animal-cruelty", "anus", "areola", "assault", "autopsy", "bare-breasted", "bdsm", "bestiality", "blood", "bloody",
+    "blow-job", "blowjob", "bombing", "bondage", "boob", "boobies", "braless", "breast", "bukkake", "bullying", "busty",
+    "buttock", "camel-toe", "cameltoe", "carcass", "cleavage", "clitoris", "cocaine", "corpse", "crime-scene", "cum", "cumshot",
+    "cunnilingus", "cunt", "dead-body", "dildo", "dominatrix", "drug-dealer", "drug-dealing", "drug-use", "ecchi", "entrails",
+    "execution", "executioner", "faeces", "feces", "fellatio", "flayed", "futanari", "gangbang", "gore", "gory", "grisly",
+    "hand-job", "handjob", "hanged", "hate", "hatred", "heroin", "hitler", "holocaust", "illegal", "incest", "intercourse",
+    "intestine", "kill", "killed", "killing", "kkk", "klan", "ku-klux", "labia", "lingerie", "loli", "lolicon", "lolita",
+    "lynched", "lynching", "maimed", "mass-shooting", "massacre", "massacred", "meth", "milf", "nazi", "nazism", "neonazi",
+    "nsfl", "nsfw", "nudie", "orgy", "penile", "penis", "phallic", "phallus", "pubic", "pussy", "rape", "raped", "raping",
+    "roadkill", "school-shooting", "scrotum", "self-harm", "self-harming", "self-injury", "semen", "severed", "sex", "sexting",
+    "shocking", "shotacon", "sodomy", "stabbed", "stabbing", "strip-club", "strip-tease", "stripper", "supremacist", "testicle",
+    "threesome", "tits", "titties", "topless", "unclothed", "unsafe", "upskirt", "viscera", "vulva", "whore", "wound",
+    "wounded", "x-rated", "xxx",
+}  # fmt: skip
+"""More such words, whole. One with a hyphen is also two words; plurals are known by the rules."""
 SOFTNESS = 1 / 10
 """The blur's σ as a share of an image's side: shapes and colours stay, and no part of a body can be told."""
 
@@ -96,7 +65,16 @@ def unsafe_concepts(spec: Spec) -> list[str]:
         return [word for word in spec.concept_words if word.casefold() in named]
     if "nudity" in spec.metrics:
         return spec.concept_words
-    return [c.concept for c in spec.concepts if any(WORDS & set(re.findall(r"[\w-]+", n.casefold())) for n in c.names)]
+    return [concept.concept for concept in spec.concepts if any(map(speaks_of_it, concept.names))]
+
+
+def speaks_of_it(name: str) -> bool:
+    """Whether a concept's name has a word for what is unsafe: alone, in the plural, in a compound, or written as two."""
+    parts = re.findall(r"[^\W_]+", name.casefold())
+    pairs = [f"{first}-{second}" for first, second in itertools.pairwise(parts)]
+    return any(part.startswith(STEMS) for part in parts) or any(
+        not WORDS.isdisjoint((word, *singulars(word))) for word in (*parts, *pairs)
+    )
 
 
 def hides(spec: Spec) -> bool:

@@ -24,7 +24,7 @@ def study(name: str, base: Spec) -> dict[str, float]:
     base: the spec that every run starts from; its output is the study's folder. Runs that are there already are served from
     the cache, so a study goes on where it was stopped. Raises InUse while another process has the folder.
     """
-    wanted = studies.load(name).runs(base)
+    wanted = studies.runs(name, base)
     for spec in wanted.values():
         check(spec)
     tags = {"kind": "study", "study": name, "model": base.model}

@@ -154,6 +154,13 @@ def inception_v3() -> nn.Sequential:
     return network
 
 
+def features_of(network: nn.Sequential, images: torch.Tensor) -> torch.Tensor:
+    """Images uint8 [N, H, W, 3] → features [N, 2048]."""
+    pixels = images.to(device()).permute(0, 3, 1, 2).float() / 255
+    pixels = F.interpolate(pixels, (SIDE, SIDE), mode="bilinear", align_corners=False)
+    return network(2 * pixels - 1)
+
+
 class InceptionFeatures:
     """The 2048 features of images that FID and KID were published with."""
 
@@ -166,7 +173,6 @@ class InceptionFeatures:
     def images(self, images: np.ndarray) -> np.ndarray:
         """Images uint8 [N, H, W, 3] → float32 [N, 2048]."""
         found = []
-        for part in torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).split(BATCH):
-            pixels = F.interpolate(part.float().to(device()) / 255, (SIDE, SIDE), mode="bilinear", align_corners=False)
-            found.append(self.network(2 * pixels - 1).cpu())
+        for part in torch.from_numpy(np.ascontiguousarray(images)).split(BATCH):
+            found.append(features_of(self.network, part).cpu())
         return torch.cat(found).numpy()

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+
+from ..models.source import ModelError
 
 
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file or of a PyTorch one, in which nothing but tensors is unpickled."""
     if Path(path).suffix == ".safetensors":
-        from safetensors.torch import load_file
-
         return load_file(path)
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def shapes_in(path: str | Path, field: str) -> dict[str, torch.Size]:
+    """The shapes of the tensors in such a file by their names; no tensor is read. ModelError when it is no such file."""
+    try:
+        if Path(path).suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                names = file.keys()
+                return {name: torch.Size(file.get_slice(name).get_shape()) for name in names}
+        found = torch.load(path, map_location="meta", weights_only=True)
+        return {name: value.shape for name, value in found.items() if isinstance(value, torch.Tensor)}
+    except (OSError, RuntimeError, UnpicklingError, EOFError, SafetensorError) as error:
+        raise ModelError(f"{field}: cannot read {str(path)!r}; give a file of weights ({error})") from error
 
 
 def put_weights(network: torch.nn.Module, weights: dict[str, torch.Tensor], field: str, what: str) -> None:

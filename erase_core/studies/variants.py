@@ -13,6 +13,9 @@ from ..spec import Spec, make_spec
 EVERYDAY = ("car", "apple", "house")
 """Words that `fixed` preserves: the first that is not erased."""
 
+NOT_SOLVED = ("trainable", "processes", "hostfile")
+"""What of a spec's training a method does not take that solves for the weights."""
+
 
 def everyday(erased: Iterable[str], words: Iterable[str] = EVERYDAY) -> str:
     """The first of some words that is not among the erased names; where all are, the most frequent English word that is not."""
@@ -67,17 +70,24 @@ def merged(base: dict, changes: dict) -> dict:
     }
 
 
+def name_of(method: str | dict) -> str:
+    """The name of a method as in a spec."""
+    return method if isinstance(method, str) else method["name"]
+
+
 def variant(base: Spec, label: str, **changes: object) -> Spec:
     """A run of a study: the base spec with `changes`, without its gate, and an output folder below the base's.
 
-    A change of `method` replaces the method with all its parameters, and its own training defaults apply. With other concepts,
-    those of them that the base hides are hidden, and none of them is preserved; with other prompts, the base's prompt files are
-    not drawn.
+    A change of `method` replaces the method with all its parameters, and its own training defaults apply; a method that solves for
+    the weights is not told which to train, nor by how many ranks. With other concepts, those of them that the base hides are
+    hidden, and none of them is preserved; with other prompts, the base's prompt files are not drawn.
     """
     given = base.model_dump(mode="json", exclude_unset=True, exclude={"gate"})
     label = re.sub(r"[^\w.-]+", " ", label).strip()
     if "method" in changes:
         given.pop("method", None)
+        if methods.solves(methods.load(name_of(changes["method"]))):
+            given["training"] = {k: v for k, v in given.get("training", {}).items() if k not in NOT_SOLVED}
     if "concepts" in changes:
         erased = {n.casefold() for c in changes["concepts"] for n in [c["concept"], *c.get("synonyms", [])]}
         for part, name, stay in (("report", "unsafe", True), ("scoring", "preserved", False)):

@@ -8,9 +8,11 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import HFValidationError
+from safetensors.torch import save_file
 from torch._subclasses.fake_tensor import FakeTensorMode
 from typer.testing import CliRunner
 
@@ -27,12 +29,13 @@ from erase_core.memory import (
     shortage,
     training_forecast,
 )
-from erase_core.memory_scoring import attacks_forecast, scores_forecast
+from erase_core.memory_scoring import attacks_forecast, comparing_bytes, scores_forecast
+from erase_core.metrics import inception, lpips
 from erase_core.models.origin import Origin
 from erase_core.models.pipeline import load_pipeline
 from erase_core.models.published import configs, write_configs
 from erase_core.models.single_file import write_checkpoint
-from erase_core.models.source import WEIGHTS, find_model
+from erase_core.models.source import WEIGHTS, ModelError, find_model
 from erase_core.planning import Plan, alike, plan, seconds_before
 from erase_core.spec import Spec, make_spec
 from erase_core.spec_yaml import load_spec
@@ -177,20 +180,67 @@ def test_what_scores_is_counted(sd1: Path, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr("erase_core.memory.SMALL", 0)
     own = {"name": "m", "concepts": ["taxi"], "output": "-"}
     (one,) = {
-        moment.name: moment for moment in scores_forecast(make_spec(own), 0).moments if "CLIP" in moment.name
+        moment.name: moment for moment in scores_forecast(make_spec(own), sd1, 0).moments if "CLIP" in moment.name
     }.values()
     for name, folder in {"judge": "concept_judge", "judge of styles": "style_judge", "CLIP": "clip"}.items():
         stored = sum(file.stat().st_size for file in (WEIGHTS / folder).glob("*.safetensors"))
         assert one.parts[name] == pytest.approx(2 * stored, rel=0.05)
     few = make_spec({**own, "scoring": {"preserved": []}, "generation": {"seeds": [0]}})
-    assert scores_forecast(few, 0).peak.total < scores_forecast(make_spec(own), 0).peak.total
-    (tmp_path / "vgg.pth").write_bytes(b"0" * 1000)
-    lpips = {"metrics": ["lpips"], "lpips_backbone": str(tmp_path / "vgg.pth")}
-    (alone,) = scores_forecast(make_spec({**own, "scoring": {**lpips, "processes": 2}}), GIB).moments
-    assert alone.parts == {"libraries": GIB, "LPIPS": 1000}
+    assert scores_forecast(few, sd1, 0).peak.total < scores_forecast(make_spec(own), sd1, 0).peak.total
     judge = {"judge": str(WEIGHTS / "clip"), "clip": str(WEIGHTS / "clip")}
-    both = scores_forecast(make_spec({**own, "scoring": judge}), 0)
+    both = scores_forecast(make_spec({**own, "scoring": judge}), sd1, 0)
     assert [moment.name for moment in both.moments] == ["the judge at work"]
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("net", lpips.LAYERS)
+def test_what_lpips_makes_is_counted(net: str, suffix: str, sd1: Path, tmp_path: Path) -> None:
+    """As a real pass makes it, of images of the model's size; of those of 16² AlexNet's pools would leave nothing."""
+    file = tmp_path / f"{net}{suffix}"
+    weights = {f"features.{name}": value for name, value in lpips.features_of(net).state_dict().items()}
+    (save_file if suffix == ".safetensors" else torch.save)(weights, file)
+    model = sd1 if net == "vgg" else WEIGHTS / "pipeline"
+    scoring = {"metrics": ["lpips"], "lpips_backbone": str(file), "preserved": [], "processes": 2}
+    own = {"name": "m", "concepts": ["taxi"], "output": "-", "generation": {"seeds": [0, 1, 2]}}
+    (alone,) = scores_forecast(make_spec({**own, "scoring": scoring}), model, GIB).moments
+    assert alone.name == "LPIPS at work" and list(alone.parts) == ["libraries", "LPIPS", "activations"]
+    assert alone.parts["LPIPS"] == file.stat().st_size
+    made = lpips.Lpips(file)
+    first, second = np.zeros((2, 3, *([16] * 2 if net == "vgg" else [64] * 2), 3), np.uint8)
+    with Alive((*made.features.parameters(), *made.linear.values())) as alive:
+        made.distance(first, second)
+    assert alone.parts["activations"] == pytest.approx(alive.most, rel=0.02)
+
+
+@pytest.mark.parametrize("side", [64, 256, 512, 768, 1024])
+def test_lpips_makes_no_more_of_large_images(side: int) -> None:
+    with FakeTensorMode():
+        assert comparing_bytes("vgg", 256, (side, side)) < 1.5 * GIB
+
+
+def test_a_backbone_that_cannot_be_read_is_told(sd1: Path, tmp_path: Path) -> None:
+    own = {"name": "m", "concepts": ["taxi"], "output": "-"}
+    for name in ("vgg.pth", "vgg.safetensors"):
+        (tmp_path / name).write_bytes(b"0" * 1000)
+        scoring = {"metrics": ["lpips"], "lpips_backbone": str(tmp_path / name)}
+        with pytest.raises(ModelError, match=f"scoring.lpips_backbone: cannot read .*{name}'; give a file of weights"):
+            scores_forecast(make_spec({**own, "scoring": scoring}), sd1, 0)
+
+
+def test_what_inception_makes_is_counted(sd1: Path, tmp_path: Path) -> None:
+    """As a real pass makes it; where real pictures are compared with, of a whole batch of them."""
+    network = inception.inception_v3()
+    torch.save(network.state_dict(), tmp_path / "inception.pth")
+    scoring = {"metrics": ["fid"], "features": str(tmp_path / "inception.pth"), "preserved": []}
+    own = {"name": "m", "concepts": ["taxi"], "output": "-", "generation": {"seeds": [0, 1]}}
+    (alone,) = scores_forecast(make_spec({**own, "scoring": scoring}), sd1, 0).moments
+    made = inception.InceptionFeatures(tmp_path / "inception.pth")
+    with Alive((*made.network.parameters(), *made.network.buffers())) as alive:
+        made.images(np.zeros((2, 16, 16, 3), np.uint8))
+    assert alone.name == "Inception at work" and alone.parts["activations"] == pytest.approx(alive.most, rel=0.02)
+    real = {**scoring, "reference": str(tmp_path)}
+    (compared,) = scores_forecast(make_spec({**own, "scoring": real}), sd1, 0).moments
+    assert compared.parts["activations"] > 10 * alone.parts["activations"]
 
 
 def test_attacks_are_counted(sd1: Path, monkeypatch) -> None:

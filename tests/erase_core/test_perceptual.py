@@ -71,6 +71,16 @@ def test_lpips_by_hand(net: str, suffix: str, tmp_path: Path) -> None:
     assert np.allclose(found.distance(IMAGES[0], IMAGES[0]), 0)
 
 
+def test_lpips_of_images_in_parts(tmp_path: Path, monkeypatch) -> None:
+    """However many are compared at once."""
+    backbone("alex", tmp_path / "w.pth")
+    found = Lpips(tmp_path / "w.pth")
+    whole = found.distance(*IMAGES)
+    for pixels in (2 * 64 * 64, 1):
+        monkeypatch.setattr("erase_core.metrics.lpips.COMPARED_PIXELS", pixels)
+        assert np.allclose(found.distance(*IMAGES), whole, rtol=1e-5)
+
+
 def test_other_weights_are_refused(tmp_path: Path) -> None:
     save_file({"features.0.weight": torch.zeros(1)[None, None, None]}, tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match="scoring.lpips_backbone: has no features.0"):

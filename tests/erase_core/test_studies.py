@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,8 @@ from erase_core.studies import (
 from erase_core.studies.variants import comparable, everyday, variant
 from erase_core.training.latents import Sampler
 from erase_core.training.predictions import noise_predictor
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 def base(folder: Path, extra: str = "") -> Spec:
@@ -103,6 +106,32 @@ def test_a_base_may_say_more(name: str, tmp_path: Path) -> None:
             check(spec)
             hidden = ["taxi"] if extra.startswith("report") and "taxi" in spec.erased_names else None
             assert spec.report.unsafe == hidden
+
+
+@pytest.mark.parametrize("name", studies.NAMES)
+def test_a_base_may_be_a_whole_spec(name: str, tmp_path: Path) -> None:
+    """One with attacks and with weights to train by several ranks, and the README's long one."""
+    training = "{trainable: xattn, processes: 2, steps: 7}"
+    (long,) = [
+        text for text in re.findall(r"```yaml\n(.*?)```", README.read_text(), re.S) if "trainable: xattn" in text
+    ]
+    for given in (
+        base(tmp_path, f"attacks: {{}}\ntraining: {training}"),
+        parse_spec(f"{long}\nattacks: {{run: [seeds]}}"),
+    ):
+        wanted = studies.runs(name, given)
+        for spec in wanted.values():
+            check(spec)
+            assert spec.attacks is None and spec.training.steps == given.training.steps
+            solved = methods.solves(methods.load(spec.method.name))
+            assert spec.training.trainable == ("xattn-strict" if solved else "xattn")
+            assert spec.training.processes == (1 if solved else given.training.processes)
+
+
+def test_a_benchmark_s_runs_are_attacked(tmp_path: Path) -> None:
+    """It is made of variants too, and reads what the attacks find."""
+    found = variant(base(tmp_path, "attacks: {run: [seeds]}\ntraining: {processes: 2}"), "plain", method="uce")
+    assert [attack.name for attack in found.attacks.run] == ["seeds"] and found.training.processes == 1
 
 
 def test_an_everyday_word_is_always_found() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from erase_core.emoji_world import catalogue
 from erase_core.spec import make_spec
 from erase_core.spec_errors import SpecError
-from erase_core.unsafe import hidden_images, hides, unsafe_concepts
+from erase_core.unsafe import hidden_images, hides, speaks_of_it, unsafe_concepts
 
 
 def spec_of(**parts):
@@ -28,6 +29,33 @@ CASES = {
 def test_unsafe_concepts(parts: dict, wanted: list[str]) -> None:
     spec = spec_of(**parts)
     assert unsafe_concepts(spec) == wanted and hides(spec) == bool(wanted)
+
+
+FOUND = (
+    "self harm", "Self-harm scars", "semi-nude", "a nude_woman", "blood-soaked", "bloodstained shirt", "corpses", "dead bodies",
+    "genitalia", "topless", "beheading", "pornstar", "Nazis", "kills", "sexually explicit", "school shootings", "strip club",
+    "neo-nazi's", "mutilated", "suicidal", "X-rated film",
+)  # fmt: skip
+NOT_FOUND = (
+    "gun metal grey", "killer whale", "sperm whale", "blue tit", "nudibranch", "nudge", "violin", "grapes", "double-breasted coat",
+    "Essex", "David Lynch", "skull", "self-portrait", "farm hand", "Edward Gorey", "shooting star", "strange", "heroine", "abacus",
+    "assorted sweets", "analog clock", "bloodhound", "cumulus", "hater",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_words_are_found_in_every_form(name: str) -> None:
+    assert unsafe_concepts(spec_of(concepts=[{"concept": "taxi", "synonyms": [name]}])) == ["taxi"]
+
+
+@pytest.mark.parametrize("name", NOT_FOUND)
+def test_other_words_are_not(name: str) -> None:
+    assert not speaks_of_it(name)
+
+
+def test_no_word_of_the_included_model_is_unsafe() -> None:
+    """Its catalogue, in whose report nothing was to be blurred: guns, knives and skulls are pictures for children."""
+    assert not [word for word in catalogue.words() if speaks_of_it(word)]
 
 
 def test_what_is_not_erased_cannot_be_unsafe() -> None:
