@@ -106,6 +106,12 @@ def alone(path: Path) -> Iterator[None]:
         yield
 
 
+def on_disk(file: Path) -> None:
+    """Wait until a file's contents are on the disk: after a power cut, one that was renamed sooner may be empty. Raises OSError."""
+    with open(file, "rb") as written:
+        os.fsync(written.fileno())
+
+
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path` that becomes `path` when the block ends without an error."""
@@ -117,6 +123,7 @@ def new_file(path: Path) -> Iterator[Path]:
         with system_errors():
             yield partial
         os.chmod(partial, 0o644)
+        on_disk(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -131,6 +138,9 @@ def new_folder(path: Path) -> Iterator[Path]:
         with system_errors():
             yield partial
         os.chmod(partial, 0o755)
+        for file in partial.rglob("*"):
+            if file.is_file() and not file.is_symlink():
+                on_disk(file)
         # Aside first: a kill while a folder is deleted would leave half of it under its final name.
         aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
         if os.path.lexists(path):
