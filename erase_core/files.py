@@ -14,9 +14,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+SECONDS_BETWEEN_LOOKS = 0.1
+"""How soon a lock that another had is taken."""
 WEIGHTS = (".safetensors", ".pth", ".pt")
 
 
@@ -96,13 +98,24 @@ def check_parent(field: str, place: Path) -> None:
         raise PlaceError(f"{field}: cannot write to {parent}; choose another folder")
 
 
+def lock(file: IO, meanwhile: Callable[[], None]) -> None:
+    """Wait until no other has a file locked, and lock it. meanwhile: called again and again; what it raises ends the wait."""
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            meanwhile()
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Keep other processes of this home that want the same path waiting until the block ends."""
+def alone(path: Path, meanwhile: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Keep other processes of this home that want the same path waiting until the block ends. meanwhile: as in `lock`."""
     locks = home() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    with open(locks / digest("alone", str(path.resolve())), "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with open(locks / digest("alone", str(path.resolve())), "w", encoding="utf-8") as file:
+        lock(file, meanwhile)
         yield
 
 
