@@ -9,8 +9,11 @@ import contextlib
 import fcntl
 import os
 import socket
+import threading
+import time
 from collections.abc import Iterator
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
 from prefect.concurrency.sync import concurrency
@@ -21,6 +24,9 @@ from erase_core.files import alone, home
 from .gpus import own_gpus
 from .progress import go_on
 
+SECONDS_BETWEEN_LOOKS = 0.5
+turns: dict[str, threading.Lock] = {"training": threading.Lock(), "generation": threading.Lock()}
+
 
 def limit_name(kind: str) -> str:
     """The name of this machine's limit on a kind of work, training or generation, in Prefect."""
@@ -30,18 +36,45 @@ def limit_name(kind: str) -> str:
 def slot(kind: str, wanted: bool, ranks: int = 1) -> contextlib.AbstractContextManager:
     """A slot of a kind, waited for when it is entered, and a GPU for each rank of its work; nothing when it is not wanted.
 
-    A server that is away does not end the work: the slot's lease is kept on its disk.
+    Entering raises Stopped when what it is for fails or is interrupted meanwhile. A server that is away does not end the work: the
+    slot's lease is kept on its disk.
     """
     return held_slot(kind, ranks) if wanted else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
 def held_slot(kind: str, ranks: int) -> Iterator[None]:
-    with concurrency(limit_name(kind), strict=True, raise_on_lease_renewal_failure=False):
-        # It may have been waited for in vain.
-        go_on()
+    with contextlib.ExitStack() as slots:
+        # One of this process's waiting threads asks the server for all.
+        while not turns[kind].acquire(timeout=SECONDS_BETWEEN_LOOKS):
+            go_on()
+        try:
+            take(limit_name(kind), slots)
+        finally:
+            turns[kind].release()
         with own_gpus(ranks):
             yield
+
+
+def take(limit: str, slots: contextlib.ExitStack) -> None:
+    """Take a slot of a limit, once one is free, until `slots` ends. Raises Stopped when what it is for has failed meanwhile."""
+    while True:
+        go_on()
+        try:
+            # Prefect's own waiting cannot be ended, and at its timeout loses a slot that is given at that moment.
+            slot = concurrency(limit, strict=True, max_retries=0, raise_on_lease_renewal_failure=False)
+            slots.enter_context(slot)
+            return
+        except Exception as error:
+            if not all_taken(error):
+                raise
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def all_taken(error: Exception) -> bool:
+    """Whether an error of Prefect's says that no slot is free."""
+    cause = error.__cause__
+    return isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code == httpx.codes.LOCKED
 
 
 @contextlib.contextmanager

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+
 from prefect.client.orchestration import get_client
 
-from tasks.slots import limit_name, open_slots
+from tasks.progress import Stopped, stopping
+from tasks.slots import limit_name, open_slots, slot
 
 
 def limits() -> dict[str, int]:
@@ -29,6 +34,33 @@ def test_who_is_not_alone_changes_what_is_given_and_nothing_else(server, capsys)
             assert other == limits() == {"training": 1, "generation": 3}, "of one that has another server"
     with open_slots(None, None) as again:
         assert again == limits() == {"training": 1, "generation": 1}, "as nobody has any"
+
+
+def test_who_waits_for_a_slot_is_stopped_or_gets_it(server) -> None:
+    """More wait than the server is asked for at once."""
+    stop, ends = threading.Event(), []
+
+    def work() -> None:
+        stopping.set((threading.Event(), stop))
+        try:
+            with slot("training", wanted=True):
+                ends.append("had it")
+        except Stopped:
+            ends.append("stopped")
+
+    with open_slots(1, 1), ThreadPoolExecutor(3) as pool:
+        with slot("training", wanted=True):
+            waiting = [pool.submit(work) for _ in range(3)]
+            time.sleep(2)
+            assert not ends
+            stop.set()
+            wait(waiting, 60)
+            assert ends == ["stopped"] * 3
+            stop.clear()
+            waiting = [pool.submit(work) for _ in range(3)]
+            time.sleep(2)
+        wait(waiting, 60)
+        assert ends[3:] == ["had it"] * 3
 
 
 def test_what_a_killed_one_held_is_free_again(server) -> None:
