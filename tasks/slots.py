@@ -84,9 +84,11 @@ def open_slots(training: int | None, generation: int | None, trainings: int = 1)
     All that open slots on one machine share them. The first makes the limits anew, for one that was killed cannot have given its
     slots back; what is None is then 1, or `trainings`. Any other changes those alone that are given, and says so.
     """
-    path, given = home() / "slots.lock", {"training": training, "generation": generation}
+    # The limits are a host's own, and hosts may share a home.
+    path, given = home() / f"slots-on-{socket.gethostname()}.lock", {"training": training, "generation": generation}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as lock:
+    # NFS shares a lock only on a file that is open for reading.
+    with open(path, "a+") as lock:
         # Whoever else comes waits until the limits are there.
         with alone(path):
             try:

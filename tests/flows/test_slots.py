@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
+from typing import IO
 
 from prefect.client.orchestration import get_client
 
@@ -34,6 +38,23 @@ def test_who_is_not_alone_changes_what_is_given_and_nothing_else(server, capsys)
             assert other == limits() == {"training": 1, "generation": 3}, "of one that has another server"
     with open_slots(None, None) as again:
         assert again == limits() == {"training": 1, "generation": 1}, "as nobody has any"
+
+
+def test_hosts_that_share_a_home_over_nfs_have_slots_of_their_own(server, monkeypatch, capsys) -> None:
+    def flock(file: IO, kind: int) -> None:
+        """As NFS locks: only what a file is open for."""
+        if kind & fcntl.LOCK_SH and not file.readable() or kind & fcntl.LOCK_EX and not file.writable():
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        on_disk(file, kind)
+
+    on_disk = fcntl.flock
+    monkeypatch.setattr("tasks.slots.fcntl.flock", flock)
+    with open_slots(3, 2) as here:
+        monkeypatch.setattr("tasks.slots.socket.gethostname", lambda: "another")
+        with open_slots(None, None) as there:
+            assert there == limits() == {"training": 1, "generation": 1} and not capsys.readouterr().out
+        monkeypatch.undo()
+        assert here == limits() == {"training": 3, "generation": 2}
 
 
 def test_who_waits_for_a_slot_is_stopped_or_gets_it(server) -> None:
