@@ -23,14 +23,18 @@ from erase_core.files import alone, home
 
 from .gpus import own_gpus
 from .progress import go_on
+from .tracking import home_id
 
 SECONDS_BETWEEN_LOOKS = 0.5
 turns: dict[str, threading.Lock] = {"training": threading.Lock(), "generation": threading.Lock()}
 
 
 def limit_name(kind: str) -> str:
-    """The name of this machine's limit on a kind of work, training or generation, in Prefect."""
-    return f"{kind}-on-{socket.gethostname()}"
+    """The name of this machine's limit on a kind of work, training or generation, in Prefect.
+
+    It is the home's own too, as is the lock that tells who comes first.
+    """
+    return f"{kind}-on-{socket.gethostname()}-{home_id()[:8]}"
 
 
 def slot(kind: str, wanted: bool, ranks: int = 1) -> contextlib.AbstractContextManager:
@@ -81,8 +85,8 @@ def all_taken(error: Exception) -> bool:
 def open_slots(training: int | None, generation: int | None, trainings: int = 1) -> Iterator[dict[str, int]]:
     """Set this machine's limits, and yield how many slots of each kind there are.
 
-    All that open slots on one machine share them. The first makes the limits anew, for one that was killed cannot have given its
-    slots back; what is None is then 1, or `trainings`. Any other changes those alone that are given, and says so.
+    All that open slots on one machine, for one home, share them. The first makes the limits anew, for one that was killed cannot
+    have given its slots back; what is None is then 1, or `trainings`. Any other changes those alone that are given, and says so.
     """
     # The limits are a host's own, and hosts may share a home.
     path, given = home() / f"slots-on-{socket.gethostname()}.lock", {"training": training, "generation": generation}

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import IO
 
 from prefect.client.orchestration import get_client
@@ -55,6 +56,18 @@ def test_hosts_that_share_a_home_over_nfs_have_slots_of_their_own(server, monkey
             assert there == limits() == {"training": 1, "generation": 1} and not capsys.readouterr().out
         monkeypatch.undo()
         assert here == limits() == {"training": 3, "generation": 2}
+
+
+def test_homes_on_one_host_leave_each_other_s_slots(server, tmp_path: Path, monkeypatch) -> None:
+    with open_slots(2, 1), get_client(sync_client=True) as client:
+        mine = limit_name("training")
+        client.increment_concurrency_slots([mine], 1, "concurrency")
+        monkeypatch.setenv("ERASE_HOME", str(tmp_path))
+        with open_slots(5, 1):
+            assert limits() == {"training": 5, "generation": 1}
+        found = client.read_global_concurrency_limit_by_name(mine)
+        assert (found.limit, found.active_slots) == (2, 1)
+        monkeypatch.undo()
 
 
 def test_who_waits_for_a_slot_is_stopped_or_gets_it(server) -> None:
