@@ -71,7 +71,8 @@ def shared(path: Path, make: Callable[[], Parts]) -> Parts:
     """The arrays of a file, made where there is none or it is damaged. Of processes that want the same at once one makes it."""
     if (found := read(path)) is not None:
         return found
-    with alone(path, at_work):
+    # Not a lock each: its file stays, and there are as many as words.
+    with alone(path.parent / path.name[:2], at_work):
         if (found := read(path)) is not None:
             return found
         made = make()

@@ -210,7 +210,7 @@ def test_who_waits_for_another_s_trajectories_tells_so(tmp_path: Path, monkeypat
     monkeypatch.setattr(messages, "SECONDS_BETWEEN_SIGNS", 0.0)
     monkeypatch.setenv(FAILURES, str(tmp_path))
     path, parts = tmp_path / "word.arrow", {"z": np.zeros((1, 2), np.float32)}
-    with alone(path):
+    with alone(path.parent / "wo"):
         waiting = threading.Thread(target=trajectory_files.shared, args=(path, lambda: parts))
         waiting.start()
         time.sleep(0.3)
@@ -224,12 +224,16 @@ def results(folder: Path) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("work", ["fail", "die"])
-def test_a_rank_that_dies_ends_all_within_a_minute(tmp_path: Path, work: str) -> None:
+def test_a_rank_that_dies_ends_all_within_a_minute(tmp_path: Path, work: str, monkeypatch) -> None:
+    """And leaves nothing among the system's temporary files."""
     path, began = job(tmp_path, work=work), []
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     told = "ZeroDivisionError" if work == "fail" else "was killed by SIGKILL"
     with pytest.raises(RanksFailed, match=rf"(?s)rank 1 of 2 on .*{told}"):
         run_ranks(MODULE, path, 2, lambda line: began.append(time.monotonic()) if "joined" in line else None)
     assert time.monotonic() - began[-1] < 60 and gone(path)
+    assert not list((tmp_path / "tmp").glob("torchelastic_*"))
     assert "ZeroDivisionError" in (tmp_path / "log.txt").read_text() or work == "die"
 
 
