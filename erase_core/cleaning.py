@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import shutil
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .files import home
+from .results import taken
 
 DAY = 24 * 3600
 
@@ -25,15 +27,30 @@ class Kept:
 
 
 def kept() -> Iterator[Kept]:
-    """Stages' results, converted checkpoints, trajectories, and what stages that were broken off would go on from."""
+    """Stages' results, converted checkpoints, trajectories, what killed processes left of these, and what stages that were broken
+    off would go on from.
+    """
     for folder in home().glob("cache/*/[!.]*"):
         # What a stage made keeps its files' times; the folder's is when it was last asked for.
         yield from measured(f"cache/{folder.parent.name}", folder, [folder])
     for file in home().glob("trajectories/*/[!.]*"):
         yield from measured("trajectories", file, [file])
+    for partial in [*home().glob("cache/*/.*.partial"), *home().glob("trajectories/*/.*.partial")]:
+        if not being_made(partial):
+            yield from measured("left by killed runs", partial, [partial, *partial.rglob("*")])
     for kind in ("training", "shards", "pretraining"):
         for folder in home().glob(f"{kind}/*"):
             yield from measured(kind, folder, [folder, *folder.rglob("*")])
+
+
+def being_made(partial: Path) -> bool:
+    """Whether a process makes the artifact that a temporary folder is for: a training of days writes there at its end alone."""
+    key = partial.name.rsplit(".", 2)[0]
+    try:
+        with open(partial.parent / f"{key}.lock", "r+") as lock:
+            return not taken(lock, fcntl.LOCK_EX)
+    except FileNotFoundError:
+        return False
 
 
 def measured(kind: str, place: Path, used: list[Path]) -> Iterator[Kept]:

@@ -14,9 +14,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+SECONDS_BETWEEN_LOOKS = 0.1
+"""How soon a lock that another had is taken."""
 WEIGHTS = (".safetensors", ".pth", ".pt")
 
 
@@ -96,14 +98,31 @@ def check_parent(field: str, place: Path) -> None:
         raise PlaceError(f"{field}: cannot write to {parent}; choose another folder")
 
 
+def lock(file: IO, meanwhile: Callable[[], None]) -> None:
+    """Wait until no other has a file locked, and lock it. meanwhile: called again and again; what it raises ends the wait."""
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            meanwhile()
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Keep other processes of this home that want the same path waiting until the block ends."""
+def alone(path: Path, meanwhile: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Keep other processes of this home that want the same path waiting until the block ends. meanwhile: as in `lock`."""
     locks = home() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    with open(locks / digest("alone", str(path.resolve())), "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with open(locks / digest("alone", str(path.resolve())), "w", encoding="utf-8") as file:
+        lock(file, meanwhile)
         yield
+
+
+def on_disk(file: Path) -> None:
+    """Wait until a file's contents are on the disk: after a power cut, one that was renamed sooner may be empty. Raises OSError."""
+    with open(file, "rb") as written:
+        os.fsync(written.fileno())
 
 
 @contextlib.contextmanager
@@ -117,6 +136,7 @@ def new_file(path: Path) -> Iterator[Path]:
         with system_errors():
             yield partial
         os.chmod(partial, 0o644)
+        on_disk(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -131,6 +151,9 @@ def new_folder(path: Path) -> Iterator[Path]:
         with system_errors():
             yield partial
         os.chmod(partial, 0o755)
+        for file in partial.rglob("*"):
+            if file.is_file() and not file.is_symlink():
+                on_disk(file)
         # Aside first: a kill while a folder is deleted would leave half of it under its final name.
         aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
         if os.path.lexists(path):

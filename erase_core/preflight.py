@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .concepts.vocabulary import candidates, curate, require_top_k
-from .distributed.environment import node_group, read_hostfile
+from .distributed.environment import node_group, patience, read_hostfile
 from .files import WEIGHTS, check_parent, pictures_in
 from .generation.plan import GENERAL, PRESERVED, check_judged, check_roles, roles, shown, wanted_images
 from .generation.prompt_files import are_local
@@ -348,7 +348,7 @@ def preserved_words(spec: Spec) -> list[str]:
 
 
 def check_ranks(spec: Spec) -> None:
-    """The machines that training is to run on have as many places as there are ranks."""
+    """The machines that training is to run on have as many places as there are ranks, and what is set for ranks can be read."""
     ranks, hostfile = spec.training.processes, spec.training.hostfile
     if hostfile is not None:
         if not Path(hostfile).is_file():
@@ -358,6 +358,7 @@ def check_ranks(spec: Spec) -> None:
         slots = sum(read_hostfile(Path(hostfile)).values())
         if slots != ranks:
             raise ValueError(f"training.processes: {ranks} ranks, but {hostfile} has {slots} slots; make them equal")
+    patience(os.environ)
     group = node_group(os.environ)
     for field, count in (
         ("training", ranks),

@@ -92,7 +92,7 @@ def batch(
     # One run in MLflow for all nights of a batch, with every list's newest run below it.
     tags = {"kind": "batch", "batch": core.tag_of(base)}
     interrupted, enough = threading.Event(), threading.Event()
-    stopping.set(interrupted)
+    stopping.set((*stopping.get(), interrupted))
     closed.set(enough)
     with (
         held(folder),

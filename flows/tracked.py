@@ -42,7 +42,7 @@ def beside(
     """Run a stage in a thread beside what the block does, which is `training`; yields what waits for its result.
 
     Where the training leaves no room, or the result is there already, the stage begins when its result is asked for. A block
-    that fails stops it.
+    that fails stops it, and so does what stops the block.
     """
     arguments = (name, task, key, *inputs)
     device = None
@@ -57,7 +57,7 @@ def beside(
     stopping = threading.Event()
 
     def work() -> Artifact:
-        progress.stopping.set(stopping)
+        progress.stopping.set((*progress.stopping.get(), stopping))
         with device:
             return stage(*arguments)
 

@@ -48,7 +48,7 @@ def find_prefect() -> str:
 
 
 def serve(prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> None:
-    """Start both servers on loopback, say their addresses once they answer, and stop both when interrupted.
+    """Start both servers on loopback, say their addresses once they answer, and stop both when interrupted or hung up.
 
     What they print lies in server.log in their folders of the home, from the last start. Raises RuntimeError when a port is
     taken, a server does not start, MLflow's store is another server, or a server ends by itself, which stops the other.
@@ -85,6 +85,9 @@ def serve(prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> No
     # Shells start background jobs with SIGINT ignored.
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.default_int_handler)
+    # A terminal that is closed; nohup says that this does not matter.
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     running = {}
     try:
         for name, (command, _) in commands.items():

@@ -8,7 +8,7 @@ from prefect import Task
 from prefect.context import TaskRunContext
 
 from erase_core.accelerators import give_back_memory
-from erase_core.artifacts import Artifact, find, folder_of
+from erase_core.artifacts import Artifact, find, folder_of, meanwhile
 
 from .progress import go_on
 
@@ -29,9 +29,10 @@ def call(task: Task, key: str, *arguments: object, **untold: object) -> Artifact
     """Run a stage's task and say whether its result was there already.
 
     untold: the parameters that are not in the key. Prefect's cached result is used only while the files it points to are whole:
-    a deleted or altered file makes them anew.
+    a deleted or altered file makes them anew. Raises what the task raises, and Stopped when what it is for has failed.
     """
     go_on()
+    meanwhile.set(go_on)
     whole = find(task.name, key) is not None
     state = task.with_options(refresh_cache=not whole)(*arguments, **untold, return_state=True)
     artifact = state.result()

@@ -19,8 +19,8 @@ from erase_core.files import disk_full
 
 console = Console(stderr=True)
 SECONDS_BETWEEN_UPDATES = 5.0
-stopping: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("stopping", default=None)
-"""Set when what a task works for has failed."""
+stopping: contextvars.ContextVar[tuple[threading.Event, ...]] = contextvars.ContextVar("stopping", default=())
+"""Each is set when something that a task works for has failed: the stage beside it, its list, or the batch."""
 
 
 class Stopped(RuntimeError):
@@ -36,7 +36,7 @@ def worth_retrying(task: Task, run: TaskRun, state: State) -> bool:
 
 def go_on() -> None:
     """Raise Stopped when what this thread works for has failed."""
-    if (stop := stopping.get()) is not None and stop.is_set():
+    if any(stop.is_set() for stop in stopping.get()):
         raise Stopped("stopped, since what this was for has failed or was interrupted")
 
 

@@ -9,8 +9,11 @@ import contextlib
 import fcntl
 import os
 import socket
+import threading
+import time
 from collections.abc import Iterator
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
 from prefect.concurrency.sync import concurrency
@@ -20,40 +23,76 @@ from erase_core.files import alone, home
 
 from .gpus import own_gpus
 from .progress import go_on
+from .tracking import home_id
+
+SECONDS_BETWEEN_LOOKS = 0.5
+turns: dict[str, threading.Lock] = {"training": threading.Lock(), "generation": threading.Lock()}
 
 
 def limit_name(kind: str) -> str:
-    """The name of this machine's limit on a kind of work, training or generation, in Prefect."""
-    return f"{kind}-on-{socket.gethostname()}"
+    """The name of this machine's limit on a kind of work, training or generation, in Prefect.
+
+    It is the home's own too, as is the lock that tells who comes first.
+    """
+    return f"{kind}-on-{socket.gethostname()}-{home_id()[:8]}"
 
 
 def slot(kind: str, wanted: bool, ranks: int = 1) -> contextlib.AbstractContextManager:
     """A slot of a kind, waited for when it is entered, and a GPU for each rank of its work; nothing when it is not wanted.
 
-    A server that is away does not end the work: the slot's lease is kept on its disk.
+    Entering raises Stopped when what it is for fails or is interrupted meanwhile. A server that is away does not end the work: the
+    slot's lease is kept on its disk.
     """
     return held_slot(kind, ranks) if wanted else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
 def held_slot(kind: str, ranks: int) -> Iterator[None]:
-    with concurrency(limit_name(kind), strict=True, raise_on_lease_renewal_failure=False):
-        # It may have been waited for in vain.
-        go_on()
+    with contextlib.ExitStack() as slots:
+        # One of this process's waiting threads asks the server for all.
+        while not turns[kind].acquire(timeout=SECONDS_BETWEEN_LOOKS):
+            go_on()
+        try:
+            take(limit_name(kind), slots)
+        finally:
+            turns[kind].release()
         with own_gpus(ranks):
             yield
+
+
+def take(limit: str, slots: contextlib.ExitStack) -> None:
+    """Take a slot of a limit, once one is free, until `slots` ends. Raises Stopped when what it is for has failed meanwhile."""
+    while True:
+        go_on()
+        try:
+            # Prefect's own waiting cannot be ended, and at its timeout loses a slot that is given at that moment.
+            slot = concurrency(limit, strict=True, max_retries=0, raise_on_lease_renewal_failure=False)
+            slots.enter_context(slot)
+            return
+        except Exception as error:
+            if not all_taken(error):
+                raise
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def all_taken(error: Exception) -> bool:
+    """Whether an error of Prefect's says that no slot is free."""
+    cause = error.__cause__
+    return isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code == httpx.codes.LOCKED
 
 
 @contextlib.contextmanager
 def open_slots(training: int | None, generation: int | None, trainings: int = 1) -> Iterator[dict[str, int]]:
     """Set this machine's limits, and yield how many slots of each kind there are.
 
-    All that open slots on one machine share them. The first makes the limits anew, for one that was killed cannot have given its
-    slots back; what is None is then 1, or `trainings`. Any other changes those alone that are given, and says so.
+    All that open slots on one machine, for one home, share them. The first makes the limits anew, for one that was killed cannot
+    have given its slots back; what is None is then 1, or `trainings`. Any other changes those alone that are given, and says so.
     """
-    path, given = home() / "slots.lock", {"training": training, "generation": generation}
+    # The limits are a host's own, and hosts may share a home.
+    path, given = home() / f"slots-on-{socket.gethostname()}.lock", {"training": training, "generation": generation}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as lock:
+    # NFS shares a lock only on a file that is open for reading.
+    with open(path, "a+") as lock:
         # Whoever else comes waits until the limits are there.
         with alone(path):
             try:

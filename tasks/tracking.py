@@ -205,6 +205,8 @@ class StepMetrics:
     """Per-step losses of a training, sent in batches while it runs; sends nothing when run_id is None.
 
     They are sent by a thread of its own, so a server that is away does not hold up the training; the end waits until all are sent.
+    Where one cannot be, the others are not tried, and the end raises MlflowException, unless the block raised what ended it: the
+    whole trace lies in the training's result, from which the next try logs it.
     """
 
     def __init__(self, run_id: str | None):
@@ -229,11 +231,17 @@ class StepMetrics:
             self.sending.append(self.sender.submit(self.client.log_batch, self.run_id, metrics=part))
         self.waiting, self.sent = [], time.monotonic()
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.send()
-        with self.sender:
+        try:
             for batch in self.sending:
                 batch.result()
+        except Exception:
+            if kind is None:
+                raise
+        finally:
+            # Each call waits minutes for a server that is away, and there may be thousands.
+            self.sender.shutdown(wait=False, cancel_futures=True)
 
 
 def log_trace(run_id: str, trace: Path) -> None:

@@ -10,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -29,6 +30,8 @@ def main(module: str, job: str, here: str, nodes: str, node: str, endpoint: str,
         # A retry is the caller's, from the last checkpoint.
         max_restarts=0,
         shutdown_timeout=5,
+        # Else each launch leaves a folder in the system's temporary one. This one goes with the job.
+        logs_specs=DefaultLogsSpecs(log_dir=os.environ[FAILURES]),
     )
     try:
         elastic_launch(config, sys.executable)("-u", "-m", module, job)

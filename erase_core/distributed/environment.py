@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from pathlib import Path
 
 FIRST_PORT, PORTS = 20_000, 20_000
 """Slurm says nothing of ports: a job step's own number chooses one of these."""
+PATIENCE = "ERASE_STALL_MINUTES"
+"""Names how long ranks may say nothing before they are taken for hung."""
+MINUTES = 120.0
 gpus: contextvars.ContextVar[str | None] = contextvars.ContextVar("gpus", default=None)
 """The GPUs of this machine that ranks which are started here may see, as in CUDA_VISIBLE_DEVICES. None: all."""
 
@@ -67,6 +71,19 @@ def first_host(nodes: str) -> str:
     """The first host of a Slurm node list: "gpu[03-05,9],cpu1" → "gpu03"."""
     first = re.match(r"(?:[^,\[]|\[[^\]]*\])+", nodes).group()
     return re.sub(r"\[(\w+)[^\]]*\]", r"\1", first)
+
+
+def patience(environment: Mapping[str, str]) -> float:
+    """The seconds that ranks may say nothing; healthy ones tell about once a minute. ValueError names the variable."""
+    try:
+        minutes = float(environment.get(PATIENCE) or MINUTES)
+    except ValueError:
+        minutes = math.nan
+    if not minutes > 0:
+        raise ValueError(
+            f"{PATIENCE}: {environment[PATIENCE]!r} is no number of minutes above 0; write one, or unset it"
+        )
+    return 60 * minutes
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,18 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..files import digest, home, read_json, write_json
-from .environment import FIRST_PORT, PORTS, NodeGroup, gpus, node_group, nodes_of, read_hostfile
+from .environment import FIRST_PORT, PATIENCE, PORTS, NodeGroup, gpus, node_group, nodes_of, patience, read_hostfile
 from .rank import FAILURES, WATCHED, read_failures
 
 LOG = "log.txt"
 EXPORTED = ("ERASE_HOME", FAILURES, "OMP_NUM_THREADS", "MALLOC_MMAP_THRESHOLD_", "HF_HUB_OFFLINE")
 """What ranks on the hosts of a hostfile must know of this process's environment."""
 KEPT_LINES = 30
+SECONDS_BETWEEN_LOOKS = 0.2
 GRACE_SECONDS = 10.0
 """How long a launcher may take to stop the other ranks after a failure before it is stopped itself."""
 GROUP_VARIABLES = {
@@ -50,7 +52,8 @@ def run_ranks(
 ) -> None:
     """Run `python -m module job` in as many ranks as `processes`, and wait for them. on_line is called with what they print.
 
-    The first failure ends all ranks. Their output is kept in log.txt beside the job. Raises RanksFailed.
+    The first failure ends all ranks, and so does a silence longer than `patience`, since a rank that hangs ends no process. Their
+    output is kept in log.txt beside the job. Raises RanksFailed.
     """
     group = node_group(os.environ) if processes > 1 and hostfile is None else None
     for old in job.parent.glob("failures-*"):
@@ -192,12 +195,14 @@ def supervise(
     on_line: Callable[[str], None],
     stopped: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Run a launcher and pass its lines on. RanksFailed when it or any rank fails; no process is left however this ends.
+    """Run a launcher and pass its lines on. RanksFailed when it or any rank fails, or all say nothing for longer than `patience`;
+    no process is left however this ends. ValueError when its environment cannot be read.
 
     stopped: whether the launch was ended elsewhere, on a machine that follows another.
     """
-    failures = Path(environment[FAILURES])
+    failures, seconds = Path(environment[FAILURES]), patience(environment)
     kept: list[str] = []
+    said = Said()
     with (
         open(log_file, "a", encoding="utf-8") as log,
         subprocess.Popen(
@@ -211,12 +216,12 @@ def supervise(
             start_new_session=True,
         ) as process,
     ):
-        watcher = threading.Thread(
-            target=stop_when_over, args=(process, lambda: any(failures.glob("*.json")) or stopped())
-        )
+        over = functools.partial(is_over, failures, stopped)
+        watcher = threading.Thread(target=stop_when_over, args=(process, over, said, seconds))
         watcher.start()
         try:
             for line in process.stdout:
+                said.lines += 1
                 log.write(line)
                 log.flush()
                 if line.strip():
@@ -227,6 +232,10 @@ def supervise(
             raise
         finally:
             watcher.join()
+    if said.too_little:
+        raise RanksFailed(
+            f"the ranks said nothing for {seconds / 60:g} minutes and were stopped; where they are only slow, set {PATIENCE} higher"
+        )
     own = read_failures(failures)
     if process.returncode != 0 or own:
         if own:
@@ -236,15 +245,36 @@ def supervise(
         raise RanksFailed("the ranks failed:\n" + "\n".join(kept))
 
 
-def stop_when_over(process: subprocess.Popen, over: Callable[[], bool]) -> None:
-    """Wait for a launcher; stop it when the job is over elsewhere, or it does not end by itself after a failure."""
-    seen = None
+@dataclass
+class Said:
+    """How many lines a launch has said, and whether it was stopped for saying nothing."""
+
+    lines: int = 0
+    too_little: bool = False
+
+
+def is_over(failures: Path, stopped: Callable[[], bool]) -> bool:
+    """Whether a launch has failed, or was ended elsewhere."""
+    return any(failures.glob("*.json")) or stopped()
+
+
+def stop_when_over(process: subprocess.Popen, over: Callable[[], bool], said: Said, patient: float) -> None:
+    """Wait for a launcher; stop it when the job is over elsewhere, when it does not end by itself after a failure, or when it has
+    said nothing for so many seconds (patient).
+    """
+    seen, lines, quiet = None, 0, 0.0
     while process.poll() is None:
+        # Looks are counted and not the time, in which this process itself may have been suspended.
+        quiet = quiet + SECONDS_BETWEEN_LOOKS if said.lines == lines else 0.0
+        lines = said.lines
+        if quiet > patient:
+            said.too_little = True
+            stop(process)
         if seen is None and over():
             seen = time.monotonic()
         if seen is not None and time.monotonic() - seen > GRACE_SECONDS:
             stop(process)
-        time.sleep(0.2)
+        time.sleep(SECONDS_BETWEEN_LOOKS)
     # Ranks whose launcher was killed still hold the pipe's other end: at its end they end too.
     process.stdin.close()
 

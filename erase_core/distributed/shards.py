@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..files import write_json
-from .messages import heard
+from .messages import at_work, heard
 from .ranks import run_ranks
 
 JOB = "job.json"
@@ -43,6 +43,8 @@ def own_pieces(pieces: Iterable[int]) -> list[int]:
     import torch
     from accelerate import PartialState
 
+    # A piece can take hours on a CPU, and is told of at its end alone.
+    torch.nn.modules.module.register_module_forward_pre_hook(lambda *_: at_work())
     state = PartialState(cpu=not torch.cuda.is_available())
     with state.split_between_processes(list(pieces)) as mine:
         return list(mine)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+
+from ..files import new_file
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 """Called as report(stage, step, steps, values) about every hundred steps."""
@@ -62,9 +63,8 @@ def fit(
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
         if average is not None:
             state["average"] = average.state_dict()
-        partial = checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        os.replace(partial, checkpoint)
+        with new_file(checkpoint) as partial:
+            torch.save(state, partial)
 
     model.train()
     began, losses = time.perf_counter(), []

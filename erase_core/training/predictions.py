@@ -9,6 +9,7 @@ import torch
 from diffusers import SchedulerMixin
 
 from ..cores import share_rows
+from ..distributed.messages import at_work
 from ..models.conditions import Layout
 
 PLAIN = Layout()
@@ -26,6 +27,8 @@ def noise_predictor(unet: Callable, scheduler: SchedulerMixin, layout: Layout = 
     kind, bars = scheduler.config.prediction_type, alphas_cumprod(scheduler)
 
     def predict(latents: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        # A step that samples trajectories can take hours on a CPU.
+        at_work()
         output = unet(latents, timesteps, **layout.arguments(embeddings)).sample.float()
         if kind == "epsilon":
             return output

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from ..distributed.messages import at_work
 from ..files import alone, digest, home, new_file, remove_partials
 from ..spec import Training
 
@@ -70,7 +71,8 @@ def shared(path: Path, make: Callable[[], Parts]) -> Parts:
     """The arrays of a file, made where there is none or it is damaged. Of processes that want the same at once one makes it."""
     if (found := read(path)) is not None:
         return found
-    with alone(path):
+    # Not a lock each: its file stays, and there are as many as words.
+    with alone(path.parent / path.name[:2], at_work):
         if (found := read(path)) is not None:
             return found
         made = make()

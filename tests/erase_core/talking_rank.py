@@ -10,8 +10,10 @@ from pathlib import Path
 
 import torch
 
+from erase_core.distributed import messages
 from erase_core.distributed.group import join, rank, world_size
 from erase_core.distributed.rank import run_rank
+from erase_core.distributed.shards import own_pieces
 from erase_core.files import read_json, write_json
 
 
@@ -30,6 +32,13 @@ def main(path: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if work == "sleep":
         time.sleep(120)
+    if work == "piece":
+        messages.SECONDS_BETWEEN_SIGNS = 0.2
+        own_pieces([0])
+        layer = torch.nn.Linear(1, 1)
+        for _ in range(10):
+            layer(torch.zeros(1, 1))
+            time.sleep(0.1)
     total = torch.tensor([rank() + 1.0])
     torch.distributed.all_reduce(total)
     write_json(path.parent / f"result-{rank()}.json", float(total))

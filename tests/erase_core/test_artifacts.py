@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -121,6 +122,31 @@ def test_files_and_folders_are_whole_or_as_before(tmp_path: Path) -> None:
         (partial / "y").write_text("new")
     assert [p.name for p in (tmp_path / "d").iterdir()] == ["y"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "d"]
+
+
+def test_contents_are_on_the_disk_before_they_have_their_name(tmp_path: Path, monkeypatch) -> None:
+    """A power cut after a rename would else leave empty files under final names."""
+    done: list[tuple[str, str, bytes]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def told_fsync(number: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{number}"))
+        done.append(("fsync", path.parent.name if path.name == "x" else path.name, path.read_bytes()))
+        fsync(number)
+
+    def told_replace(old: Path, new: Path) -> None:
+        done.append(("replace", old.name, b""))
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", told_fsync)
+    monkeypatch.setattr(os, "replace", told_replace)
+    with new_file(tmp_path / "file") as file:
+        file.write_bytes(b"whole")
+    with new_folder(tmp_path / "folder") as folder:
+        (folder / "x").write_bytes(b"whole")
+        (folder / "elsewhere").symlink_to(tmp_path / "file")
+    written = [[("fsync", each.name, b"whole"), ("replace", each.name, b"")] for each in (file, folder)]
+    assert done == sum(written, [])
 
 
 def test_digest_ignores_the_order_of_keys() -> None:

@@ -70,6 +70,39 @@ def test_what_was_not_used_for_long_goes(own_home: Path) -> None:
     assert not made("old").cached, "it is made again when it is asked for"
 
 
+def test_what_killed_writes_left_goes_and_what_is_written_stays(own_home: Path) -> None:
+    left = []
+    for place in ("cache/training/.killed.ab12.partial", "cache/training/.no-lock.ab12.partial"):
+        (own_home / place).mkdir(parents=True)
+        (own_home / place / "half").write_bytes(b"half")
+        left.append(aged(own_home / place))
+    (own_home / "cache" / "training" / ".killed.lock").touch()
+    (own_home / "trajectories" / "model").mkdir(parents=True)
+    trajectory = own_home / "trajectories" / "model" / ".word.arrow.ab12.partial"
+    trajectory.write_bytes(b"half")
+    left.append(aged(trajectory))
+
+    def build(folder: Path) -> None:
+        aged(folder)
+        assert {each.path for each in unused(30)} == set(left)
+        (folder / "written").touch()
+
+    assert produce("training", "under-way", build)
+    assert {each.path for each in unused(30)} == set(left)
+    done = erase_here("clean", "--unused-for", "30")
+    assert done.returncode == 0 and not any(path.exists() for path in left), done
+
+
+def test_words_share_the_locks_of_their_trajectories(own_home: Path) -> None:
+    for word in ("ab1", "ab2", "ab3", "cd1"):
+        trajectory_files.shared(own_home / "trajectories" / "model" / f"{word}{trajectory_files.ENDING}", parts)
+    assert len(list((own_home / "locks").iterdir())) == 2
+
+
+def parts() -> trajectory_files.Parts:
+    return {"z": np.zeros((1, 2), np.float32)}
+
+
 def aged_file(path: Path) -> Path:
     path.parent.mkdir()
     path.write_text("kept")

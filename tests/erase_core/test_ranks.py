@@ -10,17 +10,20 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
 
-from erase_core.distributed import ranks
-from erase_core.distributed.environment import NodeGroup, Place, first_host, node_group, place, read_hostfile
+from erase_core.distributed import messages, ranks
+from erase_core.distributed.environment import NodeGroup, Place, first_host, node_group, patience, place, read_hostfile
 from erase_core.distributed.group import join
 from erase_core.distributed.messages import heard, tell
-from erase_core.distributed.rank import read_failures, write_death, write_failure
+from erase_core.distributed.rank import FAILURES, read_failures, write_death, write_failure
 from erase_core.distributed.ranks import RanksFailed, follow_orders, launch_command, run_ranks
-from erase_core.files import read_json, write_json
+from erase_core.files import alone, read_json, write_json
+from erase_core.training import trajectory_files
+from erase_core.training.predictions import noise_predictor
 from tests.servers import free_port
 
 MODULE = "tests.erase_core.talking_rank"
@@ -170,18 +173,67 @@ def test_ranks_end_when_their_launcher_is_killed(tmp_path: Path) -> None:
     assert gone(path)
 
 
+def test_ranks_that_say_nothing_are_stopped(tmp_path: Path, monkeypatch) -> None:
+    path = job(tmp_path, work="sleep")
+    monkeypatch.setenv("ERASE_STALL_MINUTES", "0.03")
+    with pytest.raises(RanksFailed, match="said nothing for 0.03 minutes and were stopped") as caught:
+        run_ranks(MODULE, path, 1, lambda line: None)
+    assert gone(path) and not caught.value.expected
+
+
+@pytest.mark.parametrize("wrong", ["soon", "0", "-1", "nan"])
+def test_a_patience_that_cannot_be_read_is_named(wrong: str) -> None:
+    with pytest.raises(ValueError, match=f"ERASE_STALL_MINUTES: '{wrong}' is no number of minutes above 0"):
+        patience({"ERASE_STALL_MINUTES": wrong})
+    assert patience({}) == 7200 and patience({"ERASE_STALL_MINUTES": "1.5"}) == 90
+
+
+def test_a_long_piece_tells_that_it_goes_on(tmp_path: Path) -> None:
+    lines: list[str] = []
+    run_ranks(MODULE, job(tmp_path, work="piece"), 1, lines.append)
+    assert 2 <= sum(heard(line, "at_work") is not None for line in lines) <= 6
+
+
+def test_a_long_step_tells_that_it_goes_on(tmp_path: Path, tiny_pipeline, monkeypatch, capsys) -> None:
+    """In a rank; elsewhere nobody listens."""
+    monkeypatch.setattr(messages, "SECONDS_BETWEEN_SIGNS", 0.0)
+    predict = noise_predictor(tiny_pipeline.unet, tiny_pipeline.scheduler)
+    for told in (0, 2):
+        for _ in range(2):
+            with torch.no_grad():
+                predict(torch.zeros(1, 4, 16, 16), torch.zeros(1, dtype=torch.long), torch.zeros(1, 77, 16))
+        assert capsys.readouterr().out.count('{"at_work": true}\n') == told
+        monkeypatch.setenv(FAILURES, str(tmp_path))
+
+
+def test_who_waits_for_another_s_trajectories_tells_so(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(messages, "SECONDS_BETWEEN_SIGNS", 0.0)
+    monkeypatch.setenv(FAILURES, str(tmp_path))
+    path, parts = tmp_path / "word.arrow", {"z": np.zeros((1, 2), np.float32)}
+    with alone(path.parent / "wo"):
+        waiting = threading.Thread(target=trajectory_files.shared, args=(path, lambda: parts))
+        waiting.start()
+        time.sleep(0.3)
+    waiting.join()
+    assert path.exists() and '{"at_work": true}' in capsys.readouterr().out
+
+
 def results(folder: Path) -> list[float]:
     return [read_json(folder / f"result-{rank}.json") for rank in (0, 1)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("work", ["fail", "die"])
-def test_a_rank_that_dies_ends_all_within_a_minute(tmp_path: Path, work: str) -> None:
+def test_a_rank_that_dies_ends_all_within_a_minute(tmp_path: Path, work: str, monkeypatch) -> None:
+    """And leaves nothing among the system's temporary files."""
     path, began = job(tmp_path, work=work), []
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     told = "ZeroDivisionError" if work == "fail" else "was killed by SIGKILL"
     with pytest.raises(RanksFailed, match=rf"(?s)rank 1 of 2 on .*{told}"):
         run_ranks(MODULE, path, 2, lambda line: began.append(time.monotonic()) if "joined" in line else None)
     assert time.monotonic() - began[-1] < 60 and gone(path)
+    assert not list((tmp_path / "tmp").glob("torchelastic_*"))
     assert "ZeroDivisionError" in (tmp_path / "log.txt").read_text() or work == "die"
 
 

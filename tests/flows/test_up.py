@@ -79,7 +79,7 @@ def test_a_server_that_ends_is_named_and_stops_the_other(ends: str, told: str, t
     python.chmod(0o755)
     monkeypatch.setattr("infra.servers.sys.executable", str(python))
     ports = free_port(), free_port()
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         ran = erase_here("up", "--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1]))
     finally:
@@ -91,12 +91,47 @@ def test_a_server_that_ends_is_named_and_stops_the_other(ends: str, told: str, t
     assert not any(answers(port) for port in ports)
 
 
+SERVE = """
+import sys
+from infra.environment import prepare
+prepare()
+from infra.servers import serve
+sys.executable = sys.argv[1]
+serve(int(sys.argv[2]), int(sys.argv[3]), lambda line: print(line, flush=True))
+"""
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_is_closed_stops_both_unless_it_is_to_be_ignored(ignored: bool, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(STAND_IN.replace("ENDS", "time.sleep(60)"))
+    python.chmod(0o755)
+    ports = free_port(), free_port()
+    nohup = ["nohup"] if ignored else []
+    command = [*nohup, sys.executable, "-c", SERVE, str(python), *map(str, ports)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
+        try:
+            assert "Ctrl-C stops both" in [process.stdout.readline() for _ in range(3)][-1]
+            process.send_signal(signal.SIGHUP)
+            if ignored:
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(timeout=2)
+                assert all(answers(port) for port in ports)
+                process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 0
+        finally:
+            for child in psutil.Process(process.pid).children() if process.poll() is None else []:
+                child.kill()
+            process.kill()
+    assert not any(answers(port) for port in ports)
+
+
 def test_a_server_that_does_not_start_is_named_with_its_log(tmp_path: Path, monkeypatch) -> None:
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho no room\nexit 1\n")
     python.chmod(0o755)
     monkeypatch.setattr("infra.servers.sys.executable", str(python))
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     port, other = free_port(), free_port()
     try:
         ran = erase_here("up", "--prefect-port", str(port), "--mlflow-port", str(other))

@@ -99,6 +99,11 @@ def test_every_program_and_file_of_the_compose_file_is_there() -> None:
             assert (INFRA / source).exists() if source.startswith(".") else source in compose["volumes"]
         assert "PASSWORD" not in str(service.get("command")), "everybody on the host can read commands"
     assert set(re.findall(r"\$\{(\w+)", text)) == {"POSTGRES_PASSWORD", "ERASE_DEPLOYMENTS", "ERASE_UID"}
+    prefect = compose["services"]["prefect"]
+    assert prefect["environment"]["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"].endswith("filesystem")
+    volume, place = prefect["volumes"][0].split(":")
+    kept = Path(prefect["environment"]["PREFECT_HOME"])
+    assert volume in compose["volumes"] and kept.is_relative_to(place), "leases outlive the container"
     assert compose["services"]["worker"]["build"]["dockerfile"] == "infra/Dockerfile"
     assert (ROOT / "infra/Dockerfile").is_file()
 

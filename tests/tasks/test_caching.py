@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+import fcntl
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 from prefect import flow, task
 
-from erase_core.artifacts import Artifact, produce
+from erase_core.artifacts import Artifact, folder_of, produce
+from erase_core.spec import make_spec
+from flows.tracked import beside
 from tasks.caching import call
+from tasks.progress import Stopped, go_on, stopping
 
 
 @task(name="moved", persist_result=True, cache_key_fn=lambda context, parameters: "moved-k")
@@ -31,6 +40,57 @@ def test_a_moved_home_is_read_where_it_is(tmp_path: Path, monkeypatch) -> None:
     second = stages()
     assert not first.cached and second.cached
     assert second.folder == tmp_path / "second" / "cache" / "moved" / "k" and second.file("file").read_text() == "made"
+
+
+def test_who_waits_for_another_s_result_is_stopped(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("ERASE_HOME", str(tmp_path))
+    lock, stop = folder_of("moved", "held").parent / ".held.lock", threading.Event()
+    lock.parent.mkdir(parents=True)
+
+    @task(name="moved")
+    def wait() -> Artifact:
+        stop.set()
+        return produce("moved", "held", lambda folder: None)
+
+    @flow
+    def waits() -> Artifact:
+        stopping.set((stop,))
+        return call(wait, "held")
+
+    with open(lock, "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(Stopped):
+            waits()
+
+
+@pytest.mark.parametrize("which", ["batch", "training"])
+def test_what_is_beside_a_training_stops_with_it_and_with_the_batch(which: str, monkeypatch) -> None:
+    monkeypatch.setattr("erase_core.models.pipeline.spare_device", lambda processes: contextlib.nullcontext())
+    of_batch, ends = threading.Event(), []
+
+    def stage(*_: object) -> None:
+        deadline = time.monotonic() + 20
+        try:
+            while time.monotonic() < deadline:
+                go_on()
+                time.sleep(0.05)
+        except Stopped as error:
+            ends.append(error)
+            raise
+
+    def work() -> None:
+        stopping.set((of_batch,))
+        with beside(
+            make_spec({"name": "a", "concepts": ["taxi"], "output": "out"}), stage, "drawn", make, "no such key"
+        ) as drawn:
+            if which == "training":
+                raise ZeroDivisionError
+            of_batch.set()
+            drawn()
+
+    with pytest.raises(Stopped if which == "batch" else ZeroDivisionError):
+        contextvars.copy_context().run(work)
+    assert len(ends) == 1
 
 
 def test_a_stage_that_worked_gives_an_accelerator_s_memory_back(tmp_path: Path, monkeypatch) -> None:

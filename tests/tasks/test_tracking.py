@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +47,23 @@ def test_trainings_side_by_side_send_all_their_losses(tmp_path: Path, monkeypatc
     for run_id in (one, two):
         found = client.get_metric_history(run_id, "update/erasing_loss")
         assert sorted((m.step, m.value) for m in found) == [(step, float(step)) for step in range(40)]
+
+
+@pytest.mark.parametrize("own", [None, ZeroDivisionError, KeyboardInterrupt])
+def test_losses_that_cannot_be_sent_are_given_up_at_the_first(own: type[BaseException] | None, monkeypatch) -> None:
+    """The error of the training itself is told, where there is one."""
+    monkeypatch.setattr(tracking, "SECONDS_BETWEEN_CALLS", 0.0)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        began = time.monotonic()
+        with pytest.raises(own or mlflow.MlflowException), tracking.StepMetrics("any") as metrics:
+            for step in range(60):
+                metrics.add({**RECORD, "step": step, "erasing_loss": 0.0})
+            if own is not None:
+                raise own
+    assert time.monotonic() - began < 20
 
 
 def test_a_table_replaces_the_one_before(tmp_path: Path) -> None:
