@@ -80,7 +80,7 @@ def variant(base: Spec, label: str, **changes: object) -> Spec:
 
     A change of `method` replaces the method with all its parameters, and its own training defaults apply; a method that solves for
     the weights is not told which to train, nor by how many ranks. With other concepts, those of them that the base hides are
-    hidden, and none of them is preserved; with other prompts, the base's prompt files are not drawn.
+    hidden, and none of them is preserved; with these or other prompts, the base's prompt files, which show its own, are not drawn.
     """
     given = base.model_dump(mode="json", exclude_unset=True, exclude={"gate"})
     label = re.sub(r"[^\w.-]+", " ", label).strip()
@@ -93,7 +93,7 @@ def variant(base: Spec, label: str, **changes: object) -> Spec:
         for part, name, stay in (("report", "unsafe", True), ("scoring", "preserved", False)):
             if words := given.get(part, {}).get(name):
                 given[part][name] = [word for word in words if (word.casefold() in erased) is stay] or None
-    if "prompts" in changes.get("generation", {}):
+    if "concepts" in changes or "prompts" in changes.get("generation", {}):
         given.get("generation", {}).pop("prompt_files", None)
     named = {
         "name": f"{base.name} - {label}"[:100],
