@@ -132,11 +132,12 @@ def key_of(cell: Cell, base: Spec) -> str:
     # A spec tells of a method and an attack only what it was given.
     attacks = [attack.settings.model_dump(mode="json") for attack in spec.attacks.run] if spec.attacks else []
     settings = spec.method.settings.model_dump(mode="json") | methods.version_of(methods.load(spec.method.name))
+    versions = {stage: n for stage, n in VERSIONS.items() if spec.attacks or stage not in ("references", "attack")}
     scoring, prompts = spec.scoring, spec.generation.prompt_files
     named = [spec.vocabulary.source, scoring.features, scoring.lpips_backbone, *(each.file for each in prompts)]
     contents = [file_digest(Path(name)) for name in named if name and Path(name).is_file()]
-    contents += [scorers_hash(spec), reference_files(spec), pictures_hash(spec.attacks and spec.attacks.images)]
-    return digest("benchmark", VERSIONS, local_model(spec.model)[1], told, settings, attacks, *contents)
+    contents += [scorers_hash(spec), reference_files(spec), pictures_hash(spec)]
+    return digest("benchmark", versions, local_model(spec.model)[1], told, settings, attacks, *contents)
 
 
 def known_rows(path: Path, base: Spec) -> dict[str, dict]:

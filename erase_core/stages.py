@@ -38,10 +38,12 @@ VERSIONS = {
     "training": 12,
     "images": 3,
     "scores": 5,
-    "references": 3,
-    "attack": 2,
+    "references": 4,
+    "attack": 3,
 }
 """Raise a stage's number when its code gives another result for the same inputs."""
+PICTURES = 2
+"""Raise it when `pictures.read_square` gives other pixels of the same file: only stages that are given pictures depend on it."""
 
 Progress = Callable[[int, int], None]
 Slot = AbstractContextManager | None
@@ -289,10 +291,12 @@ def included_hash() -> str:
     return model_hash(WEIGHTS)
 
 
-def reference_files(spec: Spec) -> list[tuple[str, int, int]]:
-    """Name, size and time of every file in the folder of real images."""
-    pictures = sorted(Path(spec.scoring.reference).iterdir()) if spec.scoring.reference else []
-    return [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in pictures]
+def reference_files(spec: Spec) -> list:
+    """Name, size and time of every file in the folder of real images, and how they are read; empty without a folder."""
+    if spec.scoring.reference is None:
+        return []
+    pictures = sorted(Path(spec.scoring.reference).iterdir())
+    return [PICTURES, *((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in pictures)]
 
 
 def scores_key(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact) -> str:
