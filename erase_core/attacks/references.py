@@ -172,8 +172,8 @@ def references(
         without = [row for row, shown in zip(rows(kind, prompts, images), seen) if not shown]
         if not without:
             raise AttackError(
-                f"attacks: {judge} sees {concept.concept!r} in all images of the {kind} words {', '.join(words)}; give another "
-                "judge as scoring.judge, or other words as vocabulary.source"
+                f"attacks: {judge} sees {concept.concept!r} in all images of the {kind} words {', '.join(words)}; raise "
+                "attacks.references, or give another judge as scoring.judge, or other words as vocabulary.source"
             )
         found += repeated(without, part.references)
         progress(len(found), total)
