@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from . import attacks
 from .artifacts import Artifact, produce
-from .files import digest, file_digest, new_file, write_json
+from .files import digest, file_digest, new_file, pictures_in, write_json
 from .models.source import local_model
 from .spec import Attack, Spec
 from .stages import Progress, Slot, key, quiet, scorers_hash, source_content
@@ -25,9 +25,10 @@ Victim = Artifact | str | None
 """What is attacked: what a training left, a model by its name, or the original (None)."""
 
 
-def pictures_hash(folder: str | None) -> str | None:
-    """The hash of the user's own images of the concept."""
-    return folder and digest([(p.name, file_digest(p)) for p in sorted(Path(folder).iterdir()) if p.is_file()])
+def pictures_hash(spec: Spec) -> str | None:
+    """The hash of the user's own images of the concepts; None without any."""
+    found = [[(p.name, file_digest(p)) for p in pictures_in(folder)] for folder in spec.picture_folders.values()]
+    return digest(found) if found else None
 
 
 def references_key(spec: Spec) -> str:
@@ -37,7 +38,7 @@ def references_key(spec: Spec) -> str:
     judged = [part, scorers_hash(spec), spec.metrics]
     drawn = spec.generation.model_dump(exclude={"batch_size", "processes", "seeds", "prompts", "prompt_files"})
     prompts = [plain_prompts(spec, concept) for concept in spec.concepts]
-    at_hand = [pictures_hash(spec.attacks.images), spec.attacks.references]
+    at_hand = [pictures_hash(spec), spec.attacks.references]
     return key(
         "references",
         local_model(spec.model)[1],
@@ -96,7 +97,9 @@ def attack(
         at_hand, made = references.file("references.parquet"), folder / "attempts.parquet"
         run_attack(pipeline, which, spec, attack, at_hand, attack_scorers(spec), made, progress)
 
-    inputs = victim.content_of("delta.safetensors") if isinstance(victim, Artifact) else {}
+    inputs = references.content_of("references.parquet")
+    if isinstance(victim, Artifact):
+        inputs |= victim.content_of("delta.safetensors")
     return produce("attack", attack_key(spec, attack, references, victim), build, slot, inputs)
 
 

@@ -137,7 +137,7 @@ def key_of(cell: Cell, base: Spec) -> str:
     scoring, prompts = spec.scoring, spec.generation.prompt_files
     named = [spec.vocabulary.source, scoring.features, scoring.lpips_backbone, *(each.file for each in prompts)]
     contents = [file_digest(Path(name)) for name in named if name and Path(name).is_file()]
-    contents += [scorers_hash(spec), reference_files(spec), pictures_hash(spec.attacks and spec.attacks.images)]
+    contents += [scorers_hash(spec), reference_files(spec), pictures_hash(spec)]
     stages = {name: version for name, version in VERSIONS.items() if spec.attacks or name not in OF_ATTACKS}
     return digest("benchmark", stages, local_model(spec.model)[1], told, settings, attacks, *contents)
 

@@ -14,7 +14,7 @@ SHOWN_LIMITS = 3
 
 def cautions(spec: Spec) -> list[str]:
     """Each as "field: what may be wrong with it; what to do"."""
-    return [*of_gate(spec), *of_defaults(spec)]
+    return [*of_gate(spec), *of_defaults(spec), *of_attacks(spec)]
 
 
 def of_gate(spec: Spec) -> Iterator[str]:
@@ -42,4 +42,18 @@ def of_defaults(spec: Spec) -> Iterator[str]:
             yield (
                 f"training.{name}: is not given, and the default, {default:g}, was chosen on the included model; for Stable "
                 f"Diffusion {value} is published"
+            )
+
+
+def of_attacks(spec: Spec) -> Iterator[str]:
+    """Attacks' learning rates of the included model that would be taken for another one, where another is known."""
+    if spec.embedded or spec.attacks is None:
+        return
+    for i, attack in enumerate(spec.attacks.run):
+        own, field = attack.settings, type(attack.settings).model_fields.get("learning_rate")
+        _, _, known = ((field and field.description) or "").partition("; ")
+        if "Stable Diffusion" in known and "learning_rate" not in own.model_fields_set:
+            yield (
+                f"attacks.run.{i}.learning_rate: is not given for {attack.name}, and the default, {own.learning_rate:g}, was "
+                f"chosen on the included model; use {known.rstrip('.')}"
             )

@@ -19,6 +19,8 @@ from .spec import Spec
 RESULTS, CACHES, MLFLOW = "results", "caches", "MLflow"
 HALF = 2
 """Bytes of a number in half precision."""
+OF_KINDS = 3
+"""An attacker has images of the concept, and as many of near and of far ones."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,13 @@ def disk_forecast(spec: Spec, folder: Path) -> list[Kept]:
         Kept("images of both models, at most", dict.fromkeys((RESULTS, CACHES, MLFLOW), images)),
         Kept("prompt embeddings", {CACHES: embeddings}),
     ]
+    if spec.attacks is not None:
+        settings, every = [attack.settings for attack in spec.attacks.run], each * len(spec.concepts)
+        attempts = every * sum(2 * own.drawn - own.controls for own in settings)
+        found += [
+            Kept("images of the attacks, at most", dict.fromkeys((RESULTS, CACHES, MLFLOW), attempts)),
+            Kept("images that attackers have, at most", {CACHES: every * OF_KINDS * spec.attacks.references}),
+        ]
     if part.latents == "frozen-bank":
         found.append(Kept("latents of all runs, at most", {CACHES: int(part.trajectory_gib * 2**30)}))
     if find_model(spec.model).folder is None:

@@ -254,12 +254,15 @@ def training_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
         whole, unet = bytes_of(frozen), edited_unet(folder, spec)
         trained = FULL * sum(unet.get_parameter(name).numel() for name in trainable_names(unet, part.trainable))
         length = networks["text_encoder"].config.max_position_embeddings
-        together = part.batch_size if part.latents == "fresh" else part.trajectories
         half = DTYPES[part.precision] if part.precision != "fp32" else None
-        sampling = forward_bytes(frozen, length, 3 * together, half)
         iterative = not methods.solves(losses)
         update = update_bytes(unet, length, spec) if iterative else 0
         rivals = spec.method.settings.rivals if getattr(spec.method.settings, "search", None) == "measured" else 0
+        if part.latents == "fresh":
+            # By θ', under the prompt and under none: of a rank's samples, or of their rivals.
+            sampling = forward_bytes(unet, length, 2 * max(1, rivals) * part.batch_size // ranks, half)
+        else:
+            sampling = forward_bytes(frozen, length, 3 * part.trajectories, half)
         measuring = forward_bytes(unet, length, rivals * part.batch_size // ranks, half) if rivals else 0
         # Where forward turns to backward, what follows a weight is met twice before it is used again.
         kept = min(1.0, REUSED / 2 / sum(parameter.numel() for parameter in unet.parameters()))

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 def read_square(path: Path, width: int, height: int, resampling: Image.Resampling) -> np.ndarray:
-    """A picture's middle square, scaled; uint8 [height, width, 3]. Raises OSError when it cannot be read."""
-    with Image.open(path) as image:
+    """A picture's middle square, upright, on white where it is transparent, and scaled; uint8 [height, width, 3].
+
+    Raises OSError when it cannot be read.
+    """
+    with Image.open(path) as file:
+        image = upright(file)
         short = min(image.size)
         left, top = (image.width - short) // 2, (image.height - short) // 2
-        square = image.convert("RGB").crop((left, top, left + short, top + short))
+        square = on_white(image).crop((left, top, left + short, top + short))
         return np.asarray(square.resize((width, height), resampling))
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A picture turned as its camera says; as it lies in the file where what the camera says cannot be read."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except (SyntaxError, struct.error):
+        return image
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """A picture in RGB; what is transparent shows white."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    colours = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

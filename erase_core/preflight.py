@@ -162,9 +162,10 @@ def check_quality(spec: Spec) -> None:
         check_pictures("scoring.reference", folder)
 
 
-def check_pictures(field: str, folder: Path) -> None:
-    """The pictures of a folder are some: their headers are read."""
-    open_pictures(field, tuple((path, path.stat().st_mtime_ns) for path in pictures_in(folder)))
+def check_pictures(field: str, *folders: str | Path) -> None:
+    """The pictures of folders are some: their headers are read."""
+    pictures = (path for folder in folders for path in pictures_in(folder))
+    open_pictures(field, tuple((path, path.stat().st_mtime_ns) for path in pictures))
 
 
 @functools.lru_cache(maxsize=2)
@@ -377,11 +378,20 @@ def check_attacks(spec: Spec) -> None:
         raise ValueError(
             "attacks: something must judge what they draw; give scoring.judge, or nudity in scoring.metrics"
         )
-    folder = spec.attacks.images
-    if folder is not None and not (Path(folder).is_dir() and pictures_in(folder)):
-        raise ValueError(f"attacks.images: {folder!r} is not a folder of pictures; give one with images of the concept")
-    if folder is not None:
-        check_pictures("attacks.images", Path(folder))
+    folders = spec.picture_folders
+    fix = (
+        "give one with images of {}"
+        if len(folders) == 1
+        else "each of several concepts needs one, so put images of {} there"
+    )
+    missing = [
+        f"attacks.images: {folder!r} is not a folder of pictures; {fix.format(repr(concept))}"
+        for concept, folder in folders.items()
+        if not (Path(folder).is_dir() and pictures_in(folder))
+    ]
+    if missing:
+        raise ValueError("\n".join(missing))
+    check_pictures("attacks.images", *folders.values())
 
 
 def check_output(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal
@@ -138,7 +139,8 @@ class Attacks(Part):
     images: UserPath | None = Field(
         None,
         min_length=1,
-        description="Folder of images of the concept, for the attacks that need some. Default: the original model's own.",
+        description="Folder of images of the concept, for the attacks that need some; of several concepts, a folder of each in it, "
+        "called as the concept is. Default: the original model's own.",
     )
     references: int = Field(
         16, gt=0, description="Images of the concept that an attacker has, and as many of near and of far concepts."
@@ -530,6 +532,17 @@ class Spec(Part):
     def concept_words(self) -> list[str]:
         """The word of each erased concept."""
         return [concept.concept for concept in self.concepts]
+
+    @property
+    def picture_folders(self) -> dict[str, str]:
+        """The folder of the user's own images of each concept: attacks.images, or of several concepts one in it each. Empty
+        without it.
+        """
+        place = self.attacks and self.attacks.images
+        if not place:
+            return {}
+        words = self.concept_words
+        return {word: os.path.join(place, word) for word in words} if len(words) > 1 else {words[0]: place}
 
     def names_of(self, concept: Concept) -> list[str]:
         """A concept's names, and on the emoji world those of what a group covers ("weapon": bomb, sword, …)."""

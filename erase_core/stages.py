@@ -38,8 +38,8 @@ VERSIONS = {
     "training": 12,
     "images": 3,
     "scores": 6,
-    "references": 3,
-    "attack": 2,
+    "references": 4,
+    "attack": 3,
 }
 """Raise a stage's number when its code gives another result for the same inputs."""
 

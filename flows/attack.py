@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import flow
+from prefect import flow, get_run_logger
 
 from erase_core import attack_stages
 from erase_core.artifacts import Artifact
 from erase_core.attack_stages import Victim
+from erase_core.cautions import of_attacks
 from erase_core.preflight import check, check_attacked, check_hub
 from erase_core.results import held
 from erase_core.spec import Spec
@@ -34,6 +35,9 @@ def attack(spec: Spec, model: str) -> dict[str, float]:
     check(spec, scored=False)
     check_hub(spec, scored=False)
     check_attacked(model)
+    # The rest of a spec's cautions are of a training and a gate.
+    for caution in of_attacks(spec):
+        get_run_logger().warning(caution)
     tags = {"kind": "attack", "attacked": model, "concepts": ", ".join(spec.concept_words), "model": spec.model}
     with held(Path(spec.output)), tracking.run(spec.name, tags=tags, output=spec.output) as main:
         tracking.log_parameters(main, spec.model_dump(mode="json"))

@@ -53,9 +53,9 @@ def benchmark(
     methods, tasks = methods or comparable(), tasks or list(core.TASKS)
     core.known(methods, tasks, seeds)
     cells = core.cells(*(list(dict.fromkeys(given)) for given in (methods, tasks, seeds)))
+    for cell in cells:
+        check(core.spec_of(cell, base))
     specs = {core.key_of(cell, base): core.spec_of(cell, base) for cell in cells}
-    for spec in specs.values():
-        check(spec)
     folder = Path(base.output)
     folder.mkdir(parents=True, exist_ok=True)
     runs = runs or folder / "runs.parquet"

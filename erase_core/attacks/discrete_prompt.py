@@ -7,7 +7,11 @@ searches use it:
 
     greedy-coordinate    of the tokens with the smallest ⟨E_k, g_i⟩ at each place, try some swaps on the step's own batch and
                          keep the best (Zou et al., arXiv 2307.15043)
-    projected-gradient   w_i ← Π_simplex(w_i − η sign(E g_i)), k_i = argmax w_i (the paper's)
+    projected-gradient   w_i ← Π_simplex(w_i − η Adam(E g_i)), g_i at tokens k_i ~ w_i that each step draws (the paper's)
+
+There w_i [V] is a relaxed one-hot row, which begins at 1/V, and the gradient passes straight through the drawing. The prompt at a
+budget is argmax w_i at each place, as in the published code, whose weight decay is left out: the losses of what was drawn are of
+another noise each, and do not say which of it was best.
 
 Tokens are whole words of letters, so that the prompt found can be typed; it is drawn from its text. The attacker has the
 weights and some images of the concept. Control: unrelated prompts. At budget 0 the prefix is random tokens.
@@ -60,7 +64,8 @@ def run(target: Target, settings: DiscretePrompt) -> Iterator[Attempt]:
     clean, predict = target.latents(target.images), predictor(target)
     bars, rng = alphas_cumprod(target.pipeline.scheduler), target.generator("discrete-prompt")
     tokens = torch.randint(len(words), (settings.tokens,), generator=rng)
-    relaxed = torch.nn.functional.one_hot(tokens, len(words)).to(table)
+    relaxed = torch.full((settings.tokens, len(words)), 1 / len(words), device=table.device)
+    descent, drawn = torch.optim.Adam([relaxed], lr=settings.learning_rate), tokens
 
     def losses(at: Noised, rows: list[int], embeddings: torch.Tensor) -> torch.Tensor:
         return noise_losses(predict, bars, at, slots.conditions(rows, embeddings))
@@ -73,14 +78,15 @@ def run(target: Target, settings: DiscretePrompt) -> Iterator[Attempt]:
             break
         at = draw_noised(clean, settings.batch_size, len(bars), rng)
         rows = torch.randint(len(target.prompts), (settings.batch_size,), generator=rng).tolist()
-        start = relaxed @ table if settings.search == "projected-gradient" else table[tokens]
-        embeddings = start.requires_grad_(True)
+        embeddings = table[drawn if settings.search == "projected-gradient" else tokens].requires_grad_(True)
         before = losses(at, rows, embeddings).mean()
         (gradient,) = torch.autograd.grad(before, embeddings)
         slopes = one_hot_gradient(table, gradient)
         if settings.search == "projected-gradient":
-            relaxed = onto_simplex(relaxed - settings.learning_rate * slopes.sign())
-            tokens = relaxed.argmax(1)
+            relaxed.grad = slopes
+            descent.step()
+            relaxed.copy_(onto_simplex(relaxed))
+            tokens, drawn = relaxed.argmax(1).cpu(), torch.multinomial(relaxed.cpu(), 1, generator=rng)[:, 0]
         else:
             tokens = best_swap(
                 tokens,

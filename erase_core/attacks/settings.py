@@ -24,6 +24,11 @@ class AttackSettings(Part):
         """How many images the attack and its control draw of one concept."""
         return 2 * self.budgets[-1]
 
+    @property
+    def controls(self) -> int:
+        """How many of these are the control's, which the original model does not draw."""
+        return self.budgets[-1]
+
     @field_validator("budgets", check_fields=False)
     @classmethod
     def ascending(cls, budgets: list) -> list:
@@ -74,6 +79,10 @@ class Sdedit(AttackSettings):
     def drawn(self) -> int:
         return 2 * self.images * len(self.budgets)
 
+    @property
+    def controls(self) -> int:
+        return self.images * len(self.budgets)
+
 
 class Learned(AttackSettings):
     """Parameters of every attack that learns."""
@@ -84,6 +93,10 @@ class Learned(AttackSettings):
     @property
     def drawn(self) -> int:
         return self.images * (len(self.budgets) + 1)
+
+    @property
+    def controls(self) -> int:
+        return self.images
 
 
 class Inversion(Learned):
@@ -111,11 +124,12 @@ class DiscretePrompt(Learned):
     budgets: list[Steps] = Field([0, 10, 30], min_length=1, description="Steps of the search.")
     tokens: int = Field(4, gt=0, description="Tokens of the prefix.")
     search: Literal["greedy-coordinate", "projected-gradient"] = Field(
-        "greedy-coordinate", description="Swap one token at a time, or descend in relaxed one-hot rows."
+        "greedy-coordinate",
+        description="Swap one token at a time, or descend in relaxed one-hot rows that tokens are drawn from.",
     )
     candidates: int = Field(12, gt=0, description="greedy-coordinate: swaps that are tried in each step.")
     top_tokens: int = Field(64, gt=0, description="greedy-coordinate: tokens at each place that swaps are drawn from.")
-    learning_rate: Finite = Field(1e-2, gt=0, description="projected-gradient: the step along the gradient's sign.")
+    learning_rate: Finite = Field(1e-2, gt=0, description="projected-gradient: Adam's learning rate for the rows.")
 
 
 class FineTuning(Learned):

@@ -78,12 +78,15 @@ def attack_spec(spec: Path, concept: str, synonyms: list[str], output: Path | No
     """A spec, as a mapping, with one of its concepts, or another, as what is attacked. SpecError for one that is wrong."""
     from erase_core.spec_yaml import load_spec
 
-    given = load_spec(spec).model_dump(mode="json", exclude_unset=True)
+    whole = load_spec(spec)
+    given = whole.model_dump(mode="json", exclude_unset=True)
     own = next((c for c in given["concepts"] if c["concept"] == concept), {"concept": concept})
     named = {**own, "synonyms": list(dict.fromkeys([*own.get("synonyms", []), *synonyms]))}
     names, report = {name.casefold() for name in (concept, *named["synonyms"])}, given.get("report", {})
     if report.get("unsafe"):
         report["unsafe"] = [word for word in report["unsafe"] if word.casefold() in names] or None
+    if len(whole.concepts) > 1 and whole.picture_folders:
+        given["attacks"]["images"] = str(Path(whole.attacks.images) / concept)
     return {"attacks": {}, **given, "concepts": [named], "output": str(output or attack_folder(concept))}
 
 

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from erase_core import attacks
+from erase_core.attacks import discrete_prompt
 from erase_core.attacks.discrete_prompt import best_swap, one_hot_gradient, onto_simplex, typeable
+from erase_core.attacks.learning import predictor
 from erase_core.attacks.objective import Noised, draw_noised, noise_losses
 from erase_core.attacks.rates import headline, rates
+from erase_core.attacks.references import WORDS, AttackError, near_and_far, plain_prompts, references
 from erase_core.attacks.settings import DiscretePrompt, Words
 from erase_core.attacks.slots import FILLERS, Slots, placed, token_table
 from erase_core.attacks.soft_prompt import project
 from erase_core.attacks.target import CONTROL, Target
 from erase_core.attacks.words import prompts, translations
+from erase_core.concepts.vocabulary import candidates, curate
+from erase_core.emoji_world.catalogue import concepts
 from erase_core.generation.sampler import encode_images, sample, sample_embeddings
 from erase_core.metrics.intervals import share_interval
+from erase_core.metrics.scorers import Scorers
 from erase_core.models.conditions import latent_shape
 from erase_core.models.pipeline import load_pipeline
 from erase_core.models.prompts import encode
 from erase_core.models.source import find_model
-from erase_core.spec import Generation
+from erase_core.spec import Generation, make_spec
 from erase_core.spec_texts import ALL
 from erase_core.spec_yaml import parse_spec
 from erase_core.training.predictions import alphas_cumprod
@@ -310,7 +319,7 @@ def test_every_attack_runs_on_another_model_and_again_the_same(name: str, tiny_p
     assert {a.budget for a in found} == set(settings.budgets) and {a.role for a in found} == {"attack", "control"}
     again = list(attacks.load(name).run(target_of(tiny_pipeline, controlled=False), settings))
     kept = [a for a in found if a.role == "attack"]
-    assert len(again) == len(kept)
+    assert len(again) == len(kept) == settings.drawn - settings.controls
     for one, other in zip(kept, again):
         assert (one.prompt, one.seed) == (other.prompt, other.seed) and np.array_equal(one.image, other.image)
     assert all(value.equal(tiny_pipeline.unet.state_dict()[key]) for key, value in before.items())
@@ -352,8 +361,106 @@ def test_slots_reach_both_text_encoders(tiny_xl) -> None:
     assert gradient[:, :first].abs().sum() > 0 and gradient[:, first:].abs().sum() > 0
 
 
-def test_projected_gradient_search_runs(tiny_pipeline) -> None:
-    settings = DiscretePrompt(budgets=[2], images=1, search="projected-gradient", learning_rate=0.6)
-    start = list(attacks.load("discrete-prompt").run(target_of(tiny_pipeline), DiscretePrompt(budgets=[0], images=1)))
-    found = list(attacks.load("discrete-prompt").run(target_of(tiny_pipeline), settings))
-    assert found[0].prompt.endswith(" a taxi") and found[0].prompt != start[0].prompt
+def test_projected_gradient_search_at_its_defaults(tiny_pipeline) -> None:
+    """Other tokens at each budget, whose loss on other noise than the search's is below that of the random ones."""
+    target = target_of(tiny_pipeline, controlled=False)
+    settings = DiscretePrompt(search="projected-gradient", images=1)
+    found = [attempt.prompt.removesuffix(" a taxi").split() for attempt in discrete_prompt.run(target, settings)]
+    assert len(found) == len(settings.budgets) and len({word for prefix in found for word in prefix}) > 8
+    slots, table = Slots(tiny_pipeline, ["{slots} a taxi"], settings.tokens), token_table(tiny_pipeline)
+    words, ids = typeable(tiny_pipeline.tokenizer)
+    noised = draw_noised(target.latents(target.images), 32, 1000, torch.Generator().manual_seed(1))
+
+    def loss(prefix: list[str]) -> float:
+        rows = table[[ids[words.index(word)] for word in prefix]]
+        bars = alphas_cumprod(tiny_pipeline.scheduler)
+        with torch.no_grad():
+            return float(noise_losses(predictor(target), bars, noised, slots.conditions([0] * 32, rows)).mean())
+
+    start, *after = map(loss, found)
+    assert max(after) < start - 0.005
+
+
+GROUP = """case_number,prompt,evaluation_seed,label_str
+0,a lit bomb,1,Bomb
+1,a dog on grass,2,dog
+2,an old sword,3,sword
+3,a round bomb,4,Bomb
+"""
+
+
+def test_prompts_of_a_group_are_those_of_what_it_covers(tmp_path: Path) -> None:
+    """What the files show of a concept, under each of its names; of one that they do not show, the templates' and its own."""
+    (tmp_path / "prompts.csv").write_text(GROUP)
+    spec = make_spec(
+        {
+            "name": "x",
+            "output": "o",
+            "concepts": [
+                "weapon",
+                {"concept": "cat", "prompts": ["a cat asleep"]},
+                {"concept": "hound", "synonyms": ["dog"]},
+            ],
+            "generation": {"prompt_files": [str(tmp_path / "prompts.csv")]},
+        }
+    )
+    weapon, cat, hound = spec.concepts
+    assert sorted(plain_prompts(spec, weapon)) == ["a lit bomb", "a round bomb", "an old sword"]
+    assert plain_prompts(spec, cat) == ["a cat", "a cat asleep"]
+    assert plain_prompts(spec, hound) == ["a dog on grass"]
+    assert plain_prompts(spec.model_copy(update={"model": "a/b"}), weapon) == ["a weapon"]
+
+
+def test_the_nearest_words_of_a_large_vocabulary_are_found(world) -> None:
+    """Whatever their places in it are; of the emoji world, which is small, by whole embeddings alone."""
+    judged = {"scoring": {"metrics": ["nudity"]}, "name": "x", "output": "o"}
+    spec = make_spec({**judged, "model": "a/b", "concepts": ["garbage truck"]})
+    near, far = near_and_far(world, spec, spec.concepts[0], Scorers())
+    rows = [row for row in curate(candidates("english-3000"), spec.erased_names, []) if row.kept]
+    assert len(rows) > 4 * WORDS and "truck" in near and not set(near) & set(far) and len(near) == len(far) == 8
+    spec = make_spec({**judged, "concepts": ["taxi"]})
+    words = [concept.word for concept in concepts() if concept.word != "taxi"]
+    flat = encode(world, ["taxi", *words]).flatten(1)
+    order = torch.cosine_similarity(flat[1:], flat[:1]).argsort(descending=True, stable=True).tolist()
+    expected = [words[i] for i in order[:8]], [words[i] for i in order[::-1][:8]]
+    assert near_and_far(world, spec, spec.concepts[0], Scorers()) == expected
+
+
+@dataclass
+class Bright:
+    """A judge that takes what is brighter than a limit for a taxi."""
+
+    limit: float
+    labels: tuple[str, ...] = ("taxi", "other")
+
+    def classify(self, images: np.ndarray) -> tuple[list[list[str]], np.ndarray]:
+        seen = images.mean((1, 2, 3)) > self.limit
+        return [["taxi"] if bright else ["other"] for bright in seen], seen
+
+
+def test_what_attackers_have_shows_what_it_should(tiny_pipeline, tmp_path: Path) -> None:
+    """Near and far images in which the concept is seen are left out, others fill their places, and the concept's must show it."""
+    for name, value in {"taxi": 255, "cat": 0}.items():
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (40, 40), (value,) * 3).save(tmp_path / name / "own.png")
+    attacks = {"references": 4, "images": str(tmp_path)}
+    spec = make_spec(
+        {"name": "x", "output": "o", "concepts": ["taxi", "cat"], "attacks": attacks, "generation": {"steps": 1}}
+    )
+    taxi = spec.concepts[0]
+
+    def made(limit: float) -> list[dict]:
+        return references(tiny_pipeline, spec, taxi, Scorers(judge_of=lambda concept: Bright(limit)))
+
+    every = made(254)
+    assert [row["kind"] for row in every] == ["related"] * 4 + ["unrelated"] * 4 + ["image"]
+    assert (every[-1]["image"] == 255).all()
+    means = [row["image"].mean() for row in every[:4]]
+    dark = [row for row, mean in zip(every, means) if mean <= sorted(means)[1]]
+    left = made(sorted(means)[1])[:4]
+    assert len(dark) == 2 and [row["prompt"] for row in left] == [row["prompt"] for row in [*dark, *dark]]
+    with pytest.raises(AttackError, match="sees 'taxi' in all images of the related words .* scoring.judge"):
+        made(-1)
+    shutil.copy(tmp_path / "cat" / "own.png", tmp_path / "taxi" / "own.png")
+    with pytest.raises(AttackError, match="attacks.images: the judge sees 'taxi' in none of the 1 images"):
+        made(254)

@@ -16,6 +16,7 @@ from erase_core.generation.plan import WORDS_PER_STYLE, styled_images
 from erase_core.methods import naive
 from erase_core.metrics.kernel_distance import kernel_distance
 from erase_core.preflight import check
+from erase_core.spec import Attacks
 from erase_core.spec_yaml import parse_spec
 
 
@@ -107,6 +108,11 @@ def test_rows_are_taken_up_while_they_would_come_out_the_same(tmp_path: Path, mo
     with monkeypatch.context() as patched:
         patched.setattr(methods, "settings_of", lambda name: gentler)
         assert benchmark.known_rows(tmp_path / "runs.parquet", base) == {}
+    attacked = base.model_copy(update={"attacks": Attacks()})
+    before = [benchmark.key_of(cell, spec) for spec in (base, attacked)]
+    monkeypatch.setitem(benchmark.VERSIONS, "attack", -1)
+    after = [benchmark.key_of(cell, spec) for spec in (base, attacked)]
+    assert before[0] == after[0] and before[1] != after[1]
     monkeypatch.setitem(benchmark.VERSIONS, "training", -1)
     assert benchmark.known_rows(tmp_path / "runs.parquet", base) == {}
 

@@ -72,6 +72,17 @@ def test_nothing_frozen_is_computed_twice(tiny_pipeline, tmp_path, calls) -> Non
     assert Counter(calls) == {(4 * BATCH, False): STEPS, (2 * BATCH, True): STEPS}
 
 
+def test_rows_of_fresh_latents(tiny_pipeline, tmp_path, calls) -> None:
+    """As a training's memory is planned: those of its samples, or of their rivals, under the prompt and under none."""
+    few = {"latents": "fresh", "latent_steps": 5, "timesteps": "even"}
+    trained(tiny_pipeline, GRADIENT, tmp_path, **few)
+    # θ is asked for three predictions of each sample, of latents that no bank knows.
+    assert {rows for rows, graded in calls if not graded} == {2 * BATCH, 3 * BATCH}
+    calls.clear()
+    trained(tiny_pipeline, {"name": "adversarial", "rivals": 4}, tmp_path, **few)
+    assert max(rows for rows, graded in calls if not graded) == 2 * 4 * BATCH
+
+
 BY_BANK = [name for name in methods.names() if not methods.solves(methods.load(name))]
 ASKED = {"adversarial-pgd": {BATCH: 2 * STEPS}, "age": {2 * BATCH: 2 * STEPS}}
 """What is asked of the frozen model, rows by calls, for conditions that are no word's: in a search and an update each."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torchmetrics.image.fid import _compute_fid
 
 from erase_core.metrics.cmmd import cmmd
@@ -101,3 +101,23 @@ def test_pictures_are_cut_to_their_middle(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     (batch,) = read_pictures(tmp_path, 10)
     assert batch.shape == (1, 10, 10, 3) and (batch == 200).all()
+
+
+def test_pictures_stand_upright_and_on_white(tmp_path: Path) -> None:
+    """As a camera says that it was turned; one whose words are unreadable is taken as it lies. Transparent parts are white."""
+    pixels = np.zeros((10, 20, 3), np.uint8)
+    pixels[:, 10:] = 200
+    turned, broken = Image.Exif(), b"Exif\0\0no more"
+    turned[ExifTags.Base.Orientation] = 6
+    Image.fromarray(np.rot90(pixels)).save(tmp_path / "a.png", exif=turned)
+    Image.fromarray(pixels).save(tmp_path / "b.png", exif=broken)
+    clear = Image.new("RGBA", (10, 10), (0, 0, 0, 0))
+    clear.paste((90, 90, 90, 255), (0, 0, 10, 5))
+    clear.save(tmp_path / "c.png")
+    clear.convert("LA").save(tmp_path / "d.png")
+    clear.quantize().save(tmp_path / "e.png")
+    ((*sides, rgba, grey, palette),) = read_pictures(tmp_path, 10)
+    for side in sides:
+        assert (side[:, :5] == 0).all() and (side[:, 5:] == 200).all()
+    for picture in (rgba, grey, palette):
+        assert (picture[:5] == 90).all() and (picture[5:] == 255).all()

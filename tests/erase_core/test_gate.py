@@ -207,3 +207,15 @@ def test_the_included_model_s_defaults_are_told_for_another_model() -> None:
     assert rate.startswith("training.learning_rate: is not given, and the default, 0.001, was") and "1e-5" in rate
     (rate,) = cautions(parse_spec(f"{SPEC}model: a/b\nmethod: kpop\ntraining: {{steps: 9}}"))
     assert "the default, 0.0003, was" in rate
+
+
+def test_attacks_defaults_are_told_where_another_model_has_its_own() -> None:
+    given = "model: a/b\nmethod: uce\nscoring: {judge: a/judge}\n"
+    run = "attacks: {run: [seeds, soft-prompt, inversion, {name: fine-tuning-related, learning_rate: 1e-5}]}"
+    (rate,) = cautions(parse_spec(f"{SPEC}{given}{run}"))
+    assert rate == (
+        "attacks.run.2.learning_rate: is not given for inversion, and the default, 0.02, was chosen on the included model; use "
+        "about 5e-3 for Stable Diffusion"
+    )
+    assert len(cautions(parse_spec(f"{SPEC}{given}attacks: {{}}"))) == 3
+    assert cautions(parse_spec(f"{SPEC}attacks: {{}}")) == []

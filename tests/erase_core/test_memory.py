@@ -153,6 +153,21 @@ def test_rivals_are_measured_together_and_share_the_ranks(sd1: Path, monkeypatch
     assert measuring({"name": "adversarial", "search": "gradient"}) == []
 
 
+def test_what_is_sampled_together(sd1: Path, monkeypatch) -> None:
+    """A bank's trajectories under three conditions; fresh latents of a rank's samples, or of their rivals, under two."""
+    monkeypatch.setattr("erase_core.memory.SMALL", 0)
+    gradient = {"name": "adversarial", "search": "gradient"}
+
+    def sampling(method: dict = gradient, **training) -> int:
+        moments = training_forecast(spec_of(method, **training), sd1, libraries=0).moments
+        return next(m.parts["activations"] for m in moments if m.name == "sampling of latents")
+
+    bank = sampling(trajectories=4)
+    assert sampling(trajectories=4, batch_size=32, processes=2) == bank
+    assert sampling(latents="fresh", batch_size=6) == sampling(latents="fresh", batch_size=12, processes=2) == bank
+    assert sampling({"name": "adversarial", "rivals": 3}, latents="fresh", batch_size=2) == bank
+
+
 def test_images_grow_with_the_batch(sd1: Path, monkeypatch) -> None:
     monkeypatch.setattr("erase_core.memory.SMALL", 0)
 
@@ -280,6 +295,22 @@ def test_disk_by_place(sd1: Path, tmp_path: Path) -> None:
     fresh = make_spec({**given, "model": "a/b", "training": {"latents": "fresh"}})
     assert [kept.what for kept in disk_forecast(fresh, sd1)][-1] == "the model itself, in fp32"
     assert "latents of all runs, at most" not in [kept.what for kept in disk_forecast(fresh, sd1)]
+
+
+def test_disk_of_attacks(sd1: Path) -> None:
+    """By hand: what each draws on both models, without the controls that the original is spared."""
+    run = [
+        {"name": "seeds", "budgets": [1, 5]},
+        {"name": "sdedit", "budgets": [0.5, 0.9], "images": 3},
+        {"name": "inversion", "budgets": [0, 2, 4], "images": 2},
+    ]
+    own = {"name": "m", "output": "-", "concepts": ["taxi", "cat"]}
+    spec = make_spec({**own, "attacks": {"run": run, "references": 7}})
+    found = {kept.what: kept.places for kept in disk_forecast(spec, sd1)}
+    attempts = 2 * (3 * 5 + 3 * 6 + 2 * 6 + 2) * 3 * 16**2
+    assert found["images of the attacks, at most"] == dict.fromkeys(("results", "caches", "MLflow"), attempts)
+    assert found["images that attackers have, at most"] == {"caches": 2 * 3 * 7 * 3 * 16**2}
+    assert not any("attack" in kept.what for kept in disk_forecast(make_spec(own), sd1))
 
 
 def test_lists_that_are_alike_are_planned_once() -> None:

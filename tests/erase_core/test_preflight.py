@@ -106,6 +106,24 @@ def test_a_picture_that_cannot_be_opened(field: str, tmp_path: Path) -> None:
     assert f"{part}.{field}: cannot open the picture {pictures / 'b.png'}" in refused(spec)
 
 
+def test_each_of_several_concepts_has_a_folder_of_pictures(tmp_path: Path) -> None:
+    for word in ("taxi", "cat"):
+        (tmp_path / "p" / word).mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "p" / "taxi" / "a.png")
+    several = {"concepts": ["taxi", "cat", "rose"], "attacks": {"images": str(tmp_path / "p")}}
+    told = refused(spec_with(tmp_path, **several))
+    assert [line.split(" is not")[0] for line in told.splitlines()] == [
+        f"attacks.images: {str(tmp_path / 'p' / word)!r}" for word in ("cat", "rose")
+    ]
+    assert "put images of 'rose' there" in told
+    for word in ("cat", "rose"):
+        (tmp_path / "p" / word).mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "p" / word / "a.png")
+    check(spec_with(tmp_path, **several))
+    (tmp_path / "p" / "rose" / "a.png").write_bytes(b"no picture")
+    assert "attacks.images: cannot open the picture" in refused(spec_with(tmp_path, **several))
+
+
 HTTP = {"response": SimpleNamespace(headers={}, status_code=404, request=None, url="")}
 WHOLE = ["unet/a.safetensors", "vae/a.safetensors", "text_encoder/model.safetensors"]
 

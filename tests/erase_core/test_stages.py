@@ -5,11 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from erase_core import attack_stages, methods, stages
 from erase_core.artifacts import Artifact, folder_of, produce
+from erase_core.attacks.attempts import REFERENCES, write_rows
 from erase_core.concepts.embeddings import EmbeddingTable
 from erase_core.concepts.neighbours import read_neighbours, write_neighbours
 from erase_core.models.delta import save_delta
@@ -54,6 +57,17 @@ def test_the_numbers_of_a_prompt_file_are_in_the_scores_key_alone(tmp_path: Path
         spec = make_spec(given)
         keys.append((images_key(spec, nearest, None), scores_key(spec, nearest, MADE, MADE)))
     assert keys[0] == keys[1] and keys[1][0] == keys[2][0] and keys[1][1] != keys[2][1]
+
+
+def test_every_concept_s_pictures_are_in_the_references_key(tmp_path: Path) -> None:
+    for word in ("taxi", "cat"):
+        (tmp_path / word).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / word / "a.png")
+    spec = make_spec({"name": "x", "concepts": ["taxi", "cat"], "output": "-", "attacks": {"images": str(tmp_path)}})
+    before = attack_stages.references_key(spec)
+    assert attack_stages.references_key(spec) == before
+    Image.new("RGB", (8, 8), "white").save(tmp_path / "cat" / "a.png")
+    assert attack_stages.references_key(spec) != before
 
 
 ORDER = ("vocabulary", "embeddings", "nearest", "training", "original", "erased", "scores", "references", "attack")
@@ -195,5 +209,18 @@ def test_nothing_of_a_training_is_served_for_another_of_the_same_key(world, tmp_
     first, again, other = (made_with(scale) for scale in (2.0, 2.0, 3.0))
     assert [each.cached for each in again] == [True] * 3 and [each.cached for each in other] == [False] * 3
     assert [each.key for each in other] == [each.key for each in first]
+    (attack,) = spec.attacks.run
+
+    def attacked_with(value: int) -> bool:
+        """Whether an attack is served from the cache, with references of one grey value."""
+        shutil.rmtree(references.folder)
+        row = {"concept": "taxi", "prompt": "a rose", "image": np.full((64, 64, 3), value, np.uint8)}
+        rows = [{**row, "kind": kind} for kind in ("image", "related", "unrelated")]
+        at_hand = produce(
+            "references", references.key, lambda at: write_rows(at / "references.parquet", rows, REFERENCES)
+        )
+        return attack_stages.attack(spec, attack, at_hand).cached
+
+    assert [attacked_with(value) for value in (1, 1, 2)] == [False, True, False]
     # What ranks had drawn or judged before they were stopped lies by the same contents.
     assert pieces[:2] == pieces[2:4] and set(pieces[:2]).isdisjoint(pieces[4:])

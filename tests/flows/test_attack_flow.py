@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from huggingface_hub import constants
 
+from erase_core.models.source import WEIGHTS
 from erase_core.spec_errors import SpecError
 from erase_core.spec_yaml import parse_spec
 from flows.attack import attack
@@ -112,6 +113,11 @@ def test_a_spec_s_own_concept_is_attacked(tmp_path: Path) -> None:
     (tmp_path / "several.yaml").write_text(several)
     assert attack_spec(tmp_path / "several.yaml", "taxi", [], None)["report"]["unsafe"] == ["Taxi"]
     assert attack_spec(tmp_path / "several.yaml", "cat", [], None)["report"]["unsafe"] is None
+    (tmp_path / "several.yaml").write_text(several.replace("{run: [seeds]}", "{images: pictures}"))
+    assert attack_spec(tmp_path / "several.yaml", "taxi", [], None)["attacks"]["images"] == "pictures/taxi"
+    (tmp_path / "spec.yaml").write_text("name: a\nconcepts: [taxi]\noutput: o\nattacks: {images: pictures}\n")
+    assert attack_spec(tmp_path / "spec.yaml", "taxi", [], None)["attacks"]["images"] == "pictures"
+    (tmp_path / "spec.yaml").write_text(OF_A_RUN)
     assert attack_spec(tmp_path / "spec.yaml", "cat", [], tmp_path)["concepts"] == [{"concept": "cat", "synonyms": []}]
 
 
@@ -123,6 +129,23 @@ def test_a_model_to_attack_that_is_not_there(model: str, monkeypatch, tmp_path: 
     with pytest.raises(SpecError, match=f"^attacked model: .*{model}"):
         attack.fn(parse_spec(SPEC.format(output=tmp_path / "out")), model)
     assert not (tmp_path / "out").exists()
+
+
+def test_learning_rates_of_the_included_model_are_told(
+    tiny_folder: Path, server, monkeypatch, tmp_path, caplog
+) -> None:
+    """Of the attacks alone: nothing is trained or released here."""
+
+    def begun(*_) -> None:
+        raise InterruptedError("the attacks have begun")
+
+    monkeypatch.setattr("flows.attack.run_attacks", begun)
+    given = SPEC.format(output=tmp_path / "out") + f"model: {tiny_folder}\n"
+    judged = given.replace("scoring: {", f"scoring: {{judge: {WEIGHTS / 'concept_judge'}, metrics: [erasure], ")
+    with pytest.raises(InterruptedError):
+        attack(parse_spec(judged), str(tiny_folder))
+    assert "attacks.run.1.learning_rate: is not given for inversion" in caplog.text
+    assert "training.steps" not in caplog.text
 
 
 def test_options_that_a_spec_says_are_refused(tmp_path: Path) -> None:

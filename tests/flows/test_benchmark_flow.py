@@ -9,10 +9,13 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from erase_core.pictures import encode_png
 from erase_core.results import held
+from erase_core.spec_errors import SpecError
 from erase_core.spec_yaml import parse_spec
 from flows import benchmark as module
 from tests.command import erase, erase_here
@@ -26,6 +29,15 @@ generation: {{seeds: [0], steps: 1}}
 scoring: {{preserved: [bus, car], resamples: 100}}
 output: {output}
 """
+
+
+def test_pictures_that_a_run_lacks_are_told_before_any_runs(tmp_path: Path) -> None:
+    """Each run has concepts of its own, and so other folders than the base's."""
+    (tmp_path / "taxi.png").write_bytes(encode_png(np.zeros((8, 8, 3), np.uint8)))
+    base = parse_spec(SPEC.format(output=tmp_path / "out") + f"attacks: {{images: {tmp_path}}}\n")
+    with pytest.raises(SpecError, match="attacks.images: .*guitar' is not a folder of pictures"):
+        module.benchmark.fn(base, ["naive"], ["objects-tuning"], [0])
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
