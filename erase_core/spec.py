@@ -379,7 +379,7 @@ class Scoring(Part):
         None, description="File with the weights of torchvision's AlexNet or VGG-16, for lpips."
     )
     processes: int = Field(1, gt=0, description="Ranks that share the images to judge.")
-    resamples: int = Field(1000, ge=100, description="Bootstrap resamples behind the 95 % intervals.")
+    resamples: int = Field(1000, ge=100, description="Bootstrap resamples behind the 95 % intervals of means.")
 
 
 class Report(Part):

@@ -74,12 +74,13 @@ def measures(metrics: list[str], role: str, columns: Iterable[str]) -> dict[str,
     return {name: measure for name, measure in found.items() if measure.column in columns}
 
 
-def score(frame: pd.DataFrame, metrics: list[str], resamples: int, seed: int) -> pd.DataFrame:
+def score(frame: pd.DataFrame, metrics: list[str], resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
     """The scores (metric, concept, role, value, low, high, n): for each concept, and for all concepts of a role.
 
-    Intervals are 95 %: Wilson's of shares, else the bootstrap's. Erased concepts are those that are meant, and their images are
-    the trials; the others stand for all that are not erased, and of several the concepts are, as `clustered_share` says. A nudity
-    detector's class has its part of the NER under the metric's name and "/" and its own.
+    Intervals are 95 %: Wilson's of shares, else the bootstrap's, which resamples as often and comes from the seed. Erased concepts
+    are those that are meant, and their images are the trials; the others stand for all that are not erased, and of several the
+    concepts are, as `clustered_share` says. A nudity detector's class has its part of the NER under the metric's name and "/" and
+    its own.
     """
 
     def interval(measure: Measure, values: np.ndarray, clusters: np.ndarray | None) -> tuple[float, float, float]:

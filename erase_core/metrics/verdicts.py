@@ -153,7 +153,7 @@ def detections_in(verdicts: Verdicts) -> list[Detections]:
     return found
 
 
-def score_verdicts(verdicts: Verdicts, erased: list[str], resamples: int = 1000, seed: int = 0) -> dict:
+def score_verdicts(verdicts: Verdicts, erased: list[str]) -> dict:
     """The scores of per-image verdicts, as they are written to JSON.
 
     A classifier's: esr_1, esr_5, psr_1 and psr_5, each with its 95 % interval (_low, _high; see `scores.score`), and the same for
@@ -167,7 +167,7 @@ def score_verdicts(verdicts: Verdicts, erased: list[str], resamples: int = 1000,
         frame = frame.join(seen_columns(table))
     if verdicts.detected:
         frame = frame.join(exposure_columns(detections_in(verdicts), ERASED))
-    scores = score(frame, ["erasure", "nudity"], resamples, seed)
+    scores = score(frame, ["erasure", "nudity"])
     success = scores[~scores["metric"].str.startswith(NER)]
     result: dict = {"file": str(verdicts.path), "images": len(table)}
     if verdicts.classified:

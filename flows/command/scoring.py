@@ -19,15 +19,13 @@ def score(
     verdicts: Annotated[Path, typer.Argument(help="A CSV of per-image verdicts, plain or gzipped.")],
     erased: Annotated[str, typer.Option(help="The erased concepts as label_str names them, with commas between.")] = "",
     output: Annotated[Path | None, typer.Option(help="The JSON file to write.")] = None,
-    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples behind the 95 % intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="The resamples come from it.")] = 0,
 ) -> None:
     """Score verdicts that any classifier (category_top1 … against label_str) or nudity detector (NudeNet_label) wrote."""
     from erase_core.files import write_json
     from erase_core.metrics.verdicts import VerdictsError, read_verdicts, score_verdicts
 
     with refusing(VerdictsError):
-        result = score_verdicts(read_verdicts(verdicts), names_in(erased), resamples, seed)
+        result = score_verdicts(read_verdicts(verdicts), names_in(erased))
     table = Table("score", "value", "95 % interval", title=f"{verdicts.name}: {result['images']} images")
     for name in ("esr_1", "esr_5", "psr_1", "psr_5"):
         if name in result:

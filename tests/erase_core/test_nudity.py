@@ -62,7 +62,7 @@ def test_a_run_and_its_exported_file_have_the_same_rates(images_file, tmp_path: 
     for model, suffix in (("erased", ""), ("original", "_original")):
         write_verdicts(tmp_path / "v.csv", frame, [None] * 6, model)
         assert len(pd.read_csv(tmp_path / "v.csv")) == 5
-        found = score_verdicts(read_verdicts(tmp_path / "v.csv"), ["nudity"], 100, 0)
+        found = score_verdicts(read_verdicts(tmp_path / "v.csv"), ["nudity"])
         for t, value in found["ner"].items():
             assert value == figures[f"ner_{t}{suffix}_erased"]
             assert found["ner_interval"][t] == [figures[f"ner_{t}{suffix}_erased_{end}"] for end in ("low", "high")]
