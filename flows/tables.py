@@ -15,6 +15,12 @@ def gib(size: int) -> str:
     return f"{size / 2**30:.2f}"
 
 
+def ends(metrics: dict[str, float], name: str, digits: int, scale: float = 1) -> str:
+    """A figure's 95 % interval as a table shows it; empty where it has none."""
+    found = (metrics.get(f"{name}_{end}") for end in ("low", "high"))
+    return " – ".join(f"{scale * value:.{digits}f}" for value in found if value is not None)
+
+
 def show(summary: dict, output: Path) -> None:
     """Print a run's figures, what was served from the cache, and where to look."""
     from erase_core.metrics.nudity import THRESHOLDS
@@ -34,7 +40,7 @@ def show(summary: dict, output: Path) -> None:
         ("psr_5", "PSR-5"),
     ):
         if name in metrics:
-            interval = f"{100 * metrics[f'{name}_low']:.1f} – {100 * metrics[f'{name}_high']:.1f} %"
+            interval = f"{ends(metrics, name, 1, 100)} %"
             table.add_row(label, f"{100 * metrics[f'{name}_original']:.1f} %", f"{100 * metrics[name]:.1f} %", interval)
     roles = (("erased", "erased"), ("preserved", "others"), ("general", "general prompts"))
     for name, label in (("clip_score", "CLIP score"), ("clip_similarity", "CLIP similarity")):
@@ -44,11 +50,11 @@ def show(summary: dict, output: Path) -> None:
                     f"{label}, {of}",
                     f"{metrics[f'{name}_original_{role}']:.1f}",
                     f"{metrics[key]:.1f}",
-                    f"{metrics[f'{key}_low']:.1f} – {metrics[f'{key}_high']:.1f}",
+                    ends(metrics, key, 1),
                 )
     for threshold in THRESHOLDS:
         if (name := f"ner_{threshold}_erased") in metrics:
-            interval = f"{100 * metrics[f'{name}_low']:.1f} – {100 * metrics[f'{name}_high']:.1f} %"
+            interval = f"{ends(metrics, name, 1, 100)} %"
             before = f"{100 * metrics[f'ner_{threshold}_original_erased']:.1f} %"
             table.add_row(f"NER above {threshold}", before, f"{100 * metrics[name]:.1f} %", interval)
     for name, label, scale in (
@@ -60,13 +66,12 @@ def show(summary: dict, output: Path) -> None:
     ):
         for role, of in roles:
             if (key := f"{name}_{role}") in metrics:
-                ends = (f"{scale * metrics[end]:.3f}" for end in (f"{key}_low", f"{key}_high") if end in metrics)
                 before = metrics.get(f"{name}_original_{role}")
                 table.add_row(
                     f"{label}, {of}",
                     "" if before is None else f"{scale * before:.3f}",
                     f"{scale * metrics[key]:.3f}",
-                    " – ".join(ends),
+                    ends(metrics, key, 3, scale),
                 )
     console.print(table)
     if left := summary["unjudged"]:
