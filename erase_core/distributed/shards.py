@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..files import write_json
 from .messages import at_work, heard
+from .rank import FAILURES
 from .ranks import run_ranks
 
 JOB = "job.json"
@@ -43,8 +45,9 @@ def own_pieces(pieces: Iterable[int]) -> list[int]:
     import torch
     from accelerate import PartialState
 
-    # A piece can take hours on a CPU, and is told of at its end alone.
-    torch.nn.modules.module.register_module_forward_pre_hook(lambda *_: at_work())
+    if FAILURES in os.environ:
+        # A piece can take hours on a CPU, and is told of at its end alone.
+        torch.nn.modules.module.register_module_forward_pre_hook(lambda *_: at_work())
     state = PartialState(cpu=not torch.cuda.is_available())
     with state.split_between_processes(list(pieces)) as mine:
         return list(mine)

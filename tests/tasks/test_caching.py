@@ -60,7 +60,7 @@ def test_who_waits_for_another_s_result_is_stopped(tmp_path: Path, monkeypatch) 
     with open(lock, "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(Stopped):
-            waits()
+            contextvars.copy_context().run(waits)
 
 
 @pytest.mark.parametrize("which", ["batch", "training"])
