@@ -16,7 +16,7 @@ from erase_core.models.prompts import encode, encode_pooled
 
 from .pairs import Ratio, compared
 
-SAMPLE = 1024
+SAMPLE = 4096
 
 
 def one_by_one(pipeline: StableDiffusionPipeline, words: list[str]) -> torch.Tensor:
@@ -25,7 +25,11 @@ def one_by_one(pipeline: StableDiffusionPipeline, words: list[str]) -> torch.Ten
     with torch.no_grad():
         for word in words:
             tokens = pipeline.tokenizer(
-                word, padding="max_length", max_length=pipeline.tokenizer.model_max_length, return_tensors="pt"
+                word,
+                padding="max_length",
+                truncation=True,
+                max_length=pipeline.tokenizer.model_max_length,
+                return_tensors="pt",
             )
             found.append(pipeline.text_encoder(tokens.input_ids).last_hidden_state)
     return torch.cat(found)
