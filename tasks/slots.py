@@ -62,21 +62,25 @@ def held_slot(kind: str, ranks: int) -> Iterator[None]:
 
 def take(limit: str, slots: contextlib.ExitStack) -> None:
     """Take a slot of a limit, once one is free, until `slots` ends. Raises Stopped when what it is for has failed meanwhile."""
-    while True:
-        go_on()
-        try:
-            # Prefect's own waiting cannot be ended, and at its timeout loses a slot that is given at that moment.
-            slot = concurrency(limit, strict=True, max_retries=0, raise_on_lease_renewal_failure=False)
-            slots.enter_context(slot)
-            return
-        except Exception as error:
-            if not all_taken(error):
-                raise
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+    go_on()
+    with get_client(sync_client=True) as client:
+        while True:
+            # Prefect's own waiting cannot be ended, and what it is refused it logs as an error: it is asked when one is free.
+            found = client.read_global_concurrency_limit_by_name(limit)
+            if found.active_slots < found.limit:
+                try:
+                    slot = concurrency(limit, strict=True, max_retries=0, raise_on_lease_renewal_failure=False)
+                    slots.enter_context(slot)
+                    return
+                except Exception as error:
+                    if not all_taken(error):
+                        raise
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            go_on()
 
 
 def all_taken(error: Exception) -> bool:
-    """Whether an error of Prefect's says that no slot is free."""
+    """Whether an error of Prefect's says that another process was given the slot that was free."""
     cause = error.__cause__
     return isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code == httpx.codes.LOCKED
 

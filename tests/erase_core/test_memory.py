@@ -324,7 +324,7 @@ def test_lists_that_are_alike_are_planned_once() -> None:
     assert alike(specs) == [["a", "b"], ["c"], ["d"]]
 
 
-@pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+@pytest.mark.parametrize("kind", ["sd1", pytest.param("sdxl", marks=pytest.mark.slow)])
 def test_single_file_is_planned_from_its_header(kind: str, tmp_path: Path, monkeypatch) -> None:
     folder = tiny_folder_of(kind, tmp_path / kind)
     file = tmp_path / "m.safetensors"

@@ -108,7 +108,9 @@ def test_a_base_may_say_more(name: str, tmp_path: Path) -> None:
             assert spec.report.unsafe == hidden
 
 
-@pytest.mark.parametrize("name", studies.NAMES)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[pytest.mark.slow] if name in ("trade-off", "vocabulary") else []) for name in studies.NAMES
+])  # fmt: skip
 def test_a_base_may_be_a_whole_spec(name: str, tmp_path: Path) -> None:
     """One with attacks and with weights to train by several ranks, and the README's long one."""
     training = "{trainable: xattn, processes: 2, steps: 7}"

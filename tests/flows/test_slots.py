@@ -85,14 +85,14 @@ def test_who_waits_for_a_slot_is_stopped_or_gets_it(server) -> None:
     with open_slots(1, 1), ThreadPoolExecutor(3) as pool:
         with slot("training", wanted=True):
             waiting = [pool.submit(work) for _ in range(3)]
-            time.sleep(2)
+            time.sleep(1)
             assert not ends
             stop.set()
             wait(waiting, 60)
             assert ends == ["stopped"] * 3
             stop.clear()
             waiting = [pool.submit(work) for _ in range(3)]
-            time.sleep(2)
+            time.sleep(1)
         wait(waiting, 60)
         assert ends[3:] == ["had it"] * 3
 
