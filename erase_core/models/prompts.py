@@ -49,6 +49,11 @@ def tokens_read(tokenizer: PreTrainedTokenizerBase, encoder: PreTrainedModel) ->
     return min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
 
 
+def encoded(pipeline: DiffusionPipeline, work: Callable, part: list) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    """What `work` gives of a batch of texts, or of their tokens: shared among a CPU's cores."""
+    return share_rows(work, part) if pipeline.device.type == "cpu" else work(part)
+
+
 @torch.inference_mode()
 def encode_batches(
     pipeline: DiffusionPipeline, texts: list[str], batch_size: int = 256
@@ -57,7 +62,7 @@ def encode_batches(
     work = functools.partial(embed, pipeline)
     for start in range(0, len(texts), batch_size):
         part = texts[start : start + batch_size]
-        yield share_rows(work, part) if pipeline.device.type == "cpu" else work(part)
+        yield encoded(pipeline, work, part)
 
 
 @torch.inference_mode()
@@ -86,8 +91,7 @@ def encode_pooled(
 
     found, order = [], sorted(range(len(texts)), key=lambda at: len(tokens[at]))
     for part in alike(order, [len(tokens[at]) for at in order], batch_size):
-        rows = [tokens[at] for at in part]
-        found.append(share_rows(work, rows) if pipeline.device.type == "cpu" else work(rows))
+        found.append(encoded(pipeline, work, [tokens[at] for at in part]))
         progress(sum(map(len, found)), len(texts))
     return torch.cat(found)[torch.tensor(order).argsort()]
 
