@@ -13,6 +13,7 @@ from ..cores import share_rows
 from ..models.conditions import latent_shape, layout_of
 from ..models.prompts import encode
 from ..spec import Generation
+from .cpu_kernels import cpu_forwards, using
 
 SAMPLERS = {
     "ddim": (DDIMScheduler, {"clip_sample": False}),
@@ -69,6 +70,7 @@ def sample_embeddings(
     guided = settings.guidance_scale > 1
     unconditional = encode(pipeline, [""])[0] if guided else None
     device, dtype, layout = pipeline.device, pipeline.unet.dtype, layout_of(pipeline)
+    forwards = cpu_forwards(pipeline.unet)
 
     def predict(z: torch.Tensor, condition: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return pipeline.unet(z, t, **layout.arguments(condition)).sample
@@ -89,7 +91,8 @@ def sample_embeddings(
             condition = torch.cat([unconditional.to(condition).expand_as(condition), condition])
         for t in timesteps:
             inputs = scheduler.scale_model_input(torch.cat([z, z]) if guided else z, t)
-            prediction = share_rows(functools.partial(predict, t=t), inputs, condition)
+            with using(forwards):
+                prediction = share_rows(functools.partial(predict, t=t), inputs, condition)
             if guided:
                 without, with_condition = prediction.chunk(2)
                 prediction = without + settings.guidance_scale * (with_condition - without)

@@ -1,0 +1,132 @@
+"""How a CPU draws: 3×3 convolutions of small maps by Winograd's F(4×4, 3×3), feed-forward layers in parts that its cache holds.
+
+A convolution so done has a quarter of the products (Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", 2016,
+section 4.1): Y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A for each tile d of 6×6 pixels, summed over channels. It is exact but for rounding, some
+1e-5 of the largest value in float32.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from diffusers.models.attention import FeedForward
+from torch import nn
+
+WIDEST = 16
+"""Pixels along the longer side of a map; on wider ones the library's own convolution is as fast."""
+
+MOST_CHANNELS = 512
+"""Transformed kernels take four times the memory of the layer's own; wide layers, which have most of a large network's, keep theirs."""
+
+HIDDEN = 2**19
+"""At most so many numbers of a feed-forward layer's widest map at once, but at least one row."""
+
+B_T = torch.tensor(
+    [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ]
+).float()
+G = torch.tensor([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]).double() / 24
+A_T = torch.tensor([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]).float()
+ONE = 1 * 6 + 1
+"""The element of a transformed tile whose column of Aᵀ ⊗ Aᵀ is all ones: what is added there is added to every pixel."""
+
+
+def cpu_forwards(unet: nn.Module) -> dict[nn.Module, Callable]:
+    """For each layer of `unet` that has a faster way here, that way; none where it is not in float32 on a CPU.
+
+    They hold copies of the weights as they are now, and fall back to the layer's own way where a map does not fit or a gradient
+    is asked for.
+    """
+    if unet.device.type != "cpu" or unet.dtype != torch.float32:
+        return {}
+    found: dict[nn.Module, Callable] = {}
+    for layer in unet.modules():
+        if isinstance(layer, nn.Conv2d) and suits(layer):
+            found[layer] = functools.partial(convolve, layer.forward, transform(layer.weight), layer.bias)
+        elif isinstance(layer, FeedForward):
+            found[layer] = functools.partial(feed_in_parts, layer.forward, widest(layer))
+    return found
+
+
+@contextmanager
+def using(forwards: dict[nn.Module, Callable]) -> Iterator[None]:
+    """Each layer by its function of `forwards`; by its own again afterwards."""
+    for layer, forward in forwards.items():
+        layer.forward = forward
+    try:
+        yield
+    finally:
+        for layer in forwards:
+            vars(layer).pop("forward", None)
+
+
+def suits(layer: nn.Conv2d) -> bool:
+    """A plain 3×3 convolution that keeps the map's size and is not too wide."""
+    kind = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
+    plain = ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
+    return (
+        kind == plain and max(layer.in_channels, layer.out_channels) <= MOST_CHANNELS and "forward" not in vars(layer)
+    )
+
+
+@torch.no_grad()
+def transform(weight: torch.Tensor) -> torch.Tensor:
+    """Kernels g [O, C, 3, 3] → G g Gᵀ [36, C, O]."""
+    return torch.einsum("ki,lj,ocij->klco", G, G, weight.double()).flatten(0, 1).to(weight.dtype).contiguous()
+
+
+@functools.cache
+def tiles(height: int, width: int) -> tuple[torch.Tensor, list[tuple[slice, torch.Tensor]], torch.Tensor]:
+    """The transforms of a map of such a size.
+
+    Bᵀ along a line, for each of its T tiles [6·T, width]; for each row of tiles, the lines it sees and Bᵀ for those; and
+    Aᵀ along both sides for a row of tiles [36·T, 4·width]. What lies outside of the map is zero, so its columns are left out.
+    """
+    count = width // 4
+    lines = torch.zeros(6, count, width + 2)
+    pixels = torch.zeros(6, 6, count, 4, count, 4)
+    for tile in range(count):
+        lines[:, tile, 4 * tile : 4 * tile + 6] = B_T
+        pixels[:, :, tile, :, tile] = torch.einsum("ak,bl->klab", A_T, A_T)
+    rows = []
+    for top in range(-1, height - 1, 4):
+        seen = slice(max(0, top), min(height, top + 6))
+        rows.append((seen, B_T[:, seen.start - top : seen.stop - top].contiguous()))
+    return lines[:, :, 1:-1].reshape(6 * count, width), rows, pixels.reshape(36 * count, 4 * width)
+
+
+def convolve(usual: Callable, kernels: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
+    """x [B, C, H, W] * g → [B, O, H, W], all by products of matrices; `usual` does what this cannot."""
+    batch, channels, height, width = x.shape
+    if torch.is_grad_enabled() or x.dtype != kernels.dtype or height % 4 or width % 4 or max(height, width) > WIDEST:
+        return usual(x)
+    lines, rows, pixels = tiles(height, width)
+    out_channels = kernels.shape[-1]
+    along = (lines @ x.reshape(batch * channels, height, width).permute(1, 2, 0)).flatten(1)
+    found = x.new_empty(batch * out_channels, height * width)
+    for above, (seen, down) in enumerate(rows):
+        products = torch.bmm((down @ along[seen]).view(36, -1, channels), kernels)
+        if bias is not None:
+            products[ONE] += bias
+        torch.mm(products.view(len(pixels), -1).t(), pixels, out=found[:, 4 * width * above : 4 * width * (above + 1)])
+    return found.view(batch, out_channels, height, width)
+
+
+def widest(layer: FeedForward) -> int:
+    """The most numbers that a feed-forward layer makes of one token."""
+    return max(part.out_features for part in layer.modules() if isinstance(part, nn.Linear))
+
+
+def feed_in_parts(usual: Callable, hidden: int, x: torch.Tensor, *rest, **settings) -> torch.Tensor:
+    """A feed-forward layer on tokens [B, T, d], some rows of the batch at a time."""
+    rows = max(1, HIDDEN // (hidden * x[0, ..., 0].numel()))
+    return torch.cat([usual(part, *rest, **settings) for part in x.split(rows)])
