@@ -16,7 +16,7 @@ from erase_core.spec import Generation
 from .pairs import Ratio, compared
 
 PROMPTS = [with_article(f"a {concept.word}") for concept in concepts()[:16]]
-SEEDS = (0, 1)
+SEEDS = (0, 1, 2, 3)
 STEPS = (5, 8, 10, 15, 20, 30)
 
 

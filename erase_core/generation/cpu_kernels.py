@@ -19,7 +19,7 @@ WIDEST = 16
 """Pixels along the longer side of a map; on wider ones the library's own convolution is as fast."""
 
 MOST_CHANNELS = 512
-"""Transformed kernels take four times the memory of the layer's own; wide layers, which have most of a large network's, keep theirs."""
+"""Transformed kernels take four times the memory of the layer's own, so wide layers, most of a large network, keep theirs."""
 
 HIDDEN = 2**19
 """At most so many numbers of a feed-forward layer's widest map at once, but at least one row."""
