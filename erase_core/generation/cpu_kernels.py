@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from diffusers.models.attention import FeedForward
@@ -43,15 +44,15 @@ ONE = 1 * 6 + 1
 def cpu_forwards(unet: nn.Module) -> dict[nn.Module, Callable]:
     """For each layer of `unet` that has a faster way here, that way; none where it is not in float32 on a CPU.
 
-    They hold copies of the weights as they are now, and fall back to the layer's own way where a map does not fit or a gradient
-    is asked for.
+    They fall back to the layer's own way where a map does not fit or a gradient is asked for, and keep what they make of its
+    weights: ask again when those have changed.
     """
     if unet.device.type != "cpu" or unet.dtype != torch.float32:
         return {}
     found: dict[nn.Module, Callable] = {}
     for layer in unet.modules():
         if isinstance(layer, nn.Conv2d) and suits(layer):
-            found[layer] = functools.partial(convolve, layer.forward, transform(layer.weight), layer.bias)
+            found[layer] = Winograd(layer.forward, layer.weight, layer.bias)
         elif isinstance(layer, FeedForward):
             found[layer] = functools.partial(feed_in_parts, layer.forward, widest(layer))
     return found
@@ -104,21 +105,41 @@ def tiles(height: int, width: int) -> tuple[torch.Tensor, list[tuple[slice, torc
     return lines[:, :, 1:-1].reshape(6 * count, width), rows, pixels.reshape(36 * count, 4 * width)
 
 
-def convolve(usual: Callable, kernels: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
-    """x [B, C, H, W] * g → [B, O, H, W], all by products of matrices; `usual` does what this cannot."""
-    batch, channels, height, width = x.shape
-    if torch.is_grad_enabled() or x.dtype != kernels.dtype or height % 4 or width % 4 or max(height, width) > WIDEST:
-        return usual(x)
-    lines, rows, pixels = tiles(height, width)
-    out_channels = kernels.shape[-1]
-    along = (lines @ x.reshape(batch * channels, height, width).permute(1, 2, 0)).flatten(1)
-    found = x.new_empty(batch * out_channels, height * width)
-    for above, (seen, down) in enumerate(rows):
-        products = torch.bmm((down @ along[seen]).view(36, -1, channels), kernels)
-        if bias is not None:
-            products[ONE] += bias
-        torch.mm(products.view(len(pixels), -1).t(), pixels, out=found[:, 4 * width * above : 4 * width * (above + 1)])
-    return found.view(batch, out_channels, height, width)
+@dataclass
+class Winograd:
+    """A layer's convolution, all by products of matrices; `usual` does what this cannot."""
+
+    usual: Callable
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+    @functools.cached_property
+    def kernels(self) -> torch.Tensor:
+        """Made when the first map fits: in large models none may."""
+        return transform(self.weight)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """x [B, C, H, W] * g → [B, O, H, W]."""
+        batch, channels, height, width = x.shape
+        if (
+            torch.is_grad_enabled()
+            or x.dtype != self.weight.dtype
+            or height % 4
+            or width % 4
+            or max(height, width) > WIDEST
+        ):
+            return self.usual(x)
+        lines, rows, pixels = tiles(height, width)
+        out_channels = len(self.weight)
+        along = (lines @ x.reshape(batch * channels, height, width).permute(1, 2, 0)).flatten(1)
+        found = x.new_empty(batch * out_channels, height * width)
+        for above, (seen, down) in enumerate(rows):
+            products = torch.bmm((down @ along[seen]).view(36, -1, channels), self.kernels)
+            if self.bias is not None:
+                products[ONE] += self.bias
+            into = found[:, 4 * width * above : 4 * width * (above + 1)]
+            torch.mm(products.view(len(pixels), -1).t(), pixels, out=into)
+        return found.view(batch, out_channels, height, width)
 
 
 def widest(layer: FeedForward) -> int:
