@@ -51,6 +51,8 @@ def cpu_forwards(unet: nn.Module) -> dict[nn.Module, Callable]:
         return {}
     found: dict[nn.Module, Callable] = {}
     for layer in unet.modules():
+        if "forward" in vars(layer):
+            continue  # Somebody else's, such as a hook that brings the weights from elsewhere.
         if isinstance(layer, nn.Conv2d) and suits(layer):
             found[layer] = Winograd(layer.forward, layer.weight, layer.bias)
         elif isinstance(layer, FeedForward):
@@ -74,9 +76,7 @@ def suits(layer: nn.Conv2d) -> bool:
     """A plain 3×3 convolution that keeps the map's size and is not too wide."""
     kind = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
     plain = ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
-    return (
-        kind == plain and max(layer.in_channels, layer.out_channels) <= MOST_CHANNELS and "forward" not in vars(layer)
-    )
+    return kind == plain and max(layer.in_channels, layer.out_channels) <= MOST_CHANNELS
 
 
 @torch.no_grad()

@@ -85,6 +85,8 @@ def test_only_layers_that_suit_are_replaced_and_for_as_long_as_asked() -> None:
             torch.testing.assert_close(layers.plain(x), own, rtol=1e-4, atol=1e-5)
             raise ZeroDivisionError
     assert not any("forward" in vars(layer) for layer in layers.modules())
+    layers.plain.forward = layers.plain.forward  # As hooks do.
+    assert set(cpu_forwards(layers)) == {layers.tokens}
     layers.dtype = torch.bfloat16
     assert cpu_forwards(layers) == {}
 
