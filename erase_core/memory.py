@@ -250,7 +250,9 @@ def training_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
     with FakeTensorMode():
         networks = parts_of(folder)
         loaded = sum(map(bytes_of, networks.values()))
-        frozen = part_of(folder, "unet", DTYPES[part.frozen_precision])
+        frozen = networks["unet"]
+        if part.frozen_precision != "fp32":
+            frozen = part_of(folder, "unet", DTYPES[part.frozen_precision])
         whole, unet = bytes_of(frozen), edited_unet(folder, spec)
         trained = FULL * sum(unet.get_parameter(name).numel() for name in trainable_names(unet, part.trainable))
         length = networks["text_encoder"].config.max_position_embeddings
@@ -338,10 +340,12 @@ def images_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
     """What each rank that draws images needs."""
     part, count = spec.generation, drawn_together(spec)
     with FakeTensorMode():
-        loaded = sum(map(bytes_of, parts_of(folder).values()))
-        networks = parts_of(folder, DTYPES[part.precision])
-        if networks["vae"].config.force_upcast:
-            networks["vae"] = part_of(folder, "vae")
+        networks = parts_of(folder)
+        loaded = sum(map(bytes_of, networks.values()))
+        if part.precision != "fp32":
+            full, networks = networks, parts_of(folder, DTYPES[part.precision])
+            if full["vae"].config.force_upcast:
+                networks["vae"] = full["vae"]
         held = sum(map(bytes_of, networks.values()))
         unet, vae = networks["unet"], networks["vae"]
         if part.attention_slicing:

@@ -13,7 +13,6 @@ import json
 import re
 import time
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,8 +21,9 @@ from pathlib import Path
 import mlflow
 from mlflow import MlflowException
 from mlflow.entities import LoggedModel
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.models import ModelSignature
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import AnyType
@@ -272,18 +272,27 @@ def removable(name: str | None, keep: int, rejected: bool = False) -> list[Remov
     These are the superseded versions; rejected: and those that a gate rejected, but for the newest. Only those that `register`
     made, and whose files no other version uses. keep: how many champions before the present one stay.
     """
-    own, used = versions(name), Counter(version.source for version in versions())
-    found = [left for left in left_over() if name in (None, left.name)]
-    for each in sorted({version.name for version in own}):
-        known = [v for v in own if v.name == each]
-        fit = superseded(each, known, keep)
-        fit += [v for v in refused(known) if v not in fit] if rejected else []
-        for version in sorted(fit, key=lambda v: int(v.version)):
-            shared = used[version.source] > 1 or used[f"models:/{each}/{version.version}"]
-            if "training" in version.tags and version.source.startswith(LOGGED_MODEL) and not shared:
-                model = version.source.removeprefix("models:/")
-                found.append(Removable(each, str(version.version), version.tags.get("gate", ""), model))
+    names = sorted(registered_models(name))
+    left = [each for each in left_over() if name in (None, each.name)]
+    return left + [version for each in names for version in removable_versions(each, keep, rejected)]
+
+
+def removable_versions(name: str, keep: int, rejected: bool) -> list[Removable]:
+    """The versions of one registered model that can be removed; see `removable`."""
+    known, found = versions(name), []
+    fit = superseded(name, known, keep)
+    fit += [v for v in refused(known) if v not in fit] if rejected else []
+    for version in sorted(fit, key=lambda v: int(v.version)):
+        made_here = "training" in version.tags and version.source.startswith(LOGGED_MODEL)
+        if made_here and made_from(version.source) == 1 and not made_from(f"models:/{name}/{version.version}"):
+            model = version.source.removeprefix("models:/")
+            found.append(Removable(name, str(version.version), version.tags.get("gate", ""), model))
     return found
+
+
+def made_from(source: str) -> int:
+    """How many versions, of whatever registered model, have their files from a source."""
+    return len(every(lambda **page: client().search_model_versions(f"source_path = '{source}'", **page)))
 
 
 def superseded(name: str, known: list[ModelVersion], keep: int) -> list[ModelVersion]:
@@ -350,7 +359,7 @@ def remove(one: Removable, keep: int, rejected: bool = False) -> bool:
     The version goes first: one without files must never be promoted, or be found by `register`.
     """
     with alone(one.name):
-        if one not in (left_over() if one.gone else removable(one.name, keep, rejected)):
+        if one not in (left_over() if one.gone else removable_versions(one.name, keep, rejected)):
             return False
         if not one.gone:
             marks = {"removing": "true", "removed_from": one.name, "removed_version": one.version}
@@ -396,14 +405,24 @@ def version_with(name: str, alias: str) -> str | None:
 
 def versions(name: str | None = None) -> list[ModelVersion]:
     """Every version of a registered model, or of all of them, newest first, with its aliases."""
-    models = {model.name: model for model in every(client().search_registered_models)}
-    if name is not None and name not in models:
-        known = f"; there are {', '.join(sorted(models))}" if models else "; erase run makes one"
-        raise RegistryError(f"NAME: {name} is not a registered model{known}")
+    models = registered_models(name)
     found = every(lambda **page: client().search_model_versions(f"name = '{name}'" if name else None, **page))
     for version in found:
         version.aliases = [a for a, v in models[version.name].aliases.items() if str(v) == str(version.version)]
     return sorted(found, key=lambda v: (v.name, -int(v.version)))
+
+
+def registered_models(name: str | None = None) -> dict[str, RegisteredModel]:
+    """A registered model, or all of them, by name. RegistryError when there is none of the name."""
+    try:
+        found = every(client().search_registered_models) if name is None else [client().get_registered_model(name)]
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
+        models = ", ".join(sorted(registered_models()))
+        known = f"there are {models}" if models else "erase run makes one"
+        raise RegistryError(f"NAME: {name} is not a registered model; {known}") from None
+    return {model.name: model for model in found}
 
 
 def every(search) -> list:

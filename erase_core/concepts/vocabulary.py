@@ -7,15 +7,15 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..emoji_world import catalogue
 from ..files import new_file
-from .plurals import is_one_of, singulars
+from .plurals import singulars
 
 SOURCES = ("emoji-world", "clip-tokens", "english-3000")
 """Built-in sources; anything else is a file."""
@@ -39,8 +39,7 @@ LEAST_FREQUENCY = 3.0
 """Zipf frequency (log10 of uses in a billion words) below which a token does not count as an English word."""
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A word before curation. `whole` is false for a token that only occurs inside words."""
 
     word: str
@@ -48,8 +47,7 @@ class Candidate:
     whole: bool = True
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A word after curation: kept, or dropped by the filter named in `reason`."""
 
     word: str
@@ -81,6 +79,7 @@ def candidates(source: str, tokens: Callable[[], dict[str, int]] | None = None) 
     return [Candidate(word, Path(source).name) for word in read_words(Path(source))]
 
 
+@functools.cache
 def token_candidate(token: str) -> Candidate:
     """A byte-level BPE token as the text it stands for; not whole when it continues, or is not valid UTF-8."""
     text = token.removesuffix("</w>")
@@ -177,23 +176,23 @@ def curate(words: Iterable[Candidate], erased: Iterable[str], exclude: Iterable[
     """
     found = [(candidate, unfit(candidate)) for candidate in words]
     forbidden = {name.casefold() for name in erased}
+    as_singular = forbidden.union(*map(singulars, forbidden))
     unwanted = {name.casefold() for name in exclude}
     # Other singulars are none, such as "alway", or no words of the vocabulary.
     singular = {candidate.word.casefold() for candidate, reason in found if reason in ("", "stop-word")}
     seen: set[str] = set()
     rows = []
     for candidate, reason in found:
-        folded = candidate.word.casefold()
-        if reason:
-            pass
-        elif folded in seen or not singular.isdisjoint(singulars(folded)):
-            reason = "duplicate"
-        elif is_one_of(folded, forbidden):
-            reason = "erased"
-        elif folded in unwanted:
-            reason = "excluded"
-        if reason in EMBEDDED_ANYWAY:
-            seen.add(folded)
+        if not reason:
+            folded = candidate.word.casefold()
+            if folded in seen or not singular.isdisjoint(own := singulars(folded)):
+                reason = "duplicate"
+            else:
+                seen.add(folded)
+                if folded in as_singular or not forbidden.isdisjoint(own):
+                    reason = "erased"
+                elif folded in unwanted:
+                    reason = "excluded"
         rows.append(Row(candidate.word, candidate.source, not reason, reason))
     return rows
 

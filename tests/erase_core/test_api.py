@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -139,16 +140,25 @@ def test_compare(world) -> None:
         compare("emoji-world", ["taxi"], ["naive"], scoring={"preserved": ["happiness"]})
 
 
-def test_knows_no_orchestrator_and_no_tracker() -> None:
-    """Nor does what it imports, though DeepSpeed would."""
-    code = (
-        "import sys, erase_core.api, erase_core.stages, erase_core.training.worker, erase_core.emoji_world.pretrain\n"
-        "from erase_core.training.engine import no_mlflow\n"
-        "with no_mlflow():\n"
-        "    import deepspeed\n"
-        "assert not {'prefect', 'mlflow'} & set(sys.modules)\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+# Whoever connects to anything dies of it.
+ALONE = """
+import socket, sys
+socket.socket.connect = socket.socket.connect_ex = None
+import erase_core.api, erase_core.stages, erase_core.training.worker, erase_core.emoji_world.pretrain
+from erase_core.metrics.scorers import scorers_of
+from erase_core.spec import make_spec
+from erase_core.training.engine import no_mlflow
+with no_mlflow():
+    import deepspeed
+assert scorers_of(make_spec({"name": "n", "concepts": ["taxi"], "output": "o"})).clip
+assert not {"prefect", "mlflow"} & set(sys.modules)
+"""
+
+
+def test_knows_no_orchestrator_no_tracker_and_no_network() -> None:
+    """Nor does what it imports, though DeepSpeed would; and nothing keeps it off the hub but that there is nothing to ask for."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    subprocess.run([sys.executable, "-c", ALONE], check=True, env=kept)
 
 
 def test_delta_round_trip(tiny_pipeline, tmp_path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +15,6 @@ from erase_core.generation.sampler import sample
 from erase_core.metrics.judge import Judge
 from erase_core.models.source import WEIGHTS
 from erase_core.spec import Generation
-
-
-def test_loads_in_stock_libraries_without_this_project() -> None:
-    code = (
-        "import sys, torch; from diffusers import StableDiffusionPipeline; from transformers import AutoTokenizer, CLIPModel\n"
-        f"pipeline = StableDiffusionPipeline.from_pretrained({str(WEIGHTS / 'pipeline')!r})\n"
-        "image = pipeline('a taxi', num_inference_steps=2, generator=torch.Generator().manual_seed(0)).images[0]\n"
-        "assert image.size == (64, 64)\n"
-        f"clip, info = CLIPModel.from_pretrained({str(WEIGHTS / 'clip')!r}, output_loading_info=True)\n"
-        "assert not info['missing_keys'] and not info['unexpected_keys']\n"
-        f"tokenizer = AutoTokenizer.from_pretrained({str(WEIGHTS / 'clip')!r})\n"
-        "assert len(tokenizer) == 49408\n"
-        "assert not [m for m in sys.modules if m.startswith(('erase_core', 'tasks', 'flows'))]\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
 
 
 def test_weights_are_small_half_precision_safetensors() -> None:

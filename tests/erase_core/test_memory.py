@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -52,10 +53,34 @@ PARAMETERS = {
 
 @pytest.fixture(scope="module")
 def sd1(tmp_path_factory) -> Path:
-    """Stable Diffusion 1.x of small sizes, in configurations alone."""
+    """Stable Diffusion 1.x of small sizes and few layers, in configurations alone."""
     folder = tmp_path_factory.mktemp("tiny") / "sd1"
-    write_configs(folder, tiny_configs("sd1"))
+    few = {
+        "block_out_channels": [32, 64],
+        "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+    }
+    write_configs(folder, tiny_configs("sd1", **few))
     return folder
+
+
+@pytest.fixture(scope="module")
+def plans() -> dict[str, Plan]:
+    """What was planned here, by spec without its name and output."""
+    return {}
+
+
+@pytest.fixture
+def planned_once(plans, monkeypatch) -> None:
+    """The command plans what this module has planned before no second time."""
+
+    def once(spec: Spec, import_flow) -> Plan:
+        asked = spec.model_dump_json(exclude={"name", "output"})
+        if asked not in plans:
+            plans[asked] = plan(spec, import_flow)
+        return replace(plans[asked], seconds=seconds_before(spec))
+
+    monkeypatch.setattr("erase_core.planning.plan", once)
 
 
 def spec_of(method: str | dict = "adversarial", **training) -> Spec:
@@ -359,7 +384,7 @@ def test_other_pipelines_are_refused(tmp_path: Path, monkeypatch) -> None:
     refused(absent, "model: cannot fetch somebody/model from the hub: a name too long")
 
 
-def test_plan_says_it_and_writes_nothing(tmp_path: Path) -> None:
+def test_plan_says_it_and_writes_nothing(planned_once, tmp_path: Path) -> None:
     spec, out = tmp_path / "spec.yaml", tmp_path / "out"
     spec.write_text(f"name: planned\nconcepts: [taxi]\noutput: {out}\ntraining: {{processes: 2}}\n")
     told = CliRunner().invoke(app, ["plan", str(spec)])
@@ -393,7 +418,7 @@ def test_the_time_of_another_run_in_the_same_output_is_not_told(tmp_path: Path) 
         assert seconds_before(spec) == seconds
 
 
-def test_plan_of_a_batch(tmp_path: Path) -> None:
+def test_plan_of_a_batch(planned_once, tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(f"name: planned\noutput: {tmp_path / 'out'}\n")
     (tmp_path / "lists.csv").write_text("list,concept\na,taxi\nb,rose\nc,cat\nc,dog\n")
     (tmp_path / "out" / "b").mkdir(parents=True)

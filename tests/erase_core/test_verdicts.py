@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from erase_core.metrics.verdicts import VerdictsError, read_verdicts, score_verdicts
-from tests.command import erase
+from tests.command import erase, erase_here
 
 CLASSIFIED = """,case_number,prompt,label_str,evaluation_seed,category_top1,category_top2,category_top3,category_top4,category_top5
 0,0,Image of Church,Church,1,church,dome,a,b,c
@@ -121,5 +121,5 @@ def test_command(tmp_path: Path) -> None:
     ran = erase("score", str(file), "--erased", "church, taxi", "--output", str(out))
     assert ran.returncode == 0, ran.stderr
     assert json.loads(out.read_text())["esr_1"] == pytest.approx(0.6) and "0.6000" in ran.stdout
-    ran = erase("score", str(tmp_path / "none.csv"), "--erased", "church", "--output", str(tmp_path / "no.json"))
+    ran = erase_here("score", str(tmp_path / "none.csv"), "--erased", "church", "--output", str(tmp_path / "no.json"))
     assert ran.returncode == 2 and "no such file" in ran.stderr and not (tmp_path / "no.json").exists()

@@ -12,10 +12,11 @@ import pytest
 from huggingface_hub import constants
 
 from erase_core.models.source import WEIGHTS
+from erase_core.spec import make_spec
 from erase_core.spec_errors import SpecError
 from erase_core.spec_yaml import parse_spec
 from flows.attack import attack
-from flows.command.attack import attack_spec
+from flows.command.attack import attack_spec, attack_value
 from tests.command import erase, erase_here
 
 SPEC = """
@@ -63,9 +64,11 @@ def test_attacks_in_a_run_and_on_its_model(server, tmp_path: Path) -> None:
     again = erase_here("run", str(tmp_path / "spec.yaml"))
     assert "attack/inversion/erased" in " ".join(again.stdout.split()).split("Served from the cache:")[1]
 
+    spec, own = SPEC.format(output=out).split("  run:")[0], "  run: [{name: sdedit, budgets: [0.5, 1.0], images: 2}]\n"
+    (tmp_path / "alone.yaml").write_text(spec + own)
     alone = erase_here(
-        "attack", str(out / "model"), "--concept", "taxi", "--attacks", "sdedit", "--per-budget", "2",
-        "--budget", "sdedit=0.5,1.0", "--output", str(tmp_path / "alone"),
+        "attack", str(out / "model"), "--concept", "taxi", "--spec", str(tmp_path / "alone.yaml"),
+        "--output", str(tmp_path / "alone"),
     )  # fmt: skip
     assert alone.returncode == 0, alone.stderr
     assert {p.name for p in (tmp_path / "alone").iterdir()} == {
@@ -146,6 +149,17 @@ def test_learning_rates_of_the_included_model_are_told(
         attack(parse_spec(judged), str(tiny_folder))
     assert "attacks.run.1.learning_rate: is not given for inversion" in caplog.text
     assert "training.steps" not in caplog.text
+
+
+def test_options_make_a_spec(tmp_path: Path) -> None:
+    given = attack_value(
+        "traffic light", ["signal"], "emoji-world", "sdedit, words", ["sdedit=0.5,1"], 2, "semaphore, ampel", tmp_path, None, 3, None
+    )  # fmt: skip
+    spec = make_spec(given)
+    edited, words = (attack.settings for attack in spec.attacks.run)
+    assert (edited.budgets, edited.images, words.words) == ([0.5, 1.0], 2, ["semaphore", "ampel"])
+    assert spec.erased_names[:2] == ["traffic light", "signal"] and spec.attacks.images == str(tmp_path)
+    assert (spec.seed, spec.name, spec.output) == (3, "attack on traffic light", "results/attack-traffic-light")
 
 
 def test_options_that_a_spec_says_are_refused(tmp_path: Path) -> None:

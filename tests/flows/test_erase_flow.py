@@ -120,7 +120,7 @@ def test_a_training_that_fails_stops_the_drawing_beside_it(server, tmp_path) -> 
     )
     long = wild.replace("seeds: [0], steps: 4", "seeds: [0, 1, 2, 3], steps: 50, batch_size: 1")
     (tmp_path / "spec.yaml").write_text(long)
-    ran = erase("run", str(tmp_path / "spec.yaml"), OMP_NUM_THREADS="1")
+    ran = erase_here("run", str(tmp_path / "spec.yaml"), OMP_NUM_THREADS="1")
     assert ran.returncode == 1 and "lower training.learning_rate" in ran.stderr
     assert "Traceback" not in ran.stdout + ran.stderr
     with get_client(sync_client=True) as prefect:
@@ -178,20 +178,32 @@ def test_tables_have_their_columns(finished) -> None:
     assert len(preserved) == 20 and not {"taxi", "cab"} & set(preserved["word"])
 
 
-def test_model_is_stock_and_delta_is_all_that_changed(finished) -> None:
-    """Loaded by diffusers in a process that never imports this project."""
-    out = finished[0] / "out"
-    code = (
-        "import sys; from diffusers import StableDiffusionPipeline; from safetensors.torch import load_file\n"
-        f"erased = StableDiffusionPipeline.from_pretrained({str(out / 'model')!r}).unet.state_dict()\n"
-        f"base = StableDiffusionPipeline.from_pretrained({str(WEIGHTS / 'pipeline')!r}).unet.state_dict()\n"
-        f"delta = load_file({str(out / 'delta.safetensors')!r})\n"
-        "changed = {n for n in base if not base[n].equal(erased[n])}\n"
-        "assert changed == set(delta) and changed and all('.attn2.' in n for n in changed), changed\n"
-        "assert all(delta[n].equal(erased[n]) for n in delta)\n"
-        "assert not [m for m in sys.modules if m.startswith(('erase_core', 'tasks', 'flows'))]\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
+# The included model and its CLIP, and what a run made of it, in a process that never imports this project.
+STOCK = """
+import sys, torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, CLIPModel
+weights, out = sys.argv[1:]
+pipeline = StableDiffusionPipeline.from_pretrained(weights + "/pipeline")
+image = pipeline("a taxi", num_inference_steps=2, generator=torch.Generator().manual_seed(0)).images[0]
+assert image.size == (64, 64)
+clip, info = CLIPModel.from_pretrained(weights + "/clip", output_loading_info=True)
+assert not info["missing_keys"] and not info["unexpected_keys"]
+assert len(AutoTokenizer.from_pretrained(weights + "/clip")) == 49408
+
+base = pipeline.unet.state_dict()
+erased = StableDiffusionPipeline.from_pretrained(out + "/model").unet.state_dict()
+delta = load_file(out + "/delta.safetensors")
+changed = {n for n in base if not base[n].equal(erased[n])}
+assert changed == set(delta) and changed and all(".attn2." in n for n in changed), changed
+assert all(delta[n].equal(erased[n]) for n in delta)
+assert not [m for m in sys.modules if m.startswith(("erase_core", "tasks", "flows"))]
+"""
+
+
+def test_models_are_stock_and_delta_is_all_that_changed(finished) -> None:
+    subprocess.run([sys.executable, "-c", STOCK, str(WEIGHTS), str(finished[0] / "out")], check=True, cwd="/")
 
 
 def test_mlflow_has_the_run_its_stages_and_the_model(finished) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from tests.command import erase, erase_here
+from erase_core import methods
+from tests.command import erase_here
 
 GUIDE = Path(__file__).parents[2] / "docs" / "methods.md"
 SPEC = """
@@ -42,8 +43,15 @@ def test_a_method_from_outside(server, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "spec.yaml").write_text(SPEC.format(output=tmp_path / "out"))
     assert "'towards' is not a method" in erase_here("run", str(tmp_path / "spec.yaml")).stderr
     offer(packages)
+    # For the ranks, and for this process as if it began now.
     monkeypatch.setenv("PYTHONPATH", str(packages))
-    ran = erase("run", str(tmp_path / "spec.yaml"))
+    monkeypatch.syspath_prepend(packages)
+    methods.modules.cache_clear()
+    try:
+        ran = erase_here("run", str(tmp_path / "spec.yaml"))
+    finally:
+        monkeypatch.undo()
+        methods.modules.cache_clear()
     assert ran.returncode == 0, ran.stderr
     trace = pd.read_parquet(tmp_path / "out" / "trace.parquet")
     assert len(trace) == 3 and trace["preservation_loss"].isna().all()
