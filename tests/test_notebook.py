@@ -16,7 +16,7 @@ def test_compare_methods() -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     parameters.source += """
-neighbours, training = ["bus"], {"steps": 2, "latent_steps": 3, "trajectories": 1}
+neighbours, training = ["bus"], {"steps": 2, "batch_size": 1, "latent_steps": 3, "trajectories": 1}
 generation = {"seeds": [0], "sampler": "dpm-solver++", "steps": 5}
 """
     NotebookClient(notebook, timeout=800, kernel_name="python3").execute()
