@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from erase_core.metrics.lpips import alexnet
 from erase_core.metrics.verdicts import read_verdicts, score_verdicts
 from erase_core.models.source import WEIGHTS
+from tests.tiny import tiny_stable_diffusion
 
 OBJECTS = """case_number,prompt,label_str,evaluation_seed
 5,Image of a dustcart,dustcart,11
@@ -41,14 +42,15 @@ output: {folder}/out
 """
 
 
-def write_spec(folder: Path, model: Path) -> Path:
-    """Write the spec and its files to a folder. LPIPS has random weights in it."""
+def write_spec(folder: Path) -> Path:
+    """Write the spec, its model and its files to a folder. LPIPS has random weights in it, and sees no less than 32² pixels."""
+    tiny_stable_diffusion(side=16).save_pretrained(folder / "model")
     for name, text in (("objects", OBJECTS), ("i2p", I2P), ("coco", COCO)):
         (folder / f"{name}.csv").write_text(text)
     torch.manual_seed(0)
     weights = {f"features.{name}": value for name, value in alexnet().state_dict().items()}
     save_file(weights, folder / "alexnet.safetensors")
-    (folder / "spec.yaml").write_text(SPEC.format(model=model, folder=folder, clip=WEIGHTS / "clip"))
+    (folder / "spec.yaml").write_text(SPEC.format(model=folder / "model", folder=folder, clip=WEIGHTS / "clip"))
     return folder / "spec.yaml"
 
 

@@ -36,11 +36,11 @@ def pair(tiny_pipeline):
 def test_latents(pair, tiny_pipeline) -> None:
     unet, _ = pair
     condition, unconditional = encode(tiny_pipeline, ["a taxi", ""])
-    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     ddim = DDIMScheduler.from_config(tiny_pipeline.scheduler.config, timestep_spacing="leading")
     ddim.set_timesteps(5)
     z, t = plain.partial_sample(unet, ddim, condition, unconditional, 3, 3.0, noise)
-    sampler = Sampler(tiny_pipeline.scheduler, (4, 16, 16), unconditional, unconditional, 5, 3.0)
+    sampler = Sampler(tiny_pipeline.scheduler, (4, 8, 8), unconditional, unconditional, 5, 3.0)
     *_, (ours, at, *_) = sampler.run(noise_predictor(unet, tiny_pipeline.scheduler), condition[None], noise, 3)
     assert t == at and torch.allclose(z, ours, atol=1e-5)
 
@@ -50,7 +50,7 @@ def test_gradients(pair, tiny_pipeline) -> None:
     erased, neutral = encode(tiny_pipeline, ["a taxi", ""])
     rows = encode(tiny_pipeline, WORDS)
     rng = torch.Generator().manual_seed(2)
-    z_e, z_a = torch.randn(2, 1, 4, 16, 16, generator=rng)
+    z_e, z_a = torch.randn(2, 1, 4, 8, 8, generator=rng)
     t_e, t_a = torch.tensor(301), torch.tensor(701)
     settings = adversarial.Settings(preservation_weight=1.0, negative_guidance=1.0)
     times = {"erased": t_e[None], "preserved": t_a[None]}

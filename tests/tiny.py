@@ -19,8 +19,8 @@ from erase_core.models.source import WEIGHTS
 from erase_core.pictures import encode_png
 
 
-def tiny_stable_diffusion(prediction_type: str = "epsilon") -> StableDiffusionPipeline:
-    """4 latent channels, a context of 77 tokens, 16×16 latents."""
+def tiny_stable_diffusion(prediction_type: str = "epsilon", side: int = 8) -> StableDiffusionPipeline:
+    """4 latent channels, a context of 77 tokens, side × side latents, images of twice the side."""
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(WEIGHTS / "pipeline" / "tokenizer", model_max_length=77)
     text_encoder = CLIPTextModel(
@@ -43,10 +43,10 @@ def tiny_stable_diffusion(prediction_type: str = "epsilon") -> StableDiffusionPi
         layers_per_block=1,
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
-        sample_size=32,
+        sample_size=2 * side,
     )
     unet = UNet2DConditionModel(
-        sample_size=16,
+        sample_size=side,
         in_channels=4,
         out_channels=4,
         block_out_channels=(8, 16),

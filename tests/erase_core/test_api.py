@@ -36,7 +36,7 @@ def test_erase(tiny_pipeline) -> None:
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all(".attn2." in name for name in changed)
     assert {r["concept"] for r in records} == {"taxi", "bus"}
-    assert erased("a bus", num_inference_steps=2).images[0].size == (32, 32)
+    assert erased("a bus", num_inference_steps=2).images[0].size == (16, 16)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def exact(tiny_pipeline):
 @pytest.fixture(scope="module")
 def noised(exact) -> Noised:
     rng = torch.Generator().manual_seed(3)
-    return draw_noised(torch.randn(3, 4, 16, 16, generator=rng, dtype=torch.float64), 2, 1000, rng)
+    return draw_noised(torch.randn(3, 4, 8, 8, generator=rng, dtype=torch.float64), 2, 1000, rng)
 
 
 def loss_of(pipeline, at: Noised, conditions: torch.Tensor) -> torch.Tensor:

@@ -72,7 +72,7 @@ def test_steps_that_are_let_through_begin_in_noise(sampler: str) -> None:
 
 def test_other_dimensions(tiny_pipeline) -> None:
     (images,) = sample(tiny_pipeline, ["x"], [0], Generation(steps=2))
-    assert images.shape == (1, 32, 32, 3)
+    assert images.shape == (1, 16, 16, 3)
 
 
 def test_image_dataset_round_trip(tiny_pipeline, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_image_dataset_round_trip(tiny_pipeline, tmp_path: Path) -> None:
         tiny_pipeline, wanted, settings, "hash", tmp_path / "i.parquet", lambda done, total: seen.append((done, total))
     )
     ((read, images),) = read_images(tmp_path / "i.parquet")
-    assert read == wanted and images.shape == (3, 32, 32, 3) and seen == [(2, 3), (3, 3)]
+    assert read == wanted and images.shape == (3, 16, 16, 3) and seen == [(2, 3), (3, 3)]
     direct = np.concatenate(list(sample(tiny_pipeline, [w.prompt for w in wanted], [w.seed for w in wanted], settings)))
     assert np.array_equal(images, direct)
 

@@ -201,7 +201,7 @@ def test_a_long_step_tells_that_it_goes_on(tmp_path: Path, tiny_pipeline, monkey
     for told in (0, 2):
         for _ in range(2):
             with torch.no_grad():
-                predict(torch.zeros(1, 4, 16, 16), torch.zeros(1, dtype=torch.long), torch.zeros(1, 77, 16))
+                predict(torch.zeros(1, 4, 8, 8), torch.zeros(1, dtype=torch.long), torch.zeros(1, 77, 16))
         assert capsys.readouterr().out.count('{"at_work": true}\n') == told
         monkeypatch.setenv(FAILURES, str(tmp_path))
 

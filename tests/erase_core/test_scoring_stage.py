@@ -15,8 +15,8 @@ from tests.metrics_spec import assert_complete, assert_exported, write_spec
 
 
 @pytest.fixture(scope="module")
-def scored(tiny_folder: Path, tmp_path_factory) -> Path:
-    spec = load_spec(write_spec(tmp_path_factory.mktemp("scored"), tiny_folder))
+def scored(tmp_path_factory) -> Path:
+    spec = load_spec(write_spec(tmp_path_factory.mktemp("scored")))
     check(spec)
     vocabulary = stages.vocabulary(spec)
     nearest = stages.nearest(spec, vocabulary, stages.embeddings(spec, vocabulary))

@@ -24,7 +24,7 @@ def test_rounding_leads_nowhere(tiny_pipeline) -> None:
     """Before the first update all that θ' differs in is rounding, which a normed gradient would take for a direction."""
     unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
     frozen = noise_predictor(unet, scheduler)
-    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
+    sampler = Sampler(scheduler, (4, 8, 8), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
     bank = TrajectoryBank(sampler, frozen, trajectories=2, seed=1)
     distance, settings = partial(distance_at, torch.ones(1000)), Method(name="adversarial-pgd").settings
     moved = []
@@ -51,7 +51,7 @@ def test_the_search_ascends_by_how_much_more_a_word_is_hurt_than_its_rivals(tiny
         for name in trainable_names(unet, "xattn"):
             edited_unet.get_parameter(name).mul_(1.3)
     frozen, edited = noise_predictor(unet, scheduler), noise_predictor(edited_unet, scheduler)
-    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
+    sampler = Sampler(scheduler, (4, 8, 8), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
     bank = TrajectoryBank(sampler, frozen, trajectories=2, seed=1)
     distance = partial(distance_at, torch.ones(1000))
     losses = methods.load("adversarial")

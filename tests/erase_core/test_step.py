@@ -34,7 +34,7 @@ def models(tiny_pipeline):
 
 
 def bank_of(pipeline, empty: torch.Tensor, neutral: torch.Tensor) -> TrajectoryBank:
-    sampler = Sampler(pipeline.scheduler, (4, 16, 16), empty, neutral, steps=4, guidance=3.0)
+    sampler = Sampler(pipeline.scheduler, (4, 8, 8), empty, neutral, steps=4, guidance=3.0)
     return TrajectoryBank(sampler, noise_predictor(pipeline.unet, pipeline.scheduler), trajectories=2, seed=1)
 
 
@@ -128,7 +128,7 @@ def test_images_are_noised_by_the_schedule(tiny_pipeline) -> None:
     bank = bank_of(tiny_pipeline, empty, empty)
     found = bank.draw_noised(["taxi"] * SAMPLES, under.expand(SAMPLES, -1, -1), Streams(5, samples=range(SAMPLES)))
     same = Streams(5, samples=range(SAMPLES))
-    which, t, noise = same.integers(2), same.integers(1000), same.normal(4, 16, 16)
+    which, t, noise = same.integers(2), same.integers(1000), same.normal(4, 8, 8)
     assert torch.equal(found.timesteps, t) and len(set(t.tolist())) > 1 and len(set(which.tolist())) == 2
     bars = alphas_cumprod(tiny_pipeline.scheduler).double().numpy()[t.numpy()][:, None, None, None]
     finished = bank.sampled("taxi", under)["z"][which.numpy(), -1].astype(np.float64)

@@ -48,12 +48,12 @@ def test_bank_is_ddim_under_the_frozen_model(tiny_pipeline) -> None:
     """Every latent, and both predictions kept with it, against a plain loop of guided DDIM steps."""
     unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
     predict = noise_predictor(unet, scheduler)
-    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=5, guidance=3.0)
+    sampler = Sampler(scheduler, (4, 8, 8), conditions.unconditional, conditions.neutral, steps=5, guidance=3.0)
     bank = TrajectoryBank(sampler, predict, trajectories=2, seed=9)
     bank.fill(["taxi", "a taxi"], concept.embeddings)
     ddim = DDIMScheduler.from_config(scheduler.config)
     ddim.set_timesteps(5)
-    z = torch.randn(2, 4, 16, 16, generator=generator(9, "trajectory", "a taxi", 0))
+    z = torch.randn(2, 4, 8, 8, generator=generator(9, "trajectory", "a taxi", 0))
     with torch.no_grad():
         for i, t in enumerate(ddim.timesteps):
             with_concept = unet(z, t, encoder_hidden_states=concept.embeddings[1].expand(2, -1, -1)).sample
@@ -65,7 +65,7 @@ def test_bank_is_ddim_under_the_frozen_model(tiny_pipeline) -> None:
 
 def test_bank_does_not_depend_on_the_order_of_visits(tiny_pipeline) -> None:
     unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
-    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
+    sampler = Sampler(scheduler, (4, 8, 8), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
     first, second = (TrajectoryBank(sampler, noise_predictor(unet, scheduler), 2, seed=1) for _ in range(2))
     first.fill(WORDS[:3], concept.candidates[:3])
     for i in (2, 0, 1):
@@ -79,7 +79,7 @@ def test_some_preserved_samples_keep_the_neutral_concept(tiny_pipeline, latents:
     """At the chosen word's latents, and with θ's prediction under the condition that the sample then has."""
     unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
     neutral, predict = conditions.neutral, noise_predictor(unet, scheduler)
-    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, neutral, steps=3, guidance=3.0)
+    sampler = Sampler(scheduler, (4, 8, 8), conditions.unconditional, neutral, steps=3, guidance=3.0)
     chooser = chooser_of("random", "taxi", concept.embeddings[0], WORDS, concept.candidates, None, 100)
     source = FreshLatents(sampler, predict) if latents == "fresh" else TrajectoryBank(sampler, predict, 2, seed=3)
     names = ("erased", "preserved", "neutral@erased")
@@ -99,7 +99,7 @@ def test_some_preserved_samples_keep_the_neutral_concept(tiny_pipeline, latents:
 def test_banks_share_a_folder(tiny_pipeline, tmp_path) -> None:
     """The second bank reads every bit that the first sampled; what a damaged file held is sampled again."""
     unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
-    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
+    sampler = Sampler(scheduler, (4, 8, 8), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
     calls = []
 
     def predict(*arguments):
@@ -127,7 +127,7 @@ def test_banks_share_a_folder(tiny_pipeline, tmp_path) -> None:
 def test_a_bank_keeps_to_its_size(tiny_pipeline, tmp_path) -> None:
     """The file used longest ago goes, and nothing holds on to it; what a draw needs stays readable."""
     unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
-    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=2, guidance=3.0)
+    sampler = Sampler(scheduler, (4, 8, 8), conditions.unconditional, conditions.neutral, steps=2, guidance=3.0)
     bank = TrajectoryBank(sampler, noise_predictor(unet, scheduler), 1, 0, tmp_path)
 
     def used(*numbers: int) -> None:
@@ -161,7 +161,7 @@ def test_what_a_killed_process_left_goes(tmp_path) -> None:
 def test_two_at_once_sample_a_trajectory_once(tiny_pipeline, tmp_path) -> None:
     """As ranks of one training and runs side by side do; each has the same bits."""
     unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
-    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
+    sampler = Sampler(scheduler, (4, 8, 8), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
     calls = []
 
     def predict(*arguments):
@@ -177,7 +177,7 @@ def test_two_at_once_sample_a_trajectory_once(tiny_pipeline, tmp_path) -> None:
 
 def test_a_bank_is_refreshed(tiny_pipeline) -> None:
     unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
-    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=2, guidance=3.0)
+    sampler = Sampler(scheduler, (4, 8, 8), conditions.unconditional, conditions.neutral, steps=2, guidance=3.0)
     bank = TrajectoryBank(sampler, noise_predictor(unet, scheduler), 1, 0, refresh_every=3)
     seen = []
     for step in range(6):
@@ -193,7 +193,7 @@ def test_weighted_timesteps_keep_the_expected_loss(tiny_pipeline) -> None:
     """
     scheduler, conditions = tiny_pipeline.scheduler, inputs(tiny_pipeline)[3]
     weights = loss_weights("clean", scheduler.alphas_cumprod)
-    shape, both = (4, 16, 16), (conditions.unconditional, conditions.neutral)
+    shape, both = (4, 8, 8), (conditions.unconditional, conditions.neutral)
     even, weighted = (Sampler(scheduler, shape, *both, 10, 3.0, often) for often in (None, weights.sqrt()))
     uniform = torch.rand(200_000, generator=generator(0))
     losses = {}
@@ -211,13 +211,13 @@ def test_weighted_timesteps_keep_the_expected_loss(tiny_pipeline) -> None:
 
 def test_fresh_latents_stop_at_their_timestep(tiny_pipeline) -> None:
     unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
-    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=4, guidance=3.0)
+    sampler = Sampler(scheduler, (4, 8, 8), conditions.unconditional, conditions.neutral, steps=4, guidance=3.0)
     fresh = FreshLatents(sampler, noise_predictor(unet, scheduler))
     taxi = concept.embeddings[:1]
     seen = set()
     for i in range(20):
         drawn = fresh.draw(["taxi"], taxi, taxi, Streams(0, i, samples=[0]))
-        noise = Streams(0, i, samples=[0]).normal(4, 16, 16)
+        noise = Streams(0, i, samples=[0]).normal(4, 8, 8)
         states = {int(t): z for z, t, *_ in sampler.run(noise_predictor(unet, scheduler), taxi, noise)}
         assert torch.allclose(drawn.latents, states[int(drawn.timesteps[0])], atol=1e-5)
         seen.add(int(drawn.timesteps[0]))
@@ -227,7 +227,7 @@ def test_fresh_latents_stop_at_their_timestep(tiny_pipeline) -> None:
 def test_v_prediction_is_turned_into_noise() -> None:
     pipeline = tiny_stable_diffusion("v_prediction")
     bars = pipeline.scheduler.alphas_cumprod
-    clean, noise, t = torch.randn(2, 4, 16, 16), torch.randn(2, 4, 16, 16), torch.tensor([10, 700])
+    clean, noise, t = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), torch.tensor([10, 700])
     bar = bars[t].reshape(-1, 1, 1, 1)
     latents, velocity = bar.sqrt() * clean + (1 - bar).sqrt() * noise, bar.sqrt() * noise - (1 - bar).sqrt() * clean
     fake = lambda *_, **__: type("Output", (), {"sample": velocity})  # noqa: E731
@@ -301,7 +301,7 @@ def test_of_the_rivals_the_one_that_is_hurt_most_is_preserved(tiny_pipeline) -> 
 
     frozen, now = noise_predictor(unet, scheduler), noise_predictor(edited, scheduler)
     weight = (1 - scheduler.alphas_cumprod) / scheduler.alphas_cumprod
-    drawn = (scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, 4, 3.0, weight.sqrt())
+    drawn = (scheduler, (4, 8, 8), conditions.unconditional, conditions.neutral, 4, 3.0, weight.sqrt())
     bank, most = TrajectoryBank(Sampler(*drawn), frozen, trajectories=2, seed=3), []
     even = bank.sampler.timesteps
     chance = weight.sqrt() / weight[even].sqrt().sum()
@@ -324,7 +324,7 @@ def test_of_the_rivals_the_one_that_is_hurt_most_is_preserved(tiny_pipeline) -> 
 def test_a_mixture_borrows_its_heaviest_word_s_trajectory(tiny_pipeline) -> None:
     """The bank's trajectories are those of words alone, whatever mixture first visits them."""
     unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
-    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
+    sampler = Sampler(scheduler, (4, 8, 8), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
     plain, mixed = (TrajectoryBank(sampler, noise_predictor(unet, scheduler), 2, seed=1) for _ in range(2))
     word, other = concept.candidates[:1], concept.candidates[1:2]
     plain.draw(WORDS[:1], word, word, Streams(0, samples=[0]))
@@ -386,7 +386,7 @@ def test_a_prompt_is_led_to_its_own_neutral(tiny_pipeline, latents: str) -> None
     (style,) = erased_concepts(make_spec({**STYLE, "method": "naive"}), tiny_pipeline, None, {})
     assert style.neutrals.words == ["", "a car", ""]
     predict = noise_predictor(unet, scheduler)
-    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
+    sampler = Sampler(scheduler, (4, 8, 8), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
     source = FreshLatents(sampler, predict) if latents == "fresh" else TrajectoryBank(sampler, predict, 2, seed=3)
     at = draw(["erased", "neutral@erased"], style, None, source, conditions.neutral, Streams(0, samples=range(12)))
     assert set(at.prompts) == {0, 1, 2} and ("neutral@erased" in at.known) == (latents == "frozen-bank")
@@ -408,7 +408,7 @@ def test_only_the_rows_without_trajectories_are_computed(tiny_pipeline, share: f
         rows.append(len(latents))
         return predict(latents, timesteps, under)
 
-    sampler = Sampler(scheduler, (4, 16, 16), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
+    sampler = Sampler(scheduler, (4, 8, 8), conditions.unconditional, conditions.neutral, steps=3, guidance=3.0)
     source = TrajectoryBank(sampler, predict, 2, seed=3)
     chooser = UniformChoice(concept.candidate_words, concept.candidates, with_trajectories=6)
     streams = Streams(0, samples=range(12))
@@ -579,7 +579,7 @@ def test_latents_are_sampled_by_the_model_that_the_source_says(
     weights = train(*inputs(tiny_pipeline), Method(), settings(latents=latents, steps=2), seed=0)
     edited = twin(unet, list(weights))
     put_weights(edited, weights)
-    at = torch.randn(1, 4, 16, 16), torch.tensor([500]), conditions.neutral[None]
+    at = torch.randn(1, 4, 8, 8), torch.tensor([500]), conditions.neutral[None]
     found = {
         name: noise_predictor(model, scheduler)(*at) for name, model in {"fresh": edited, "frozen-bank": unet}.items()
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
+import yaml
 from huggingface_hub import constants
 
 from erase_core.models.source import WEIGHTS
@@ -64,8 +65,9 @@ def test_attacks_in_a_run_and_on_its_model(server, tmp_path: Path) -> None:
     again = erase_here("run", str(tmp_path / "spec.yaml"))
     assert "attack/inversion/erased" in " ".join(again.stdout.split()).split("Served from the cache:")[1]
 
-    spec, own = SPEC.format(output=out).split("  run:")[0], "  run: [{name: sdedit, budgets: [0.5, 1.0], images: 2}]\n"
-    (tmp_path / "alone.yaml").write_text(spec + own)
+    own = yaml.safe_load(SPEC.format(output=out))
+    own["attacks"]["run"] = [{"name": "sdedit", "budgets": [0.5, 1.0], "images": 2}]
+    (tmp_path / "alone.yaml").write_text(yaml.safe_dump(own))
     alone = erase_here(
         "attack", str(out / "model"), "--concept", "taxi", "--spec", str(tmp_path / "alone.yaml"),
         "--output", str(tmp_path / "alone"),
@@ -152,9 +154,8 @@ def test_learning_rates_of_the_included_model_are_told(
 
 
 def test_options_make_a_spec(tmp_path: Path) -> None:
-    given = attack_value(
-        "traffic light", ["signal"], "emoji-world", "sdedit, words", ["sdedit=0.5,1"], 2, "semaphore, ampel", tmp_path, None, 3, None
-    )  # fmt: skip
+    own = ("sdedit, words", ["sdedit=0.5,1"], 2, "semaphore, ampel", tmp_path, None, 3, None)
+    given = attack_value("traffic light", ["signal"], "emoji-world", *own)
     spec = make_spec(given)
     edited, words = (attack.settings for attack in spec.attacks.run)
     assert (edited.budgets, edited.images, words.words) == ([0.5, 1.0], 2, ["semaphore", "ampel"])
