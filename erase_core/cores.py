@@ -16,12 +16,12 @@ FEWEST_ROWS = 4
 """Parts of fewer rows are not worth a thread of their own."""
 
 
-def share_rows(work: Callable, *rows: Sequence) -> torch.Tensor | tuple[torch.Tensor, ...]:
+def share_rows(work: Callable, *rows: Sequence, fewest: int = FEWEST_ROWS) -> torch.Tensor | tuple[torch.Tensor, ...]:
     """work(*rows), for inference: as it is on an accelerator, else a part of the rows (tensors or lists) on each core.
 
-    work returns one tensor or several, their rows in the order of what it was given.
+    work returns one tensor or several, their rows in the order of what it was given. fewest: rows of a part, at least.
     """
-    count = min(torch.get_num_threads(), len(rows[0]) // FEWEST_ROWS)
+    count = min(torch.get_num_threads(), len(rows[0]) // fewest)
     if count < 2 or any(isinstance(part, torch.Tensor) and part.device.type != "cpu" for part in rows):
         return work(*rows)
     ends = [len(rows[0]) * i // count for i in range(count + 1)]

@@ -71,11 +71,16 @@ def prepare() -> None:
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """Look for no garbage while the block imports, which makes many objects and none: that is a fifth of its time."""
+    """Look for no garbage while the block imports, which makes many objects and none: that is a fifth of its time.
+
+    Nor among these objects later, the first time: they last as long as the process.
+    """
     gc.disable()
     try:
         yield
     finally:
+        if not gc.get_freeze_count():
+            gc.freeze()
         gc.enable()
 
 

@@ -1,4 +1,5 @@
-"""How a CPU draws: 3×3 convolutions of small maps by Winograd's F(4×4, 3×3), feed-forward layers in parts that its cache holds.
+"""How a CPU draws: 3×3 convolutions of small maps by Winograd's F(4×4, 3×3), feed-forward layers in parts that its cache holds,
+and attention without what is the same in every step.
 
 A convolution so done has a quarter of the products (Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", 2016,
 section 4.1): Y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A for each tile d of 6×6 pixels, summed over channels. It is exact but for rounding, some
@@ -8,13 +9,17 @@ section 4.1): Y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A for each tile d of 6×6 pixel
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
+from diffusers.models.activations import GEGLU
 from diffusers.models.attention import FeedForward
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import nn
+from torch.nn.functional import gelu, linear, scaled_dot_product_attention
 
 WIDEST = 16
 """Pixels along the longer side of a map; on wider ones the library's own convolution is as fast."""
@@ -24,6 +29,9 @@ MOST_CHANNELS = 512
 
 HIDDEN = 2**19
 """At most so many numbers of a feed-forward layer's widest map at once, but at least one row."""
+
+TEXT = 2**20
+"""At most so many numbers of a layer's keys of texts are kept, for all threads together, and as many of its values."""
 
 B_T = torch.tensor(
     [
@@ -55,8 +63,10 @@ def cpu_forwards(unet: nn.Module) -> dict[nn.Module, Callable]:
             continue  # Somebody else's, such as a hook that brings the weights from elsewhere.
         if isinstance(layer, nn.Conv2d) and suits(layer):
             found[layer] = Winograd(layer.forward, layer.weight, layer.bias)
-        elif isinstance(layer, FeedForward):
-            found[layer] = functools.partial(feed_in_parts, layer.forward, widest(layer))
+        elif isinstance(layer, FeedForward) and is_gated(layer):
+            found[layer] = functools.partial(feed_in_parts, layer.forward, layer)
+        elif isinstance(layer, Attention) and is_plain(layer):
+            found[layer] = Attend(layer.forward, layer)
     return found
 
 
@@ -142,12 +152,86 @@ class Winograd:
         return found.view(batch, out_channels, height, width)
 
 
-def widest(layer: FeedForward) -> int:
-    """The most numbers that a feed-forward layer makes of one token."""
-    return max(part.out_features for part in layer.modules() if isinstance(part, nn.Linear))
+def is_plain(layer: Attention) -> bool:
+    """An attention layer that is its projections and a softmax, and nothing beside."""
+    parts = (
+        layer.group_norm,
+        layer.spatial_norm,
+        layer.norm_q,
+        layer.norm_k,
+        layer.norm_cross,
+        layer.added_kv_proj_dim,
+    )
+    projections = (layer.to_q, layer.to_k, layer.to_v)
+    return (
+        type(layer.processor) is AttnProcessor2_0
+        and not any(parts)
+        and not layer.residual_connection
+        and layer.rescale_output_factor == 1
+        and all(type(part) is nn.Linear and part.bias is None for part in projections)
+    )
 
 
-def feed_in_parts(usual: Callable, hidden: int, x: torch.Tensor, *rest, **settings) -> torch.Tensor:
-    """A feed-forward layer on tokens [B, T, d], some rows of the batch at a time."""
-    rows = max(1, HIDDEN // (hidden * x[0, ..., 0].numel()))
-    return torch.cat([usual(part, *rest, **settings) for part in x.split(rows)])
+@dataclass
+class Attend:
+    """An attention layer, its projections of the same tokens as one product; `usual` does what this cannot."""
+
+    usual: Callable
+    layer: Attention
+    kept: dict[tuple, tuple[torch.Tensor, ...]] = field(default_factory=dict)
+    """The texts that were last seen, with their keys and values. While a text is held nothing else can lie where it does."""
+
+    def __call__(
+        self, x: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None, attention_mask=None, **rest
+    ) -> torch.Tensor:
+        """x [B, T, d], and a text [B, R, e] or none → [B, T, d]."""
+        text = encoder_hidden_states
+        if torch.is_grad_enabled() or attention_mask is not None or rest or x.ndim != 3:
+            return self.usual(x, text, attention_mask, **rest)
+        if text is None:
+            query, key, value = map(self.heads, linear(x, self.together).chunk(3, dim=-1))
+        else:
+            query, (key, value) = self.heads(self.layer.to_q(x)), self.of_text(text)
+        found = scaled_dot_product_attention(query, key, value)
+        return self.layer.to_out[0](found.transpose(1, 2).flatten(2))
+
+    @functools.cached_property
+    def together(self) -> torch.Tensor:
+        """The weights of all three projections [3 · d, d]."""
+        return torch.cat([self.layer.to_q.weight, self.layer.to_k.weight, self.layer.to_v.weight])
+
+    def heads(self, tokens: torch.Tensor) -> torch.Tensor:
+        """[B, T, h · d] → [B, h, T, d]."""
+        return tokens.unflatten(-1, (self.layer.heads, -1)).transpose(1, 2)
+
+    def of_text(self, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The keys and values of a text, which a sampling gives in every step: one of its parts to each thread."""
+        place = (text.data_ptr(), text.shape, text.stride())
+        if known := self.kept.get(place):
+            return known[1:]
+        made = self.heads(self.layer.to_k(text)), self.heads(self.layer.to_v(text))
+        if made[0].numel() * (threads := os.cpu_count() or 1) <= TEXT:
+            for oldest in list(self.kept)[: max(0, len(self.kept) + 1 - threads)]:
+                self.kept.pop(oldest, None)
+            self.kept[place] = (text, *made)
+        return made
+
+
+def is_gated(layer: FeedForward) -> bool:
+    """A feed-forward layer of a linear layer, its half gated by GELU of the other, and a linear layer with a bias."""
+    first, *_, last = layer.net
+    projections = (first.proj, last) if type(first) is GEGLU else ()
+    return bool(projections) and all(type(part) is nn.Linear and part.bias is not None for part in projections)
+
+
+def feed_in_parts(usual: Callable, layer: FeedForward, x: torch.Tensor, *rest, **settings) -> torch.Tensor:
+    """A gated feed-forward layer on tokens [B, T, d], some rows of the batch at a time."""
+    if torch.is_grad_enabled() or rest or settings or x.ndim != 3:
+        return usual(x, *rest, **settings)
+    first, *_, last = layer.net
+    rows = max(1, HIDDEN // (first.proj.out_features * x.shape[1]))
+    found = x.new_empty(*x.shape[:2], last.out_features)
+    for part, into in zip(x.split(rows), found.split(rows), strict=True):
+        value, gate = first.proj(part).chunk(2, dim=-1)
+        torch.addmm(last.bias, gelu(gate).mul_(value).flatten(0, 1), last.weight.t(), out=into.flatten(0, 1))
+    return found

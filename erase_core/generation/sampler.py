@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
-from ..cores import share_rows
+from ..cores import FEWEST_ROWS, share_rows
 from ..models.conditions import latent_shape, layout_of
 from ..models.prompts import encode
 from ..spec import Generation
+from .before_text import shared_forwards
 from .cpu_kernels import cpu_forwards, using
 
 SAMPLERS = {
@@ -71,9 +72,14 @@ def sample_embeddings(
     unconditional = encode(pipeline, [""])[0] if guided else None
     device, dtype, layout = pipeline.device, pipeline.unet.dtype, layout_of(pipeline)
     forwards = cpu_forwards(pipeline.unet)
+    if guided:
+        forwards = shared_forwards(pipeline.unet, forwards)
 
-    def predict(z: torch.Tensor, condition: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return pipeline.unet(z, t, **layout.arguments(condition)).sample
+    def predict(z: torch.Tensor, conditions: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """The predictions [B, G, …] for latents z [B, …] under each one's G conditions [B, G, R, d], in one call."""
+        each = conditions.shape[1]
+        given = layout.arguments(conditions.flatten(0, 1))
+        return pipeline.unet(z.repeat_interleave(each, dim=0), t, **given).sample.unflatten(0, (-1, each))
 
     for start in range(0, len(embeddings), settings.batch_size):
         rows = slice(start, start + settings.batch_size)
@@ -86,16 +92,18 @@ def sample_embeddings(
             if hasattr(scheduler, "set_begin_index"):  # DDIM keeps no index of its steps.
                 scheduler.set_begin_index(skipped)
             z = scheduler.add_noise(clean[rows].to(device, dtype), noise, timesteps[:1].expand(len(noise)))
-        condition = torch.stack(list(embeddings[rows])).to(device, dtype)
+        conditions = torch.stack(list(embeddings[rows])).to(device, dtype)[:, None]
         if guided:
-            condition = torch.cat([unconditional.to(condition).expand_as(condition), condition])
+            conditions = torch.cat([unconditional.to(conditions).expand_as(conditions), conditions], dim=1)
+        fewest = max(1, FEWEST_ROWS // conditions.shape[1])
         for t in timesteps:
-            inputs = scheduler.scale_model_input(torch.cat([z, z]) if guided else z, t)
+            inputs = scheduler.scale_model_input(z, t)
             with using(forwards):
-                prediction = share_rows(functools.partial(predict, t=t), inputs, condition)
+                predicted = share_rows(functools.partial(predict, t=t), inputs, conditions, fewest=fewest)
+            prediction = predicted[:, -1]
             if guided:
-                without, with_condition = prediction.chunk(2)
-                prediction = without + settings.guidance_scale * (with_condition - without)
+                without = predicted[:, 0]
+                prediction = without + settings.guidance_scale * (prediction - without)
             z = scheduler.step(prediction, t, z).prev_sample
         yield decode(pipeline, z)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from diffusers.models.attention import FeedForward
+from diffusers.models.attention_processor import Attention
 from torch import nn
 from torch.nn.functional import conv2d
 
 from erase_core.generation import sampler
-from erase_core.generation.cpu_kernels import HIDDEN, WIDEST, Winograd, cpu_forwards, tiles, using
+from erase_core.generation.cpu_kernels import HIDDEN, TEXT, WIDEST, Attend, Winograd, cpu_forwards, tiles, using
 from erase_core.spec import Generation
 
 
@@ -96,13 +99,64 @@ def test_feed_forward_layers_in_parts_are_the_whole() -> None:
     layers = Layers()
     seen: list[int] = []
     layers.tokens.register_forward_hook(lambda *_: seen.append(1))
-    layers.tokens.net[0].register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    layers.tokens.net[0].proj.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     x = torch.randn(5, HIDDEN // 64 // 2, 8)  # 64 numbers of each token: two rows at once.
     own = layers.tokens(x)
     seen.clear()
     with using(cpu_forwards(layers)):
         torch.testing.assert_close(layers.tokens(x), own)
     assert [count for count in seen if count != 1] == [2, 2] and len(seen) == 4
+
+
+def test_only_gated_feed_forward_layers_are_replaced() -> None:
+    layers = Layers()
+    layers.tokens = FeedForward(8, activation_fn="geglu-approximate")
+    layers.attends = nn.ModuleList(
+        [Attention(8, heads=2, dim_head=4, bias=True), Attention(8, heads=2, dim_head=4, qk_norm="layer_norm")]
+    )
+    assert set(cpu_forwards(layers)) == {layers.plain}
+
+
+@pytest.mark.parametrize("width", [None, 6])
+@torch.inference_mode()
+def test_attention_is_the_layer_s_own(width: int | None, monkeypatch) -> None:
+    """To the tokens themselves, and to a text, whose keys and values are made once for as long as it is the same."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    layer = Attention(8, cross_attention_dim=width, heads=2, dim_head=4)
+    made: list[int] = []
+    layer.to_k.register_forward_hook(lambda *_: made.append(1))
+    text, other = (None, None) if width is None else torch.randn(2, 3, 5, 6)
+    fast = Attend(layer.forward, layer)
+    for given, new in ((text, True), (text, False), (other, True), (text, False)):
+        x = torch.randn(3, 7, 8)
+        own = layer(x, given)
+        made.clear()
+        torch.testing.assert_close(fast(x, given), own)
+        assert len(made) == (new and given is not None)
+
+
+@torch.inference_mode()
+def test_texts_are_kept_as_many_as_there_are_threads_and_no_large_one(monkeypatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    fast = Attend(pytest.fail, Attention(8, cross_attention_dim=6, heads=2, dim_head=4))
+    x, texts = torch.randn(1, 7, 8), [torch.randn(1, 5, 6) for _ in range(4)]
+    for text in texts:
+        fast(x, text)
+    assert [kept[0] is text for kept, text in zip(fast.kept.values(), texts[2:], strict=True)] == [True, True]
+    fast(x, torch.randn(1, TEXT // 8 // 2 + 1, 6))
+    assert len(fast.kept) == 2
+
+
+def test_attention_with_a_gradient_or_a_mask_takes_the_layer_s_own_way() -> None:
+    layer = Attention(8, heads=2, dim_head=4)
+    x, mask = torch.randn(1, 7, 8), torch.zeros(1, 7, 7)
+    asked: list[tuple] = []
+    fast = Attend(lambda *given, **_: asked.append(given) or layer.forward(*given), layer)
+    fast(x).sum().backward()
+    assert layer.to_q.weight.grad is not None
+    with torch.inference_mode():
+        fast(x, None, mask)
+    assert len(asked) == 2 and asked[1][2] is mask
 
 
 def test_images_are_drawn_with_them(world, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +172,7 @@ def test_images_are_drawn_with_them(world, monkeypatch: pytest.MonkeyPatch) -> N
         for layer in world.unet.modules()
         if isinstance(layer, nn.Conv2d) and (layer.kernel_size, layer.stride) == ((3, 3), (1, 1))
     ]
-    parts = min(torch.get_num_threads(), 4)  # Parts have four rows at least, and the guidance has two for each image.
+    parts = min(torch.get_num_threads(), 4)  # Parts have four rows at least, two for each image.
     assert len(calls) == settings.steps * parts * len(plain)
     monkeypatch.setattr(sampler, "cpu_forwards", lambda unet: {})
     own = next(iter(sampler.sample(*given)))
