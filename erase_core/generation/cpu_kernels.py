@@ -25,7 +25,7 @@ WIDEST = 16
 """Pixels along the longer side of a map; on wider ones the library's own convolution is as fast."""
 
 MOST_CHANNELS = 512
-"""Transformed kernels take four times the memory of the layer's own, so wide layers, most of a large network, keep theirs."""
+"""What is made of weights takes memory, kernels four times their own, so wide layers, most of a large network, keep theirs."""
 
 HIDDEN = 2**19
 """At most so many numbers of a feed-forward layer's widest map at once, but at least one row."""
@@ -168,6 +168,7 @@ def is_plain(layer: Attention) -> bool:
         and not any(parts)
         and not layer.residual_connection
         and layer.rescale_output_factor == 1
+        and layer.inner_kv_dim == layer.inner_dim
         and all(type(part) is nn.Linear and part.bias is None for part in projections)
     )
 
@@ -188,12 +189,15 @@ class Attend:
         text = encoder_hidden_states
         if torch.is_grad_enabled() or attention_mask is not None or rest or x.ndim != 3:
             return self.usual(x, text, attention_mask, **rest)
-        if text is None:
+        layer = self.layer
+        if text is not None:
+            query, (key, value) = self.heads(layer.to_q(x)), self.of_text(text)
+        elif max(layer.to_q.weight.shape) <= MOST_CHANNELS:
             query, key, value = map(self.heads, linear(x, self.together).chunk(3, dim=-1))
         else:
-            query, (key, value) = self.heads(self.layer.to_q(x)), self.of_text(text)
+            query, key, value = (self.heads(part(x)) for part in (layer.to_q, layer.to_k, layer.to_v))
         found = scaled_dot_product_attention(query, key, value)
-        return self.layer.to_out[0](found.transpose(1, 2).flatten(2))
+        return layer.to_out[0](found.transpose(1, 2).flatten(2))
 
     @functools.cached_property
     def together(self) -> torch.Tensor:

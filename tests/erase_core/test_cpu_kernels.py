@@ -11,7 +11,7 @@ from diffusers.models.attention_processor import Attention
 from torch import nn
 from torch.nn.functional import conv2d
 
-from erase_core.generation import sampler
+from erase_core.generation import cpu_kernels, sampler
 from erase_core.generation.cpu_kernels import HIDDEN, TEXT, WIDEST, Attend, Winograd, cpu_forwards, tiles, using
 from erase_core.spec import Generation
 
@@ -112,7 +112,11 @@ def test_only_gated_feed_forward_layers_are_replaced() -> None:
     layers = Layers()
     layers.tokens = FeedForward(8, activation_fn="geglu-approximate")
     layers.attends = nn.ModuleList(
-        [Attention(8, heads=2, dim_head=4, bias=True), Attention(8, heads=2, dim_head=4, qk_norm="layer_norm")]
+        [
+            Attention(8, heads=2, dim_head=4, bias=True),
+            Attention(8, heads=2, dim_head=4, qk_norm="layer_norm"),
+            Attention(8, heads=2, kv_heads=1, dim_head=4),
+        ]
     )
     assert set(cpu_forwards(layers)) == {layers.plain}
 
@@ -133,6 +137,16 @@ def test_attention_is_the_layer_s_own(width: int | None, monkeypatch) -> None:
         made.clear()
         torch.testing.assert_close(fast(x, given), own)
         assert len(made) == (new and given is not None)
+
+
+@torch.inference_mode()
+def test_wide_layers_keep_their_projections(monkeypatch) -> None:
+    layer, x = Attention(16, heads=2, dim_head=8), torch.randn(1, 7, 16)
+    for most, joined in ((16, True), (15, False)):
+        monkeypatch.setattr(cpu_kernels, "MOST_CHANNELS", most)
+        fast = Attend(layer.forward, layer)
+        torch.testing.assert_close(fast(x), layer(x))
+        assert ("together" in vars(fast)) == joined
 
 
 @torch.inference_mode()
