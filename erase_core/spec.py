@@ -474,7 +474,7 @@ class Spec(Part):
             raise ValueError(
                 f"training.trainable: {self.method.name} solves for to_k and to_v; use xattn-strict or leave it out"
             )
-        gone = {name.casefold() for name in self.erased_names}
+        gone = frozenset(name.casefold() for name in self.erased_names)
         both = sorted({word for word in wanted if is_one_of(word.casefold(), gone)})
         if both:
             raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
 
 
 def singulars(word: str) -> list[str]:
@@ -19,7 +19,12 @@ def singulars(word: str) -> list[str]:
     return found
 
 
-def is_one_of(word: str, names: Iterable[str]) -> bool:
+@functools.lru_cache
+def with_singulars(names: frozenset[str]) -> frozenset[str]:
+    """Some names, and what they may be plurals of."""
+    return names.union(*map(singulars, names))
+
+
+def is_one_of(word: str, names: frozenset[str]) -> bool:
     """Whether a word is one of some names, the plural of one, or one's singular; all in lower case."""
-    forms = {word, *singulars(word)}
-    return any(name in forms or word in singulars(name) for name in names)
+    return word in with_singulars(names) or not names.isdisjoint(singulars(word))

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ..emoji_world import catalogue
 from ..files import new_file
-from .plurals import singulars
+from .plurals import is_one_of, singulars
 
 SOURCES = ("emoji-world", "clip-tokens", "english-3000")
 """Built-in sources; anything else is a file."""
@@ -175,8 +175,7 @@ def curate(words: Iterable[Candidate], erased: Iterable[str], exclude: Iterable[
     stop-word, duplicate (by case or plural), erased (an erased concept, a synonym, or the plural of one), excluded.
     """
     found = [(candidate, unfit(candidate)) for candidate in words]
-    forbidden = {name.casefold() for name in erased}
-    as_singular = forbidden.union(*map(singulars, forbidden))
+    forbidden = frozenset(name.casefold() for name in erased)
     unwanted = {name.casefold() for name in exclude}
     # Other singulars are none, such as "alway", or no words of the vocabulary.
     singular = {candidate.word.casefold() for candidate, reason in found if reason in ("", "stop-word")}
@@ -185,11 +184,11 @@ def curate(words: Iterable[Candidate], erased: Iterable[str], exclude: Iterable[
     for candidate, reason in found:
         if not reason:
             folded = candidate.word.casefold()
-            if folded in seen or not singular.isdisjoint(own := singulars(folded)):
+            if folded in seen or not singular.isdisjoint(singulars(folded)):
                 reason = "duplicate"
             else:
                 seen.add(folded)
-                if folded in as_singular or not forbidden.isdisjoint(own):
+                if is_one_of(folded, forbidden):
                     reason = "erased"
                 elif folded in unwanted:
                     reason = "excluded"

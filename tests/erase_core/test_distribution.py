@@ -38,7 +38,7 @@ METHODS = {
     "gradient": ({"name": "adversarial", "search": "gradient", "attack_steps": 1}, 3),
     "pgd": ({"name": "adversarial-pgd"}, 2),
     "age": ({"name": "age"}, 2),
-    "kpop": ({"name": "kpop"}, 1),
+    "kpop": ({"name": "kpop"}, 3),
 }
 """Searches of other kinds than the default's, and the ZeRO stage that each is tried with."""
 SEED = 2

@@ -49,8 +49,10 @@ def test_local_folder(server, tiny_folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "form"),
     [
-        # The one with most of its own is in the fast suite; that all forms are read is tested beside the formats.
-        pytest.param(kind, form, marks=[] if (kind, form) == ("sdxl", "file") else pytest.mark.slow)
+        # Two that have least in common are in the fast suite; that all forms are read is tested beside the formats.
+        pytest.param(
+            kind, form, marks=[] if (kind, form) in {("sd1", "folder"), ("sdxl", "file")} else pytest.mark.slow
+        )
         for kind in KINDS
         for form in ("folder", "file")
     ],
