@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +25,15 @@ from .trajectory_files import Parts
 class Latents:
     """Latents [B, C, h, w] of a concept at timesteps [B], with the frozen model's predictions there where they are known.
 
-    conditional and neutral are ε_θ under the concept's own embedding and under c_n, or None when they must be computed.
+    conditional, neutral and other are ε_θ under the concept's own embedding, under c_n and under a third condition that was
+    named, or None when they must be computed.
     """
 
     latents: torch.Tensor
     timesteps: torch.Tensor
     conditional: torch.Tensor | None = None
     neutral: torch.Tensor | None = None
+    other: torch.Tensor | None = None
 
 
 class Sampler:
@@ -158,18 +161,36 @@ class TrajectoryBank:
             neutral = self.sampler.neutral if neutrals is None else neutrals.embeddings[at]
             name = word if neutrals is None else f"{word} → {neutrals.words[at]}"
             known_by.append(name)
-            if name in self.known:
-                self.known[name] = self.known.pop(name)
-                continue
-            make = functools.partial(self.sampled, word, embedding, neutral)
-            if self.folder is None:
-                self.known[name] = make()
-                continue
-            self.files[name] = self.folder / f"{self.name(word, embedding, neutral)}{trajectory_files.ENDING}"
-            self.known[name], opened = trajectory_files.shared(self.files[name], make), True
+            named = functools.partial(self.name, word, embedding, neutral)
+            opened |= self.open(name, named, functools.partial(self.sampled, word, embedding, neutral))
         if opened:
             self.keep_to_size(known_by)
         return known_by
+
+    def fill_others(self, names: list[str], texts: list[str], embeddings: torch.Tensor) -> list[str]:
+        """Have ε_θ under other conditions, of these texts and embeddings [N, L, d], at all points of the trajectories of the bank's
+        names. Returns the names that the bank knows them by.
+        """
+        known_by, opened = [], False
+        for name, text, embedding in zip(names, texts, embeddings):
+            known_by.append(f"{text} at {name}")
+            named = functools.partial(self.name_of_others, name, embedding)
+            opened |= self.open(known_by[-1], named, functools.partial(self.predicted, name, embedding))
+        if opened:
+            self.keep_to_size([*names, *known_by])
+        return known_by
+
+    def open(self, name: str, named: Callable[[], str], make: Callable[[], Parts]) -> bool:
+        """Have what the bank knows by a name, in a file where there is a folder; returns whether that was opened."""
+        if name in self.known:
+            self.known[name] = self.known.pop(name)
+            return False
+        if self.folder is None:
+            self.known[name] = make()
+            return False
+        self.files[name] = self.folder / f"{named()}{trajectory_files.ENDING}"
+        self.known[name] = trajectory_files.shared(self.files[name], make)
+        return True
 
     def keep_to_size(self, needed: list[str]) -> None:
         """Trim the folder, and let go of what is no longer there: a file that is mapped keeps its room on the disk."""
@@ -190,11 +211,24 @@ class TrajectoryBank:
         parts = {"z": (*z, finished), "conditional": conditional, "neutral": neutral}
         return {name: np.ascontiguousarray(torch.stack(part, 1).float().cpu().numpy()) for name, part in parts.items()}
 
+    @torch.no_grad()
+    def predicted(self, name: str, embedding: torch.Tensor) -> Parts:
+        """ε_θ under an embedding [L, d] at all points, but the finished ones, of one of the bank's trajectories."""
+        under = embedding.expand(self.trajectories, -1, -1)
+        found = []
+        for step, t in enumerate(self.sampler.timesteps):
+            z = torch.from_numpy(np.array(self.known[name]["z"][:, step])).to(under)
+            found.append(self.predict(z, t.to(z.device).expand(self.trajectories), under))
+        return {"other": np.ascontiguousarray(torch.stack(found, 1).float().cpu().numpy())}
+
+    def name_of_others(self, name: str, embedding: torch.Tensor) -> str:
+        """The hash of what predictions depend on beside the model and the trajectories."""
+        return digest(self.files[name].name, contents_of(embedding))
+
     def name(self, word: str, embedding: torch.Tensor, neutral: torch.Tensor) -> str:
         """The hash of what a word's trajectories depend on beside the model."""
         sampler = self.sampler
-        tensors = [embedding, sampler.unconditional, neutral]
-        contents = [hashlib.sha256(t.detach().float().cpu().numpy().tobytes()).hexdigest() for t in tensors]
+        contents = [contents_of(tensor) for tensor in (embedding, sampler.unconditional, neutral)]
         drawn = (self.seed, self.round, self.trajectories)
         return digest(word, *drawn, sampler.timesteps.tolist(), sampler.guidance, *contents)
 
@@ -210,16 +244,18 @@ class TrajectoryBank:
         word_embeddings: torch.Tensor,
         streams: Streams,
         neutrals: Choice | None = None,
+        others: tuple[list[str], torch.Tensor] | None = None,
     ) -> Latents:
         """One random point of a random trajectory for each word (repeats allowed) under its own embedding [B, L, d].
 
         `embeddings`, what the latents are drawn for, may be mixtures near the words; the bank has trajectories of words only.
-        neutrals: as in `fill`.
+        neutrals: as in `fill`. others: the texts and embeddings [B, L, d] of a third condition for each.
         """
         names = self.fill(words, word_embeddings, neutrals)
         steps, which = self.sampler.numbers(streams.uniform(1)[:, 0]), streams.integers(self.trajectories)
         z, conditional, neutral = (self.points(part, names, which, steps) for part in ("z", "conditional", "neutral"))
-        return Latents(z, self.sampler.timesteps[steps].to(z.device), conditional, neutral)
+        other = None if others is None else self.points("other", self.fill_others(names, *others), which, steps)
+        return Latents(z, self.sampler.timesteps[steps].to(z.device), conditional, neutral, other)
 
     def draw_noised(self, words: list[str], embeddings: torch.Tensor, streams: Streams) -> Latents:
         """One of each word's finished latents, with noise; embeddings [B, L, d]."""
@@ -244,6 +280,7 @@ class FreshLatents:
         word_embeddings: torch.Tensor,
         streams: Streams,
         neutrals: Choice | None = None,
+        others: tuple[list[str], torch.Tensor] | None = None,
     ) -> Latents:
         """Sample all rows of embeddings [B, L, d] down to one random timestep, the same on every rank."""
         stop = int(self.sampler.numbers(torch.rand(1, generator=streams.shared)))
@@ -259,3 +296,7 @@ class FreshLatents:
         # Predictions under c_n, which a bank keeps, would only be thrown away.
         noise, neutral = streams.normal(*self.sampler.shape), self.sampler.unconditional
         return self.sampler.run(self.predict, embeddings, noise, stop, neutral)
+
+
+def contents_of(embedding: torch.Tensor) -> str:
+    return hashlib.sha256(embedding.detach().float().cpu().numpy().tobytes()).hexdigest()

@@ -149,9 +149,8 @@ def draw(
             word, embedding = concept.subject or (None, None)
             subject = erased if word is None else embedding.expand_as(erased)
             conditions["subject"] = subject
-            latents["subject"] = source.draw(
-                [word] * len(streams) if word else texts, subject, subject, streams, led_to
-            )
+            named, others = ([word] * len(streams), (texts, erased)) if word else (texts, None)
+            latents["subject"] = source.draw(named, subject, subject, streams, led_to, others)
     if chooser is not None:
         chooser = Given(concept.anchors.picked(prompts)) if concept.anchors else chooser
         choice = chooser.choose(streams)
@@ -164,6 +163,8 @@ def draw(
             known[name] = drawn.conditional
         if drawn.neutral is not None:
             known[f"neutral@{name}"] = drawn.neutral
+        if drawn.other is not None:
+            known[f"erased@{name}"] = drawn.other
     if "subject" in known and concept.subject is None:
         known["erased@subject"] = known["subject"]
     if "preserved" in known:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from erase_core import api, cores, methods
+from erase_core import api, methods
 from erase_core.concepts.vocabulary import candidates, curate, embedded_words
 from erase_core.generation.sampler import SAMPLERS, sample
+from erase_core.models.prompts import encode
 from erase_core.spec import Generation, Method
 from erase_core.training.loop import train
 from tests.erase_core.tiny_training import WORDS, inputs, settings
@@ -21,9 +24,17 @@ GRADIENT = {"name": "adversarial", "search": "gradient"}
 
 
 @pytest.fixture
-def calls(monkeypatch) -> list[tuple[int, bool]]:
-    """Every call of a UNet, which cores would share: how many rows, and whether its result can be differentiated."""
-    monkeypatch.setattr(cores, "FEWEST_ROWS", 100)
+def one_thread():
+    """Cores would share the rows of a call, each with a call of its own."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(count)
+
+
+@pytest.fixture
+def calls(monkeypatch, one_thread) -> list[tuple[int, bool]]:
+    """Every call of a UNet: how many rows, and whether its result can be differentiated."""
     seen = []
     forward = UNet2DConditionModel.forward
 
@@ -89,21 +100,44 @@ ASKED = {"adversarial-pgd": {BATCH: 2 * STEPS}, "age": {2 * BATCH: 2 * STEPS}}
 GIVEN = {"fixed": {"words": ["bus"]}, "adversarial-pgd": {"neutral_share": 0}}
 
 
-@pytest.mark.parametrize("name", BY_BANK)
-def test_no_method_asks_for_what_the_bank_holds(tiny_pipeline, tmp_path, monkeypatch, name: str) -> None:
-    """Of θ, a second run asks for nothing that is known with its latents."""
+@pytest.fixture
+def frozen_calls(tiny_pipeline, monkeypatch, one_thread) -> list[int]:
+    """Every call of the frozen UNet: how many rows."""
     seen, forward, frozen = [], UNet2DConditionModel.forward, tiny_pipeline.unet
 
     def counted(self, sample, *arguments, **named):
         seen.extend([len(sample)] if self is frozen else [])
         return forward(self, sample, *arguments, **named)
 
-    monkeypatch.setattr(cores, "FEWEST_ROWS", 100)
+    monkeypatch.setattr(UNet2DConditionModel, "forward", counted)
+    return seen
+
+
+@pytest.mark.parametrize("name", BY_BANK)
+def test_no_method_asks_for_what_the_bank_holds(tiny_pipeline, tmp_path, frozen_calls, name: str) -> None:
+    """Of θ, a second run asks for nothing that is known with its latents."""
     method = {"name": name, **GIVEN.get(name, {})}
     trained(tiny_pipeline, method, tmp_path)
-    monkeypatch.setattr(UNet2DConditionModel, "forward", counted)
+    frozen_calls.clear()
     trained(tiny_pipeline, method, tmp_path)
-    assert Counter(seen) == ASKED.get(name, {})
+    assert Counter(frozen_calls) == ASKED.get(name, {})
+
+
+def test_the_erased_prompts_at_a_broader_concept_s_latents_are_asked_once(
+    tiny_pipeline, tmp_path, frozen_calls
+) -> None:
+    """θ is asked for each prompt at every point of the trajectories, once, and by no later run."""
+    unet, scheduler, (concept,), conditions = inputs(tiny_pipeline)
+    concept = replace(concept, subject=("car", encode(tiny_pipeline, ["car"])[0]))
+    erase = partial(
+        train, unet, scheduler, [concept], conditions, Method(name="esd", erase_from="car"), settings(), seed=3
+    )
+    erase(trajectories=tmp_path)
+    sampled = {2 * TRAJECTORIES: LATENT_STEPS}
+    assert Counter(frozen_calls) == {**sampled, TRAJECTORIES: LATENT_STEPS * len(concept.prompts)}
+    frozen_calls.clear()
+    erase(trajectories=tmp_path)
+    assert not frozen_calls
 
 
 def test_the_teacher_s_half_is_not_differentiated(tiny_pipeline, tmp_path, calls) -> None:
