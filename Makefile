@@ -8,12 +8,13 @@ READY := $(VENV)/.ready
 .PHONY: demo test bench lint browser postgresql compose clean
 
 # torch first: its own index of builds decides between CPU and CUDA; deepspeed builds against the torch that is there, and what
-# its ranks share memory by is compiled now, not in the first training.
+# its ranks share memory by is compiled now, not in the first training. Nothing of it is built for GPUs, which would take CUDA's
+# compiler; what is there is found when it runs.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
 	$(BIN)/python -m pip install --quiet torch==2.13.0 numpy ninja packaging psutil py-cpuinfo
-	DS_BUILD_SHM_COMM=1 $(BIN)/python -m pip install --quiet --no-build-isolation deepspeed==0.19.8
+	DS_ACCELERATOR=cpu DS_BUILD_SHM_COMM=1 $(BIN)/python -m pip install --quiet --no-build-isolation deepspeed==0.19.8
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[test,pretrain]'
 	$(BIN)/python -m infra.databases
 	touch $@
@@ -48,4 +49,4 @@ compose:
 	@command -v docker-compose >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends docker-compose >/dev/null)
 
 clean:
-	rm -rf $(VENV) results build *.egg-info
+	rm -rf $(VENV) build *.egg-info

@@ -22,7 +22,8 @@ def pretrain(output: str = "results/emoji-world", scale: float = 1.0, seed: int 
     """Train the emoji world: render → autoencoder, CLIP, judges → UNet, decoder → assemble and measure.
 
     Work in progress is kept below the project's home by scale and seed, and an interrupted run goes on there. Returns the
-    measured figures. Raises PlaceError when the output holds anything but a world, and InUse while another process has it.
+    measured figures. Raises PlaceError when the output holds anything but a world, and InUse while another process has that or the
+    work.
 
     Args:
         output: Folder of the finished world.
@@ -33,7 +34,7 @@ def pretrain(output: str = "results/emoji-world", scale: float = 1.0, seed: int 
     torch.set_num_threads(os.cpu_count() or 1)
     work = str(home() / "pretraining" / f"seed-{seed}-scale-{scale:g}")
     tags = {"kind": "pretraining", "seed": str(seed), "scale": f"{scale:g}"}
-    with held(Path(output)), tracking.run("emoji world", tags=tags, output=output) as parent:
+    with held(Path(output)), held(Path(work)), tracking.run("emoji world", tags=tags, output=output) as parent:
         render_emoji(work)
         for part in PARTS:
             with tracking.run(part, parent) as run_id:

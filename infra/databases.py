@@ -15,9 +15,9 @@ def make() -> None:
     from .private_server import start
 
     ready = start()
-    from tasks.tracking import experiment_id
+    from tasks.tracking import make_experiment
 
-    experiment_id()
+    make_experiment()
     ready()
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from zoneinfo import ZoneInfo
@@ -27,6 +28,8 @@ FLOWS = ("erase", "batch", "benchmark", "pretrain")
 SECONDS_TO_START = 10
 """How soon a run that is due is started, unless an interval is shorter."""
 SHORTEST_POLL = 1
+ANCHOR = datetime(2024, 1, 1, tzinfo=UTC)
+"""What intervals are counted from: counted from when serving begins, a day would never pass on a machine that starts daily."""
 
 
 class DeploymentsError(ValueError):
@@ -64,7 +67,11 @@ class Deployment(BaseModel):
     )
     interval: float | None = Field(None, ge=1, description="Seconds between runs, in place of cron.")
     timezone: Annotated[str, AfterValidator(time_zone)] = Field("UTC", description="Of the cron expression.")
-    paused: bool = Field(False, description="Whether its schedule waits until it is resumed in the Prefect UI.")
+    paused: bool = Field(
+        False,
+        description="Whether its schedule waits, when it is served for the first time, until it is resumed in the Prefect UI; from "
+        "then on that says so.",
+    )
     parameters: dict[str, Any] = Field(
         {},
         description="The flow's parameters. A spec may be a mapping, or a file's path, which each run reads anew; paths are found "
@@ -210,10 +217,11 @@ def load_flow(name: str) -> Flow:
     return getattr(importlib.import_module(f"flows.{name}"), name)
 
 
-def build(found: Deployments) -> list[RunnerDeployment]:
+def build(found: Deployments, paused: dict[str, bool] | None = None) -> list[RunnerDeployment]:
     """Prefect's deployments. A scheduled one has at most one run at a time: a second is cancelled, and says so.
 
-    Runs of a flow that can ask for this machine's slots do so.
+    Runs of a flow that can ask for this machine's slots do so. paused: whether those are that a server has already, by
+    "flow/name".
     """
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.deployments.runner import EntrypointType
@@ -226,14 +234,14 @@ def build(found: Deployments) -> list[RunnerDeployment]:
         if deployment.cron:
             schedule = Cron(deployment.cron, timezone=deployment.timezone)
         elif deployment.interval:
-            schedule = Interval(timedelta(seconds=deployment.interval))
+            schedule = Interval(timedelta(seconds=deployment.interval), anchor_date=ANCHOR)
         flow = load_flow(deployment.flow)
         slots = {"slots": True} if "slots" in inspect.signature(flow.fn).parameters else {}
         built.append(
             flow.to_deployment(
                 name,
                 schedule=schedule,
-                paused=deployment.paused,
+                paused=(paused or {}).get(f"{flow.name}/{name}", deployment.paused),
                 parameters={**slots, **deployment.parameters},
                 description=deployment.description,
                 tags=deployment.tags,
@@ -244,13 +252,21 @@ def build(found: Deployments) -> list[RunnerDeployment]:
     return built
 
 
-def serve_deployments(found: Deployments, limit: int | None = None) -> None:
-    """Serve deployments until interrupted. limit: how many runs at once, in all; None for all that are due.
+def serve_deployments(
+    found: Deployments, file: Path, server: str, say: Callable[[str], None], limit: int | None = None
+) -> None:
+    """Serve the deployments of a file on the Prefect server at this address until interrupted.
 
-    Schedules stay active when this process ends, so that what was due in the meantime is caught up, once, by the next one.
+    limit: how many runs at once, in all; None for all that are due. Schedules stay active when this process ends, so that what was
+    due in the meantime is caught up, once, by the next one.
     """
     from prefect import serve
 
+    from .served import take_over
+
+    names = [f"{load_flow(deployment.flow).name}/{name}" for name, deployment in found.deployments.items()]
+    paused = take_over(names, file, server, say)
     intervals = [d.interval for d in found.deployments.values() if d.interval]
     poll = max(SHORTEST_POLL, min([SECONDS_TO_START, *(seconds / 2 for seconds in intervals)]))
-    serve(*build(found), pause_on_shutdown=False, print_starting_message=False, limit=limit, query_seconds=poll)
+    built = build(found, paused)
+    serve(*built, pause_on_shutdown=False, print_starting_message=False, limit=limit, query_seconds=poll)

@@ -47,11 +47,12 @@ def find_prefect() -> str:
     return address
 
 
-def serve(prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> None:
+def serve(prefect_port: int, mlflow_port: int, say: Callable[[str], None], for_others: bool = False) -> None:
     """Start both servers on loopback, say their addresses once they answer, and stop both when interrupted or hung up.
 
     What they print lies in server.log in their folders of the home, from the last start. Raises RuntimeError when a port is
-    taken, a server does not start, MLflow's store is another server, or a server ends by itself, which stops the other.
+    taken, a server does not start, MLflow's store is another server or cannot be used, or a server ends by itself, which stops the
+    other. for_others: the files of runs lie behind the MLflow server, for machines that do not see this home.
     """
     store = os.environ["MLFLOW_TRACKING_URI"]
     if store.startswith("http"):
@@ -91,6 +92,9 @@ def serve(prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> No
     running = {}
     try:
         for name, (command, _) in commands.items():
+            if name == "MLflow":
+                # Its server would have the files behind it, and this home's runs without a server could not write them then.
+                make_store(for_others)
             with open(log_of(name), "wb") as log:
                 running[name] = subprocess.Popen(
                     command,
@@ -100,7 +104,6 @@ def serve(prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> No
                     # A store's address may hold a password, and everybody here can read a command.
                     env={**os.environ, "PYTHONUNBUFFERED": "1", "MLFLOW_BACKEND_STORE_URI": store},
                 )
-        # Takes less time than they do.
         from tasks.tracking import runs_page
 
         for name, (_, port) in commands.items():
@@ -127,6 +130,19 @@ def serve(prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> No
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+
+
+def make_store(for_others: bool) -> None:
+    """Make MLflow's store where it is not there. Raises RuntimeError where it cannot be used."""
+    # Takes no longer than the Prefect server to start.
+    from mlflow import MlflowException
+
+    from tasks.tracking import make_experiment
+
+    try:
+        make_experiment(for_others)
+    except MlflowException as error:
+        raise RuntimeError(f"MLflow's store cannot be used: {error}") from None
 
 
 def watch(running: dict[str, subprocess.Popen]) -> NoReturn:

@@ -12,6 +12,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -49,6 +51,8 @@ def slot(kind: str, wanted: bool, ranks: int = 1) -> contextlib.AbstractContextM
 @contextlib.contextmanager
 def held_slot(kind: str, ranks: int) -> Iterator[None]:
     with contextlib.ExitStack() as slots:
+        # Who opened them may be killed, and the next shall not take them for free while this works.
+        fcntl.flock(slots.enter_context(lock_file()), fcntl.LOCK_SH)
         # One of this process's waiting threads asks the server for all.
         while not turns[kind].acquire(timeout=SECONDS_BETWEEN_LOOKS):
             go_on()
@@ -85,20 +89,27 @@ def all_taken(error: Exception) -> bool:
     return isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code == httpx.codes.LOCKED
 
 
+def lock_file() -> IO:
+    """The file, to be closed, that is locked by all who have this machine's slots open, or hold one."""
+    # The limits are a host's own, and hosts may share a home.
+    path = home() / f"slots-on-{socket.gethostname()}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # NFS shares a lock only on a file that is open for reading.
+    return open(path, "a+")
+
+
 @contextlib.contextmanager
 def open_slots(training: int | None, generation: int | None, trainings: int = 1) -> Iterator[dict[str, int]]:
     """Set this machine's limits, and yield how many slots of each kind there are.
 
-    All that open slots on one machine, for one home, share them. The first makes the limits anew, for one that was killed cannot
-    have given its slots back; what is None is then 1, or `trainings`. Any other changes those alone that are given, and says so.
+    All that open slots on one machine, for one home, share them. The first, when nobody holds one either, makes the limits anew,
+    for one that was killed cannot have given its slots back; what is None is then 1, or `trainings`. Any other changes those alone
+    that are given, and says so.
     """
-    # The limits are a host's own, and hosts may share a home.
-    path, given = home() / f"slots-on-{socket.gethostname()}.lock", {"training": training, "generation": generation}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # NFS shares a lock only on a file that is open for reading.
-    with open(path, "a+") as lock:
+    given = {"training": training, "generation": generation}
+    with lock_file() as lock:
         # Whoever else comes waits until the limits are there.
-        with alone(path):
+        with alone(Path(lock.name)):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 first = True

@@ -21,7 +21,7 @@ import mlflow
 import pandas as pd
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric, Param, Run
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH as LONGEST_PARAMETER
 
@@ -33,6 +33,9 @@ from erase_core.unsafe import hides, write_blurred
 EXPERIMENT = "erase"
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Opens the experiment on its runs, not on the pages for language models."""
+HOME = "home"
+"""The experiment's tag that says in which home the files of its runs lie."""
+BEHIND_A_SERVER = "mlflow-artifacts:"
 LONGEST_TAG = 5000
 LONGEST_DESCRIPTION = 8000
 METRICS_PER_CALL = 500
@@ -42,6 +45,10 @@ NIGHTS = "nights"
 """Where a batch's run keeps its table of every night."""
 RESOURCES = ("step_seconds", "latent_seconds", "peak_memory_gib")
 """What a summary tells of a training beside its stages' seconds."""
+
+
+class StoreError(RuntimeError):
+    """An MLflow store whose runs' files this process cannot write. The message names the variable or option, and the fix."""
 
 
 def client() -> MlflowClient:
@@ -56,16 +63,51 @@ def client_of(uri: str) -> MlflowClient:
 
 
 def experiment_id() -> str:
-    """The project's experiment, made when it is not there. Without an MLflow server, its artifacts lie in the project's home."""
-    found = client().get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        return found.experiment_id
+    """The project's experiment, made when it is not there; its runs' files then lie where the MLflow server says, or without one in
+    the project's home. Raises StoreError where this process could not write them to where they are kept.
+    """
     served = os.environ["MLFLOW_TRACKING_URI"].startswith("http")
-    place = None if served else (home() / "mlflow" / "artifacts").as_uri()
-    try:
-        return client().create_experiment(EXPERIMENT, artifact_location=place, tags=KIND)
-    except mlflow.MlflowException:
-        return client().get_experiment_by_name(EXPERIMENT).experiment_id
+    found = experiment(None if served else own_place())
+    if found.artifact_location.startswith(BEHIND_A_SERVER) and not served:
+        raise StoreError(
+            "MLFLOW_TRACKING_URI: the files of this store's runs are kept by its MLflow server; set it to that server's address"
+        )
+    # A folder of the same path may be there too, of which the store knows nothing.
+    if found.artifact_location.startswith("file:") and found.tags.get(HOME, home_id()) != home_id():
+        raise StoreError(
+            f"MLFLOW_TRACKING_URI: the files of this store's runs lie in {found.artifact_location}, of a home that is not this "
+            "process's; share that as ERASE_HOME, or use the store of an erase up --for-others"
+        )
+    return found.experiment_id
+
+
+def make_experiment(for_others: bool = False) -> None:
+    """Make the experiment where it is not there, in the store itself.
+
+    for_others: its runs' files are to lie behind the MLflow server, so that those write them who do not see this home. Raises
+    StoreError where they already lie elsewhere.
+    """
+    found = experiment(f"{BEHIND_A_SERVER}/{EXPERIMENT}" if for_others else own_place())
+    if for_others and found.artifact_location.startswith("file:"):
+        raise StoreError(
+            f"--for-others: the files of this store's runs lie in {found.artifact_location}, and stay there; begin in another "
+            "home, as ERASE_HOME says"
+        )
+
+
+def own_place() -> str:
+    return (home() / "mlflow" / "artifacts").as_uri()
+
+
+def experiment(place: str | None) -> Experiment:
+    """The project's experiment, made where it is not there with its runs' files in a place; None is where the server says."""
+    if (found := client().get_experiment_by_name(EXPERIMENT)) is None:
+        tags = KIND | ({HOME: home_id()} if place == own_place() else {})
+        # Another process may have made it since.
+        with contextlib.suppress(mlflow.MlflowException):
+            client().create_experiment(EXPERIMENT, artifact_location=place, tags=tags)
+        found = client().get_experiment_by_name(EXPERIMENT)
+    return found
 
 
 def runs_page(server: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from pathlib import Path
 
 from prefect import flow
 
@@ -28,4 +30,5 @@ if __name__ == "__main__":
 
     deployments.load_flow = lambda name: served
     every = deployments.Deployment(flow="erase", interval=float(sys.argv[1]))
-    deployments.serve_deployments(deployments.Deployments(deployments={"often": every}))
+    served_as, address = deployments.Deployments(deployments={"often": every}), os.environ["PREFECT_API_URL"]
+    deployments.serve_deployments(served_as, Path("napping.yaml"), address, print)

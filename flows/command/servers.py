@@ -13,18 +13,28 @@ from infra.environment import allow_hub, prepare
 from ..tables import console
 from .app import GenerationSlots, TrainingSlots, app, refuse, refusing
 
+DEPLOYMENTS = Path("deployments.yaml")
+"""What is served where no file is named."""
+
 
 @app.command()
 def up(
     prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow pages.")] = 5000,
+    for_others: Annotated[
+        bool,
+        typer.Option(
+            "--for-others",
+            help="Keep the files of runs behind the MLflow server, for machines that do not see this home: from its first run on.",
+        ),
+    ] = False,
 ) -> None:
     """Serve the Prefect and MLflow pages until interrupted."""
     prepare()
     from infra.servers import serve
 
     with refusing(RuntimeError):
-        serve(prefect_port, mlflow_port, lambda line: console.print(line, highlight=False, soft_wrap=True))
+        serve(prefect_port, mlflow_port, lambda line: console.print(line, highlight=False, soft_wrap=True), for_others)
 
 
 @app.command()
@@ -73,8 +83,8 @@ def serve(
         # Prefect reads its settings when it is imported, which reading the deployments does.
         address = None if only_check else find_prefect()
         from infra.deployments import ON_DEMAND, DeploymentsError, read_deployments, serve_deployments
-    if file is None and Path("deployments.yaml").is_file():
-        file = Path("deployments.yaml")
+    if file is None and DEPLOYMENTS.is_file():
+        file = DEPLOYMENTS
     with refusing(DeploymentsError):
         found = read_deployments(file) if file else ON_DEMAND
     if only_check:
@@ -83,6 +93,10 @@ def serve(
     for name, deployment in found.deployments.items():
         when = deployment.cron or (f"every {deployment.interval:g} s" if deployment.interval else "on demand")
         console.print(f"{deployment.flow}/{name}  [dim]{when}[/dim]", highlight=False)
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
     from tasks.gpus import visible
     from tasks.slots import open_slots
 
@@ -90,4 +104,4 @@ def serve(
         told = "{training} trainings and {generation} other work on a model at once".format(**slots)
         console.print(f"Served for {address}, {told}.", highlight=False, soft_wrap=True)
         console.print("Ctrl-C ends it; what is due until it is served again is caught up once.")
-        serve_deployments(found, limit)
+        serve_deployments(found, file or DEPLOYMENTS, address, say, limit)

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
@@ -103,3 +104,11 @@ def test_what_a_killed_one_held_is_free_again(server) -> None:
         assert client.read_global_concurrency_limit_by_name(limit_name("training")).active_slots == 1
     with open_slots(1, 1), get_client(sync_client=True) as client:
         assert client.read_global_concurrency_limit_by_name(limit_name("training")).active_slots == 0
+
+
+def test_what_works_on_when_who_opened_the_slots_was_killed_keeps_its_own(server) -> None:
+    with ExitStack() as work, get_client(sync_client=True) as client:
+        with open_slots(1, 1):
+            work.enter_context(slot("training", wanted=True))
+        with open_slots(None, None):
+            assert client.read_global_concurrency_limit_by_name(limit_name("training")).active_slots == 1

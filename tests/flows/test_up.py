@@ -59,6 +59,39 @@ def test_up() -> None:
     assert not any(answers(port) for port in ports)
 
 
+LOGS = """
+from infra.environment import prepare
+prepare()
+from tasks import tracking
+with tracking.run("elsewhere") as run_id:
+    tracking.client().log_text(run_id, "kept", "elsewhere.txt")
+"""
+
+
+@pytest.mark.slow
+def test_the_files_of_another_machine_s_runs_go_to_a_server_that_is_for_others(tmp_path: Path) -> None:
+    ports, first = (free_port(), free_port()), {"ERASE_HOME": str(tmp_path / "first")}
+    inherited = {name: v for name, v in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    command = [sys.executable, "-m", "flows.command", "up", "--for-others"]
+    command += ["--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1])]
+
+    def logs(**own: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, "-c", LOGS], env=inherited | own, capture_output=True, text=True)
+
+    with subprocess.Popen(command, env=inherited | first, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            for _ in range(3):
+                process.stdout.readline()
+            ran = logs(ERASE_HOME=str(tmp_path / "second"), MLFLOW_TRACKING_URI=f"http://127.0.0.1:{ports[1]}")
+            assert ran.returncode == 0, ran.stderr
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=60)
+    (kept,) = tmp_path.rglob("elsewhere.txt")
+    assert kept.is_relative_to(tmp_path / "first" / "mlflow" / "artifacts")
+    assert "StoreError: MLFLOW_TRACKING_URI: " in logs(**first).stderr
+
+
 # A server that listens; MLflow's then ends.
 STAND_IN = f"""#!{sys.executable} -IS
 import signal, socket, sys, time

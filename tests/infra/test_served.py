@@ -96,6 +96,51 @@ def test_a_run_asked_for_with_json_is_served_and_its_gate_is_an_event(server, tm
     until(said)
 
 
+# Registers what it is to serve, and ends.
+SERVES = """
+import os, sys
+from pathlib import Path
+import prefect
+from infra.deployments import read_deployments, serve_deployments
+prefect.serve = lambda *built, **_: [each.apply() for each in built]
+file = Path(sys.argv[1])
+serve_deployments(read_deployments(file), file, os.environ["PREFECT_API_URL"], print)
+"""
+
+
+def test_what_was_paused_stays_so_and_what_is_served_no_longer_goes(server, tmp_path: Path) -> None:
+    """Whatever the file says of a deployment that the server has already; those of another file are left alone."""
+
+    def serving(file: str, **paused: bool) -> str:
+        given = {name: {"flow": "pretrain", "interval": 86400, "paused": each} for name, each in paused.items()}
+        (tmp_path / file).write_text(json.dumps({"deployments": given}))
+        command = [sys.executable, "-c", SERVES, str(tmp_path / file)]
+        ran = subprocess.run(command, env=server, cwd=ROOT, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    def there() -> dict[str, dict]:
+        return {d["name"]: d for d in ask(server, "POST", "/deployments/filter", json={}) if d["name"] in known}
+
+    known = {"nightly", "hourly", "renamed", "of another file"}
+    assert serving("other.yaml", **{"of another file": False}) == ""
+    assert serving("deployments.yaml", nightly=False, hourly=True, renamed=False) == ""
+    assert {name: each["paused"] for name, each in there().items()} == dict.fromkeys(known, False) | {"hourly": True}
+    for name, what in (("nightly", "pause"), ("hourly", "resume")):
+        httpx.post(
+            f"{server['PREFECT_API_URL']}/deployments/{there()[name]['id']}/{what}_deployment"
+        ).raise_for_status()
+    said = serving("deployments.yaml", nightly=False, hourly=True)
+    assert said.startswith("pretrain/renamed is no longer in ") and said.count("\n") == 1
+    assert {name: each["paused"] for name, each in there().items()} == {
+        "nightly": True,
+        "hourly": False,
+        "of another file": False,
+    }
+    (schedule,) = there()["nightly"]["schedules"]
+    assert schedule["schedule"]["interval"] == 86400 and schedule["schedule"]["anchor_date"].startswith("2024-01-01")
+
+
 def test_work_pools_take_every_deployment(server) -> None:
     environment = {**server, "ERASE_WORK": str(ROOT), "MLFLOW_TRACKING_URI": "http://localhost:5000"}
 

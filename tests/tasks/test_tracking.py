@@ -118,7 +118,8 @@ def test_all_that_a_killed_process_left_is_ended(tmp_path: Path) -> None:
 def test_runs_of_another_home_are_not_ended(tmp_path: Path, monkeypatch) -> None:
     """Hosts that share an MLflow server may have results at the same path; a home that is moved or shared is the same one."""
     client, out = tracking.client(), str(tmp_path / "out")
-    tracking.experiment_id()
+    monkeypatch.setattr(tracking, "EXPERIMENT", "of hosts")
+    client.create_experiment("of hosts", artifact_location="s3://reached-by-all")
     monkeypatch.setenv("ERASE_HOME", str(tmp_path / "first"))
     with tracking.run("night", tags={"batch": "b"}, output=out, same="batch") as first:
         monkeypatch.setenv("ERASE_HOME", str(tmp_path / "second"))
@@ -131,6 +132,26 @@ def test_runs_of_another_home_are_not_ended(tmp_path: Path, monkeypatch) -> None
         assert client.get_run(first).info.status == "KILLED"
     with tracking.run("night", tags={"batch": "b"}, output=out, same="batch") as again:
         assert again == first
+
+
+def test_files_of_runs_are_written_where_the_store_has_them_or_not_at_all(tmp_path: Path, monkeypatch) -> None:
+    client = tracking.client()
+    monkeypatch.setattr(tracking, "EXPERIMENT", "of a home")
+    own = tracking.experiment_id()
+    with pytest.raises(tracking.StoreError, match="^--for-others: .* begin in another home"):
+        tracking.make_experiment(for_others=True)
+    tracking.make_experiment()
+    monkeypatch.setenv("ERASE_HOME", str(tmp_path / "other"))
+    for use in (tracking.experiment_id, lambda: tracking.run("night").__enter__()):
+        with pytest.raises(
+            tracking.StoreError, match=f"^MLFLOW_TRACKING_URI: .*{client.get_experiment(own).artifact_location}"
+        ):
+            use()
+    monkeypatch.setattr(tracking, "EXPERIMENT", "behind a server")
+    tracking.make_experiment(for_others=True)
+    tracking.make_experiment()
+    with pytest.raises(tracking.StoreError, match="^MLFLOW_TRACKING_URI: .* set it to that server's address"):
+        tracking.experiment_id()
 
 
 @pytest.mark.parametrize("away", ["set_tag", "set_terminated"])
