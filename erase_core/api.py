@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from diffusers import DiffusionPipeline
+import torch
+from diffusers import DiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
 from .concepts.embeddings import EmbeddingTable, write_embeddings, write_pooled
 from .concepts.nearest import find_neighbours
 from .concepts.neighbours import Neighbour, nearest_words
-from .concepts.vocabulary import candidates, curate, embedded_words, require_top_k
+from .concepts.vocabulary import VocabularyError, candidates, curate, embedded_words, require_top_k
 from .generation.dataset import read_images
 from .generation.images import generate
 from .generation.plan import roles, shown, wanted_images
+from .metrics.general_quality import general_quality
 from .metrics.per_image import judge_images
 from .metrics.scorers import scorers_of
 from .metrics.scores import headline, score
-from .models.pipeline import load_pipeline, prepare_sampling, with_unet
+from .models.pipeline import device, load_pipeline, prepare_sampling, with_unet
 from .models.source import find_model
 from .pictures import grid
 from .preflight import check, check_hub
@@ -53,9 +56,10 @@ def erase(
     """Return a copy of a pipeline that has forgotten `concepts`; the given pipeline stays as it is.
 
     concepts, method, training, vocabulary: as in a spec, with its defaults for the embedded model and for others. top_k_words: how
-    many nearest words the search may choose from. on_record is called with each step's losses and preserved concept. Raises
-    SpecError for bad input and Diverged when the training does.
+    many nearest words the search may choose from. on_record is called with each step's losses and preserved concept. It is trained
+    in this process, on the pipeline's device. Raises SpecError for bad input and Diverged when the training does.
     """
+    require_trainable(pipeline)
     embedded = pipeline.name_or_path == str(find_model(EMBEDDED_MODEL).folder)
     spec = make_spec(
         {
@@ -69,6 +73,7 @@ def erase(
             "training": training or {},
         }
     )
+    require_one_process(spec)
     with tempfile.TemporaryDirectory() as folder:
         table, near = neighbours(spec, pipeline, Path(folder))
         return erased_pipeline(spec, pipeline, table, near, on_record, Path(folder) / "trajectories")
@@ -79,6 +84,36 @@ def listed(concepts: Iterable[str | dict]) -> list[str | dict]:
     if isinstance(concepts, str):
         raise SpecError(f"concepts: {concepts!r} should be a list; give [{concepts!r}]")
     return list(concepts)
+
+
+def require_trainable(pipeline: DiffusionPipeline) -> None:
+    """Raise SpecError for a pipeline whose UNet is not in float32 on the device that trainings use."""
+    weight = pipeline.unet.conv_in.weight
+    wanted = torch.empty(0, device=device()).device
+    if (weight.dtype, weight.device) != (torch.float32, wanted):
+        raise SpecError(
+            f"pipeline: its UNet is {weight.dtype} on {weight.device}, and is trained from float32 on {wanted}; give "
+            f"pipeline.to({str(wanted)!r}, torch.float32), without offloading, and use training.precision for another precision"
+        )
+
+
+def require_one_process(*specs: Spec) -> None:
+    """Raise SpecError for what a call in one process cannot do."""
+    for spec in specs:
+        for field, part in (("training", spec.training), ("generation", spec.generation), ("scoring", spec.scoring)):
+            if part.processes > 1:
+                raise SpecError(f"{field}.processes: a library call has one process; leave it out, or use erase run")
+
+
+@contextlib.contextmanager
+def gradients_kept(unet: UNet2DConditionModel) -> Iterator[None]:
+    """Leave a UNet's weights asking for gradients as they did before, for what is trained of it shares those that are frozen."""
+    asked = {name: parameter.requires_grad for name, parameter in unet.named_parameters()}
+    try:
+        yield
+    finally:
+        for name, parameter in unet.named_parameters():
+            parameter.requires_grad_(asked[name])
 
 
 @dataclass(frozen=True)
@@ -127,6 +162,7 @@ def compare(
         }
         for spec in specs.values():
             check(spec)
+        require_one_process(*specs.values())
         first = next(iter(specs.values()))
         # They differ in the method alone, which names nothing there.
         check_hub(first)
@@ -147,7 +183,13 @@ def compare(
             progress(label)
             erased = draw(erased_pipeline(spec, pipeline, table, near, trajectories=folder / "trajectories"), label)
             verdicts = judge_images(original, erased, role_of, scorers)
-            figures[label] = headline(score(verdicts, spec.metrics, spec.scoring.resamples, seed))
+            found = score(verdicts, spec.metrics, spec.scoring.resamples, seed)
+            if scorers.features is not None:
+                quality = general_quality(
+                    original, erased, role_of, scorers.features, spec.metrics, seed, spec.scoring.reference
+                )
+                found = pd.concat([found, quality], ignore_index=True)
+            figures[label] = headline(found)
     found = next(iter(figures.values()))
     before = {name.replace("_original", ""): value for name, value in found.items() if "_original" in name}
     rows = [{"method": "original", **before}, *({"method": label, **of} for label, of in figures.items())]
@@ -161,7 +203,10 @@ def neighbours(
     rows = curate(
         candidates(spec.vocabulary_source, pipeline.tokenizer.get_vocab), spec.erased_names, spec.vocabulary.exclude
     )
-    require_top_k(rows, spec.vocabulary.top_k)
+    try:
+        require_top_k(rows, spec.vocabulary.top_k)
+    except VocabularyError as error:
+        raise SpecError(str(error)) from None
     allowed = {row.word for row in rows if row.kept}
     whole, kept = folder / "embeddings.arrow", folder / "kept.arrow"
     write = write_pooled if spec.vocabulary.pooled else write_embeddings
@@ -183,17 +228,18 @@ def erased_pipeline(
     """A copy of the pipeline, with all parts but the UNet shared, trained in this process as the spec says."""
     # Training rounds a half-precision θ in place.
     rounded = spec.training.frozen_precision == "bf16"
-    weights = train(
-        copy.deepcopy(pipeline.unet) if rounded else pipeline.unet,
-        pipeline.scheduler,
-        erased_concepts(spec, pipeline, table, near),
-        conditions_of(spec, pipeline),
-        spec.method,
-        spec.training,
-        spec.seed,
-        on_record=on_record,
-        trajectories=trajectories,
-    )
+    with gradients_kept(pipeline.unet):
+        weights = train(
+            copy.deepcopy(pipeline.unet) if rounded else pipeline.unet,
+            pipeline.scheduler,
+            erased_concepts(spec, pipeline, table, near),
+            conditions_of(spec, pipeline),
+            spec.method,
+            spec.training,
+            spec.seed,
+            on_record=on_record,
+            trajectories=trajectories,
+        )
     erased = with_unet(pipeline, copy.deepcopy(pipeline.unet))
     put_weights(erased.unet, weights)
     # By this the embedded model is known, also when more is to be erased from it.

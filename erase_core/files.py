@@ -158,7 +158,12 @@ def new_folder(path: Path) -> Iterator[Path]:
         aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
         if os.path.lexists(path):
             os.replace(path, aside / path.name)
-        os.replace(partial, path)
+        try:
+            os.replace(partial, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.replace(aside / path.name, path)
+            raise
         shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

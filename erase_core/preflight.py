@@ -18,6 +18,7 @@ from .generation.prompt_files import are_local
 from .hub import check_pipeline, check_scorer_on_hub, fetched
 from .metrics.imagenet_classes import EFFICIENTNET, class_names
 from .metrics.labels import matching_labels
+from .models.checkpoint_layout import configs_of
 from .models.source import HUB_ID, ModelSource, find_model
 from .preflight_prompts import check_lengths
 from .preflight_scorers import check_scorer, read_config
@@ -89,10 +90,13 @@ def check_vocabulary(spec: Spec, source: ModelSource) -> None:
 
 def tokenizer_vocabulary(folder: Path) -> dict[str, int]:
     """Token → id, read from a tokenizer's folder without loading the tokenizer."""
-    if (folder / "tokenizer.json").is_file():
-        return json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
-    if (folder / "vocab.json").is_file():
-        return json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    if (file := folder / "tokenizer.json").is_file():
+        found = read_config("model", file).get("model", {}).get("vocab")
+        if not isinstance(found, dict):
+            raise ValueError(f"model: {file} has no model.vocab of tokens; give a CLIP tokenizer's own file")
+        return found
+    if (file := folder / "vocab.json").is_file():
+        return read_config("model", file)
     raise ValueError(f"vocabulary.source: clip-tokens needs a tokenizer.json or vocab.json in {folder}")
 
 
@@ -207,10 +211,14 @@ def check_enough(spec: Spec, fetched: bool = False) -> None:
 
 def check_steps(spec: Spec, source: ModelSource) -> None:
     """The steps of the latents and the images reach over the model's own noise schedule, where its configuration is here."""
-    file = source.folder and source.folder / "scheduler" / "scheduler_config.json"
-    if not file or not file.is_file():
-        return
-    config = read_config("model", file)
+    if source.file is not None:
+        check_reach(spec, configs_of(source.file)["scheduler"])
+    elif source.folder is not None and (file := source.folder / "scheduler" / "scheduler_config.json").is_file():
+        check_reach(spec, read_config("model", file))
+
+
+def check_reach(spec: Spec, config: dict) -> None:
+    """The steps of the latents and the images reach over the schedule of a scheduler's configuration."""
     schedule, ddim = config.get("num_train_timesteps", SCHEDULE), spec.generation.sampler == "ddim"
     counted = {"training.latent_steps": (spec.training.latent_steps, 0)}
     # Each sampler's own spacing where the file says none; Karras's sigmas reach over all of the schedule.
@@ -239,11 +247,11 @@ def check_hub(*specs: Spec, scored: bool = True) -> None:
     work. SpecError names the fields and the fixes, and of several specs the ones; HubAway a field, when the hub cannot be asked.
     scored: as for `check`.
     """
-    model, config, wrong = functools.cache(check_pipeline), functools.cache(check_scorer_on_hub), []
+    model, config, wrong = functools.cache(scheduler_on_hub), functools.cache(check_scorer_on_hub), []
     for spec in specs:
         try:
             if find_model(spec.model).on_hub:
-                model(spec.model)
+                check_reach(spec, model(spec.model))
             told = {field: config(field, place) for field, place in hub_scorers(spec).items()}
             if not are_local(spec.generation.prompt_files):
                 roles(spec, [])
@@ -253,6 +261,12 @@ def check_hub(*specs: Spec, scored: bool = True) -> None:
             wrong += [f"{spec.name}: {line}" if len(specs) > 1 else line for line in str(error).splitlines()]
     if wrong:
         raise SpecError("\n".join(wrong))
+
+
+def scheduler_on_hub(place: str) -> dict:
+    """The scheduler's configuration of a model on the hub that can be used; see `check_pipeline`."""
+    check_pipeline(place)
+    return read_config("model", fetched("model", place, "scheduler/scheduler_config.json"))
 
 
 def check_attacked(model: str) -> None:
@@ -271,9 +285,16 @@ def check_known(spec: Spec, config: Path | None = None, fetched: bool = False, s
     already. scored: as for `check`.
     """
     judge = spec.scoring.judge
+    told = judge_config(spec, config) if judge not in (None, EFFICIENTNET) else {}
+    if spec.scoring.judge_classes is not None and (
+        judge in (None, EFFICIENTNET) or (told and told.get("model_type") != "clip")
+    ):
+        own = "the model's own judges have" if judge is None else f"the judge {judge} has"
+        raise ValueError(
+            f"scoring.judge_classes: {own} classes of their own; leave it out, or give a CLIP as scoring.judge"
+        )
     if judge is None or "erasure" not in spec.metrics:
         return
-    told = judge_config(spec, config)
     labels = classes_told(spec, told)
     if told.get("model_type") == "clip" and scored and (fetched or are_local(spec.generation.prompt_files)):
         check_classes(spec)
@@ -356,7 +377,10 @@ def check_ranks(spec: Spec) -> None:
             raise ValueError(
                 f"training.hostfile: {hostfile!r} is not a file; give a DeepSpeed hostfile, or leave it out"
             )
-        slots = sum(read_hostfile(Path(hostfile)).values())
+        try:
+            slots = sum(read_hostfile(Path(hostfile)).values())
+        except (OSError, ValueError) as error:
+            raise ValueError(f"training.hostfile: {error}") from None
         if slots != ranks:
             raise ValueError(f"training.processes: {ranks} ranks, but {hostfile} has {slots} slots; make them equal")
     patience(os.environ)

@@ -190,6 +190,8 @@ def finished(spec: Spec) -> dict | None:
         made("scores", scores_key(spec, near, original, erased))
         if summary["spec"]["report"] != spec.report.model_dump():
             return None
+        if (summary["spec"]["attacks"] is None) is not (spec.attacks is None):
+            return None
         if spec.attacks is not None:
             at_hand = made("references", references_key(spec))
             for name, attack, attacked in every_attack(spec, trained):

@@ -83,12 +83,13 @@ def vocabulary(spec: Spec) -> Artifact:
         )
         candidates = vocabularies.candidates(spec.vocabulary_source, tokenizer.get_vocab)
         rows = vocabularies.curate(candidates, spec.erased_names, spec.vocabulary.exclude)
-        vocabularies.require_top_k(rows, spec.vocabulary.top_k)
         token_ids = tokenizer([row.word for row in rows], add_special_tokens=False).input_ids
         vocabularies.write_vocabulary(folder / "vocabulary.parquet", rows, token_ids)
         write_json(folder / "counts.json", vocabularies.counts(rows))
 
-    return produce("vocabulary", vocabulary_key(spec), build)
+    made = produce("vocabulary", vocabulary_key(spec), build)
+    vocabularies.require_top_k(vocabularies.read_vocabulary(made.file("vocabulary.parquet")), spec.vocabulary.top_k)
+    return made
 
 
 # Embeddings

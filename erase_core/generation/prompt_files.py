@@ -11,6 +11,7 @@ import csv
 import functools
 import gzip
 import io
+import math
 import re
 import unicodedata
 import zlib
@@ -140,6 +141,9 @@ def number(row: dict[str, str | None], column: str | None, where: str) -> float 
         return None
     text = (row[column] or "").strip()
     try:
-        return int(text) if text.lstrip("-").isdigit() else float(text)
-    except ValueError:
-        raise PromptFileError(f"{where} has the {column} {text!r}; write a number") from None
+        found = int(text) if text.lstrip("-").isdigit() else float(text)
+        if math.isfinite(found):
+            return found
+    except (ValueError, OverflowError):
+        pass
+    raise PromptFileError(f"{where} has the {column} {text!r}; write a number") from None

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoTokenizer, CLIPModel
 
 from ..models.pipeline import device
-from .judge import BATCH, preprocessing, to_pixels
+from .judge import preprocessing, seen
 
 
 class ClipFeatures:
@@ -27,10 +27,9 @@ class ClipFeatures:
     @torch.inference_mode()
     def images(self, images: np.ndarray) -> np.ndarray:
         """Images uint8 [N, H, W, 3] → float32 [N, d]."""
-        pixels = to_pixels(images, self.preprocessing)
         parts = [
             self.model.get_image_features(pixel_values=part.to(device())).pooler_output.cpu()
-            for part in pixels.split(BATCH)
+            for part in seen(images, self.preprocessing)
         ]
         return torch.nn.functional.normalize(torch.cat(parts), dim=1).numpy()
 

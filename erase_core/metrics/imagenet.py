@@ -10,7 +10,7 @@ import torch
 
 from ..models.pipeline import device
 from .imagenet_classes import EFFICIENTNET, class_names
-from .judge import BATCH, Preprocessing, likeliest, to_pixels
+from .judge import Preprocessing, likeliest, seen
 
 PREPROCESSING = Preprocessing(224, [127 / 255] * 3, [128 / 255] * 3)
 
@@ -33,6 +33,5 @@ class ImagenetJudge:
     @torch.inference_mode()
     def classify(self, images: np.ndarray) -> tuple[list[list[str]], np.ndarray]:
         """As `Judge.classify`."""
-        pixels = to_pixels(images, PREPROCESSING)
-        logits = torch.cat([self.model(part.to(device())).cpu() for part in pixels.split(BATCH)])
+        logits = torch.cat([self.model(part.to(device())).cpu() for part in seen(images, PREPROCESSING)])
         return likeliest(logits, self.labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +57,7 @@ class Judge:
     @torch.inference_mode()
     def classify(self, images: np.ndarray) -> tuple[list[list[str]], np.ndarray]:
         """The five likeliest labels of each image uint8 [N, H, W, 3], likeliest first, and their probabilities [N, 5]."""
-        pixels = to_pixels(images, self.preprocessing)
-        parts = [self.model(pixel_values=part.to(device())).logits.cpu() for part in pixels.split(BATCH)]
+        parts = [self.model(pixel_values=part.to(device())).logits.cpu() for part in seen(images, self.preprocessing)]
         return likeliest(torch.cat(parts), self.labels)
 
 
@@ -130,6 +130,12 @@ def agrees(own: BaseImageProcessor, how: Preprocessing) -> bool:
     if theirs is None or theirs.shape != ours.shape:
         return False
     return bool((255 * (ours - theirs).abs() * torch.tensor(how.std).reshape(1, 3, 1, 1)).mean() < 1)
+
+
+def seen(images: np.ndarray, how: Preprocessing) -> Iterator[torch.Tensor]:
+    """What a model sees of images, a batch at a time: of large ones, all at once would take gigabytes."""
+    for start in range(0, len(images), BATCH):
+        yield to_pixels(images[start : start + BATCH], how)
 
 
 def to_pixels(images: np.ndarray, how: Preprocessing) -> torch.Tensor:

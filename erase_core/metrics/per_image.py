@@ -67,7 +67,8 @@ def judge_batches(
             frame["clip_distance"] = clip_distance(features["original"], features["erased"])
         if scorers.lpips is not None:
             frame["lpips"] = scorers.lpips.distance(before, after)
-        frame["pixel_distance"] = np.abs(before.astype(np.float32) - after).mean((1, 2, 3)) / 255
+        distances = [np.abs(first.astype(np.float32) - second).mean() / 255 for first, second in zip(before, after)]
+        frame["pixel_distance"] = np.array(distances)
         yield frame
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
@@ -29,17 +29,30 @@ def embed(pipeline: DiffusionPipeline, texts: list[str]) -> tuple[torch.Tensor, 
 
     SDXL's are the last but one hidden states of both text encoders, side by side, and the second one's projection.
     """
-    parts, outputs = text_encoders(pipeline), []
-    for tokenizer, encoder in parts:
-        tokens = tokenizer(
+    return embed_tokens(pipeline, *tokens_of(pipeline, texts))
+
+
+def tokens_of(pipeline: DiffusionPipeline, texts: list[str]) -> list[torch.Tensor]:
+    """What each text encoder reads of the texts [B, L]."""
+    return [
+        tokenizer(
             texts,
             padding="max_length",
             truncation=True,
             max_length=tokens_read(tokenizer, encoder),
             return_tensors="pt",
-        )
-        outputs.append(encoder(tokens.input_ids.to(encoder.device), output_hidden_states=len(parts) == 2))
-    if len(parts) == 2:
+        ).input_ids
+        for tokenizer, encoder in text_encoders(pipeline)
+    ]
+
+
+def embed_tokens(pipeline: DiffusionPipeline, *tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `embed`, of each text encoder's tokens [B, L]."""
+    outputs = [
+        encoder(ids.to(encoder.device), output_hidden_states=len(tokens) == 2)
+        for ids, (_, encoder) in zip(tokens, text_encoders(pipeline))
+    ]
+    if len(tokens) == 2:
         return torch.cat([output.hidden_states[-2] for output in outputs], dim=-1), outputs[-1].text_embeds
     return outputs[0].last_hidden_state, outputs[0].pooler_output
 
@@ -49,9 +62,9 @@ def tokens_read(tokenizer: PreTrainedTokenizerBase, encoder: PreTrainedModel) ->
     return min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
 
 
-def encoded(pipeline: DiffusionPipeline, work: Callable, part: list) -> torch.Tensor | tuple[torch.Tensor, ...]:
-    """What `work` gives of a batch of texts, or of their tokens: shared among a CPU's cores."""
-    return share_rows(work, part) if pipeline.device.type == "cpu" else work(part)
+def encoded(pipeline: DiffusionPipeline, work: Callable, *part: Sequence) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    """What `work` gives of a batch of texts' tokens: shared among a CPU's cores."""
+    return share_rows(work, *part) if pipeline.device.type == "cpu" else work(*part)
 
 
 @torch.inference_mode()
@@ -59,10 +72,10 @@ def encode_batches(
     pipeline: DiffusionPipeline, texts: list[str], batch_size: int = 256
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield, batch by batch and in order, what `embed` gives of the texts."""
-    work = functools.partial(embed, pipeline)
+    work = functools.partial(embed_tokens, pipeline)
     for start in range(0, len(texts), batch_size):
-        part = texts[start : start + batch_size]
-        yield encoded(pipeline, work, part)
+        # A tokenizer is not for several threads at once.
+        yield encoded(pipeline, work, *tokens_of(pipeline, texts[start : start + batch_size]))
 
 
 @torch.inference_mode()

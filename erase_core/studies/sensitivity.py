@@ -13,13 +13,14 @@ from scipy.stats import spearmanr
 from ..report.charts import bars
 from ..spec import Spec
 from .findings import Findings, clip_drop
-from .variants import everyday, variant
+from .variants import everyday, require_preserved, variant
 
 SECOND = ("sword", "taxi")
 
 
 def runs(base: Spec) -> dict[str, Spec]:
     """One run for each of the base's concepts; a base of a single concept is set beside another one."""
+    require_preserved(base)
     targets = [concept.model_dump() for concept in base.concepts]
     if len(targets) == 1:
         targets.append({"concept": everyday(base.erased_names, SECOND)})

@@ -27,7 +27,7 @@ from ..training.predictions import noise_predictor
 from ..training.step import sampler_of
 from .findings import Findings, clip_drop, summary
 from .places import embedding_table, stage_folder
-from .variants import encoded_whole, variant
+from .variants import encoded_whole, require_preserved, variant
 
 RESAMPLES = 2000
 ORDERS = {"similarity": "text similarity", "preservation_loss": "L2", "share": "L2 as a share of the signal"}
@@ -35,6 +35,7 @@ ORDERS = {"similarity": "text similarity", "preservation_loss": "L2", "share": "
 
 def runs(base: Spec) -> dict[str, Spec]:
     """One run, with nothing preserved."""
+    require_preserved(base)
     changes = {"method": "naive", "scoring": {"metrics": ["clip_score"]}, "vocabulary": encoded_whole(base)}
     return {"naive": variant(base, "naive", **changes)}
 

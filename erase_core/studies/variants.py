@@ -8,7 +8,9 @@ from pathlib import Path
 
 from .. import methods
 from ..concepts.vocabulary import candidates, curate
+from ..files import digest
 from ..spec import Spec, make_spec
+from ..spec_errors import SpecError
 
 EVERYDAY = ("car", "apple", "house")
 """Words that `fixed` preserves: the first that is not erased."""
@@ -62,6 +64,14 @@ def encoded_whole(base: Spec) -> dict:
     return {"similarity": "cosine"} if base.vocabulary.pooled else {}
 
 
+def require_preserved(base: Spec) -> None:
+    """Raise SpecError where nothing is preserved: such a study tells of the preserved concepts' images."""
+    if base.scoring.preserved == []:
+        raise SpecError(
+            "scoring.preserved: is empty, and this study is of what is preserved; name some, or leave it out"
+        )
+
+
 def merged(base: dict, changes: dict) -> dict:
     """`base` with `changes` put over it, part by part."""
     return base | {
@@ -83,7 +93,9 @@ def variant(base: Spec, label: str, **changes: object) -> Spec:
     hidden, and none of them is preserved; with these or other prompts, the base's prompt files, which show its own, are not drawn.
     """
     given = base.model_dump(mode="json", exclude_unset=True, exclude={"gate"})
-    label = re.sub(r"[^\w.-]+", " ", label).strip()
+    # A name has no other letters; of a word in other ones little may be left.
+    other = "" if label.isascii() else f" {digest(label)[:6]}"
+    label = (re.sub(r"[^A-Za-z0-9._-]+", " ", label).strip() + other).strip()
     if "method" in changes:
         given.pop("method", None)
         if methods.solves(methods.load(name_of(changes["method"]))):

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..files import new_file
+from ..files import digest, new_file
 from ..models.delta import save_delta
 
 TRACE = pa.schema(
@@ -37,12 +37,12 @@ latent_seconds, the part of the seconds in which its latents were sampled.
 class Snapshots:
     """Keeps the searched c_a of each concept about every `every` steps. Called as the loop's on_search.
 
-    file: where they lie meanwhile, so that a training that goes on from a checkpoint has those of before.
+    folder: where they lie meanwhile, a file each, so that a training that goes on from a checkpoint has those of before.
     """
 
-    def __init__(self, every: int, file: Path | None = None):
-        self.every, self.file, self.kept = every, file, {}
-        if file is not None and file.exists():
+    def __init__(self, every: int, folder: Path):
+        self.every, self.folder, self.kept = every, folder, {}
+        for file in sorted(folder.glob("*.safetensors")):
             for name, value in load_file(file).items():
                 concept, _, step = name.rpartition("/")
                 self.kept[int(step), concept] = value
@@ -50,14 +50,18 @@ class Snapshots:
     def __call__(self, step: int, concept: str, searched: torch.Tensor) -> None:
         last = max((at for at, name in self.kept if name == concept and at < step), default=None)
         if last is None or step - last >= self.every:
-            self.kept[step, concept] = searched.detach().float().cpu().clone().contiguous()
-            if self.file is not None:
-                self.save(self.file)
+            value = self.kept[step, concept] = searched.detach().float().cpu().clone().contiguous()
+            write_snapshots(self.folder / f"{step:06d}-{digest(concept)}.safetensors", {(step, concept): value})
 
     def save(self, path: Path) -> None:
-        """Write the snapshots as tensors [L, d] named "concept/step"."""
-        with new_file(path) as partial:
-            save_file({f"{concept}/{step:06d}": value for (step, concept), value in self.kept.items()}, partial)
+        """Write all of them."""
+        write_snapshots(path, self.kept)
+
+
+def write_snapshots(path: Path, found: dict[tuple[int, str], torch.Tensor]) -> None:
+    """Write snapshots, by step and concept, as tensors [L, d] named "concept/step"."""
+    with new_file(path) as partial:
+        save_file({f"{concept}/{step:06d}": value for (step, concept), value in found.items()}, partial)
 
 
 def put_weights(unet: nn.Module, weights: dict[str, torch.Tensor]) -> None:

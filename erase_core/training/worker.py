@@ -57,7 +57,7 @@ def main(path: Path) -> None:
             tell(record)
 
     every = max(1, spec.training.steps * len(concepts) // SNAPSHOTS)
-    snapshots = Snapshots(every, Path(job["checkpoints"]) / SEARCHED if rank() == 0 else None)
+    snapshots = Snapshots(every, Path(job["checkpoints"]) / "searched") if rank() == 0 else None
     weights = train(
         unet,
         scheduler,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from huggingface_hub import constants
 from erase_core import api, compare, erase
 from erase_core.generation.sampler import sample
 from erase_core.models.delta import DeltaError, apply_delta, save_delta
+from erase_core.models.pipeline import with_unet
 from erase_core.spec import Generation
 from erase_core.spec_errors import SpecError
 from erase_core.training.candidates import erased_concepts
@@ -57,6 +59,34 @@ def test_a_word_alone_is_no_list(tiny_pipeline) -> None:
         erase(tiny_pipeline, "taxi")
     with pytest.raises(SpecError, match="concepts: 'taxi' should be a list"):
         compare("emoji-world", "taxi", ["naive"])
+
+
+def test_what_is_given_can_be_trained_and_is_as_before(tiny_pipeline) -> None:
+    """Neither its precision nor its device is changed, and its weights ask for gradients as they did."""
+    given = {"method": "naive", "vocabulary": "emoji-world", "top_k_words": 6, "training": SMALL}
+    asked = {name: parameter.requires_grad for name, parameter in tiny_pipeline.unet.named_parameters()}
+    try:
+        for number, parameter in enumerate(tiny_pipeline.unet.parameters()):
+            parameter.requires_grad_(number % 2 == 0)
+        erase(tiny_pipeline, ["taxi"], **given)
+        found = [parameter.requires_grad for parameter in tiny_pipeline.unet.parameters()]
+        assert found == [number % 2 == 0 for number in range(len(found))]
+    finally:
+        for name, parameter in tiny_pipeline.unet.named_parameters():
+            parameter.requires_grad_(asked[name])
+    for dtype, device in ((torch.float16, "cpu"), (torch.float32, "meta")):
+        other = copy.deepcopy(tiny_pipeline.unet).to(device, dtype)
+        with pytest.raises(
+            SpecError, match=rf"^pipeline: its UNet is {dtype} on {device}, .*give pipeline.to\('cpu', torch.float32\)"
+        ):
+            erase(with_unet(tiny_pipeline, other), ["taxi"], **given)
+
+
+def test_what_one_process_cannot_do_is_refused(tiny_pipeline) -> None:
+    with pytest.raises(SpecError, match="^training.processes: a library call has one process"):
+        erase(tiny_pipeline, ["taxi"], training={"processes": 2})
+    with pytest.raises(SpecError, match="^scoring.processes: a library call has one process"):
+        compare("emoji-world", ["taxi"], ["naive"], scoring={"processes": 2})
 
 
 @pytest.mark.parametrize("method", ["naive", "uce"])
@@ -111,7 +141,7 @@ def test_what_is_not_on_the_hub_is_said_before_any_work(monkeypatch, tmp_path) -
 def test_bad_input(tiny_pipeline) -> None:
     with pytest.raises(SpecError, match="concepts: is empty"):
         erase(tiny_pipeline, [])
-    with pytest.raises(ValueError, match="vocabulary.top_k"):
+    with pytest.raises(SpecError, match="vocabulary.top_k"):
         erase(tiny_pipeline, ["taxi"], vocabulary="emoji-world", top_k_words=10_000)
 
 
@@ -126,12 +156,13 @@ def test_compare(world) -> None:
         vocabulary={"top_k": 6},
         training=SMALL,
         generation={"steps": 2, "seeds": [0, 1]},
-        scoring={"preserved": ["bus", "rose"]},
+        scoring={"preserved": ["bus", "rose"], "metrics": ["erasure", "clip_score", "kid"]},
         progress=told.append,
     )
     assert told == ["plain", "by words"] and list(found.table["method"]) == ["original", *told]
     assert sorted(found.prompts) == ["a bus"] * 2 + ["a rose"] * 2 + ["a taxi"] * 2
     assert found.table[["esr_1", "psr_1", "clip_score_preserved"]].notna().all(axis=None)
+    assert found.table["kid_preserved"].notna().tolist() == [False, True, True]
     alone = erase(world, ["taxi"], method="naive", top_k_words=6, training=SMALL)
     (again,) = sample(alone, found.prompts, [0, 1] * 3, Generation(steps=2))
     assert (found.images["plain"] == again).all() and (found.images["plain"] != found.images["by words"]).any()

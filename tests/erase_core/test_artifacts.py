@@ -124,6 +124,23 @@ def test_files_and_folders_are_whole_or_as_before(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "d"]
 
 
+def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "x").write_text("old")
+    replace, calls = os.replace, []
+
+    def fails_at_the_second(*arguments: Path) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise OSError("input/output error")
+        replace(*arguments)
+
+    monkeypatch.setattr(os, "replace", fails_at_the_second)
+    with pytest.raises(OSError, match="input/output error"), new_folder(tmp_path / "d") as partial:
+        (partial / "y").write_text("new")
+    assert [p.name for p in (tmp_path / "d").iterdir()] == ["x"]
+
+
 def test_contents_are_on_the_disk_before_they_have_their_name(tmp_path: Path, monkeypatch) -> None:
     """A power cut after a rename would else leave empty files under final names."""
     done: list[tuple[str, str, bytes]] = []

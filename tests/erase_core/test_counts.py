@@ -15,6 +15,7 @@ from erase_core import api, methods
 from erase_core.concepts.vocabulary import candidates, curate, embedded_words
 from erase_core.generation.sampler import SAMPLERS, sample
 from erase_core.models.prompts import encode
+from erase_core.models.trainable import trainable_names
 from erase_core.spec import Generation, Method
 from erase_core.training.loop import train
 from tests.erase_core.tiny_training import WORDS, inputs, settings
@@ -146,6 +147,34 @@ def test_the_teacher_s_half_is_not_differentiated(tiny_pipeline, tmp_path, calls
     calls.clear()
     trained(tiny_pipeline, "concept-ablation", tmp_path)
     assert Counter(calls) == {(BATCH, False): STEPS, (BATCH, True): STEPS}
+
+
+def test_nothing_is_kept_for_a_gradient_below_what_is_trained(tiny_pipeline, monkeypatch) -> None:
+    """Neither of what comes before the first trained layer, nor in the search."""
+    seen, forward, unet = {"before": set(), "after": set()}, UNet2DConditionModel.forward, tiny_pipeline.unet
+
+    def watched(self, *arguments, **named):
+        layers = {
+            "before": (self.conv_in, self.time_embedding, self.down_blocks[0].resnets[0]),
+            "after": (self.conv_out,),
+        }
+        hooks = [
+            layer.register_forward_hook(
+                lambda _, __, output, at=at: seen[at].add((torch.is_grad_enabled(), output.requires_grad))
+            )
+            for at, some in layers.items()
+            for layer in some
+        ]
+        try:
+            return forward(self, *arguments, **named)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    assert trainable_names(unet, "xattn")[0].startswith("down_blocks.0.attentions.0.")
+    monkeypatch.setattr(UNet2DConditionModel, "forward", watched)
+    train(*inputs(tiny_pipeline), Method(name="adversarial"), settings(), seed=3)
+    assert seen == {"before": {(True, False), (False, False)}, "after": {(True, True), (False, False)}}
 
 
 def test_a_concept_without_search_costs_one_call_a_step(tiny_pipeline, tmp_path, calls) -> None:

@@ -34,7 +34,7 @@ from erase_core.metrics.scores import headline, score
 from erase_core.metrics.zero_shot import ZeroShotJudge
 from erase_core.models.source import WEIGHTS
 from erase_core.preflight import check
-from erase_core.spec import Generation
+from erase_core.spec import Generation, make_spec
 from erase_core.spec_errors import SpecError
 from erase_core.spec_yaml import parse_spec
 
@@ -104,6 +104,15 @@ def test_a_clip_that_has_nothing_to_choose(extra: str, tiny_folder: Path, tmp_pa
         check(spec)
     # An attack's judge chooses among everyday things then.
     check(spec, scored=False)
+
+
+@pytest.mark.parametrize("judge", ["efficientnet-lite0", str(WEIGHTS / "concept_judge"), None])
+def test_classes_to_choose_from_are_for_a_clip(judge: str | None, tiny_folder: Path, tmp_path: Path) -> None:
+    given = {"judge": judge, "judge_classes": ["church", "taxi"], "preserved": ["church"]}
+    spec = make_spec({"name": "x", "concepts": ["taxi"], "output": str(tmp_path / "o"), "scoring": given})
+    told = "the model's own judges have" if judge is None else f"the judge {judge} has"
+    with pytest.raises(SpecError, match=f"^scoring.judge_classes: {told} classes of their own; leave it out"):
+        check(spec)
 
 
 @pytest.mark.parametrize("extra", ["", ", preserved: [bus]", ", preserved: [], judge_classes: [taxi, bus]"])

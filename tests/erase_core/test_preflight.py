@@ -159,7 +159,8 @@ def hub(monkeypatch, tmp_path: Path):
 
 
 def pipeline_of(kind: str, files: list[str] = WHOLE) -> dict[str, bytes]:
-    return {"model_index.json": json.dumps({"_class_name": kind}).encode(), **dict.fromkeys(files, b"")}
+    texts = {"model_index.json": {"_class_name": kind}, "scheduler/scheduler_config.json": {}}
+    return {name: json.dumps(text).encode() for name, text in texts.items()} | dict.fromkeys(files, b"")
 
 
 ON_HUB = {
@@ -191,6 +192,17 @@ def test_a_model_on_the_hub(files: dict | None, message: str | None, hub, tmp_pa
     else:
         assert message in refused(spec, check_hub)
     assert not [file for _, file in hub.asked if file and file.endswith(".safetensors")]
+
+
+def test_more_steps_than_the_schedule_of_a_model_on_the_hub_has(hub, tmp_path: Path) -> None:
+    spec = spec_with(tmp_path, model="a/b", generation={"steps": 40})
+    hub.put("a/b", pipeline_of("StableDiffusionPipeline"))
+    check_hub(spec)
+    hub.put(
+        "a/b",
+        pipeline_of("StableDiffusionPipeline") | {"scheduler/scheduler_config.json": b'{"num_train_timesteps": 60}'},
+    )
+    assert "generation.steps: 40 strides of" in refused(spec, check_hub)
 
 
 @pytest.mark.parametrize("error", [OSError("offline"), HTTPError("no route")])
@@ -242,7 +254,8 @@ def test_what_lists_have_in_common_is_asked_for_once(hub, tmp_path: Path) -> Non
     specs = [spec_with(tmp_path, **given, concepts=[word], name=f"b - {word}") for word in ("taxi", "bus", "boat")]
     check_hub(*specs[:2])
     assert sorted(hub.asked, key=str) == [
-        ("a/b", "model_index.json"), ("a/b", None), ("a/judge", "config.json"), ("a/judge", None),
+        ("a/b", "model_index.json"), ("a/b", "scheduler/scheduler_config.json"), ("a/b", None),
+        ("a/judge", "config.json"), ("a/judge", None),
     ]  # fmt: skip
     with pytest.raises(SpecError, match="b - boat: concepts.0.concept: the judge a/judge has no class 'boat'"):
         check_hub(*specs)
@@ -470,6 +483,17 @@ def test_a_model_s_file_that_is_no_mapping_is_named(file: str, content: str, tin
     model = shutil.copytree(tiny_folder, tmp_path / "model")
     (model / file).write_text(content)
     assert f"model: '{model / file}' is not readable as JSON" in refused(spec_with(tmp_path, model=str(model)))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [("{", "' is not readable as JSON"), ("{}", " has no model.vocab of tokens; give a CLIP tokenizer's")],
+)
+def test_a_tokenizer_that_has_no_tokens_is_named(content: str, told: str, tiny_folder: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny_folder, tmp_path / "model")
+    (model / "tokenizer" / "tokenizer.json").write_text(content)
+    line = refused(spec_with(tmp_path, model=str(model), vocabulary={"source": "clip-tokens"}))
+    assert line.startswith("model: ") and f"{model / 'tokenizer' / 'tokenizer.json'}{told}" in line
 
 
 def test_a_tokenizer_without_a_longest_text_has_stable_diffusion_s(tiny_folder: Path, tmp_path: Path) -> None:

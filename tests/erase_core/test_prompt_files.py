@@ -128,6 +128,8 @@ BAD = {
     "blank prompt": ("['@f.csv']", "[a]", "prompt,label_str\n ,a\n", "line 2 has no prompt", ""),
     "blank label": ("['@f.csv']", "[a]", "prompt,label_str\nx,\n", "line 2 has no label_str", ""),
     "seed": ("['@f.csv']", "[a]", "prompt,label_str,evaluation_seed\nx,a,one\n", "evaluation_seed 'one'", "write a number"),
+    "no number": ("['@f.csv']", "[a]", "prompt,label_str,evaluation_seed\nx,a,nan\n", "'nan'", "write a number"),
+    "no end": ("['@f.csv']", "[a]", "case_number,prompt,label_str\ninf,x,a\n", "case_number 'inf'", "write a number"),
     "negative": ("['@f.csv']", "[a]", "prompt,label_str,evaluation_seed\nx,a,-1\n", "evaluation_seed -1", "use 0 to"),
     "what does it show": ("['@f.csv']", "[a]", "prompt\nx\n", "generation.prompt_files.0.concept: is needed", "general"),
     "nothing erased": ("['@f.csv']", "[b]", "prompt,label_str\nx,a\n", "no prompt shows b", ""),

@@ -22,6 +22,9 @@ from erase_core.distributed.messages import heard, tell
 from erase_core.distributed.rank import FAILURES, read_failures, write_death, write_failure
 from erase_core.distributed.ranks import RanksFailed, follow_orders, launch_command, run_ranks
 from erase_core.files import alone, read_json, write_json
+from erase_core.preflight import check
+from erase_core.spec import make_spec
+from erase_core.spec_errors import SpecError
 from erase_core.training import trajectory_files
 from erase_core.training.predictions import noise_predictor
 from tests.servers import free_port
@@ -60,6 +63,14 @@ def test_node_groups() -> None:
     assert node_group({}) is None and node_group({**group, "PET_NNODES": "1:1"}) is None
     with pytest.raises(ValueError, match="PET_NNODES is 2, but PET_MASTER_ADDR is not set"):
         node_group({**group, "PET_MASTER_ADDR": ""})
+
+
+def test_a_wrong_line_of_a_hostfile_is_the_field_s(tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_text("a slots=two\n")
+    given = {"processes": 2, "hostfile": str(tmp_path / "hosts")}
+    spec = make_spec({"name": "x", "concepts": ["taxi"], "output": str(tmp_path / "o"), "training": given})
+    with pytest.raises(SpecError, match=r"^training.hostfile: .*hosts: line 1 must be 'host slots=N'"):
+        check(spec)
 
 
 def test_hostfiles(tmp_path: Path) -> None:

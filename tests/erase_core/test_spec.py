@@ -13,6 +13,8 @@ import pytest
 from erase_core.concepts.vocabulary import candidates, curate
 from erase_core.emoji_world.labels import labels_of
 from erase_core.files import write_json
+from erase_core.models.export import export
+from erase_core.models.source import find_model
 from erase_core.preflight import check, check_hub
 from erase_core.spec import json_schema, make_spec
 from erase_core.spec_errors import SpecError
@@ -287,6 +289,16 @@ def test_steps_of_a_model_with_another_schedule(tiny_folder: Path, tmp_path: Pat
     check(spec)
     write_json(file, {**config, "timestep_spacing": "trailing", "num_train_timesteps": 100})
     with pytest.raises(SpecError, match="training.latent_steps: 100 strides .* the 100 of the noise; use 99"):
+        check(spec)
+
+
+def test_steps_of_a_single_file(tiny_folder: Path, tmp_path: Path) -> None:
+    """By the schedule that it was published with, or carries."""
+    export(find_model(str(tiny_folder)), tmp_path / "m.safetensors")
+    spec = parse_spec(
+        f"name: x\nmodel: {tmp_path}/m.safetensors\nconcepts: [taxi]\noutput: {tmp_path / 'o'}\ngeneration: {{steps: 400}}"
+    )
+    with pytest.raises(SpecError, match="generation.steps: 400 strides .* the 1000 of"):
         check(spec)
 
 

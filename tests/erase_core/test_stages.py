@@ -16,6 +16,7 @@ from erase_core.artifacts import Artifact, folder_of, produce
 from erase_core.attacks.attempts import REFERENCES, write_rows
 from erase_core.concepts.embeddings import EmbeddingTable
 from erase_core.concepts.neighbours import read_neighbours, write_neighbours
+from erase_core.concepts.vocabulary import VocabularyError
 from erase_core.models.delta import save_delta
 from erase_core.spec import make_spec
 from erase_core.stages import images_key, nearest_key, scores_key, training_key
@@ -153,6 +154,18 @@ def test_what_changes_a_stage_s_result_changes_its_key(changes: dict, expected: 
     write_neighbours(tmp_path / "preserved.parquet", {})
     before, after = keys_of(tmp_path), keys_of(tmp_path, **changes)
     assert {stage for stage in ORDER if before[stage] != after[stage]} == expected
+
+
+def test_a_vocabulary_that_is_there_may_have_too_few_words_for_another_run(
+    tiny_folder: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("ERASE_HOME", str(tmp_path / "home"))
+    given = {"name": "x", "output": "o", "model": str(tiny_folder), "concepts": ["taxi"]}
+    few, many = (make_spec({**given, "vocabulary": {"source": "emoji-world", "top_k": k}}) for k in (3, 3000))
+    assert stages.vocabulary_key(few) == stages.vocabulary_key(many)
+    stages.vocabulary(few)
+    with pytest.raises(VocabularyError, match="^vocabulary.top_k: "):
+        stages.vocabulary(many)
 
 
 def test_a_training_reads_the_words_found_by_pooled_embeddings(tiny_folder: Path, tmp_path: Path, monkeypatch) -> None:

@@ -24,6 +24,7 @@ from erase_core.models.trainable import trainable_names
 from erase_core.preflight import check
 from erase_core.randomness import generator
 from erase_core.spec import Spec
+from erase_core.spec_errors import SpecError
 from erase_core.spec_yaml import parse_spec
 from erase_core.studies import (
     preserve_what,
@@ -88,6 +89,18 @@ def test_a_variant_keeps_the_base_and_takes_the_method_s_own_defaults(tmp_path: 
     changed = variant(spec, "closed form", method="uce", generation={"seeds": [5]})
     assert (changed.seed, changed.training.steps, changed.generation.seeds) == (9, 11, [5])
     assert changed.training.trainable == "xattn-strict" and changed.method.settings.regularisation == 0.1
+
+
+def test_a_variant_s_name_may_be_a_word_in_other_letters(tmp_path: Path) -> None:
+    found = [variant(base(tmp_path), label, method="naive") for label in ("Dalí", "Dalı", "猫", "犬", "K = 20, all")]
+    assert len({spec.output for spec in found}) == 5
+    assert found[0].name.startswith("study - Dal ") and found[-1].name == "study - K 20 all"
+
+
+@pytest.mark.parametrize("name", ["sensitivity", "text-similarity"])
+def test_a_study_of_what_is_preserved_needs_some(name: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="^scoring.preserved: is empty, and this study is of what is preserved"):
+        studies.runs(name, base(tmp_path, "scoring: {preserved: []}"))
 
 
 @pytest.mark.parametrize("name", studies.NAMES)

@@ -462,11 +462,11 @@ def test_resumes_bitwise_after_a_kill(tiny_pipeline, tmp_path: Path) -> None:
 
 
 def test_snapshots_of_before_are_still_there_after_a_checkpoint(tmp_path: Path) -> None:
-    file = tmp_path / "searched.safetensors"
-    before = Snapshots(2, file)
+    before = Snapshots(2, tmp_path)
     for step in range(4):
         before(step, "a/b", torch.full((2, 3), float(step)))
-    after = Snapshots(2, file)
+    assert [file.name[:7] for file in sorted(tmp_path.iterdir())] == ["000000-", "000002-"]
+    after = Snapshots(2, tmp_path)
     for step in range(3, 7):
         after(step, "a/b", torch.full((2, 3), float(step)))
     assert list(after.kept) == [(0, "a/b"), (2, "a/b"), (4, "a/b"), (6, "a/b")]

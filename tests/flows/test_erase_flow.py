@@ -105,6 +105,21 @@ def test_results_are_whole_for_their_own_spec_alone(finished, changes: dict) -> 
     assert publishing.finished(make_spec(merged(given, changes))) is None
 
 
+def test_results_with_attacks_are_not_whole_for_a_spec_without(finished) -> None:
+    """Its summary would tell of attacks that nobody asked for."""
+    own = load_spec(finished[0] / "spec.yaml")
+    path = finished[0] / "out" / "summary.json"
+    before = path.read_text()
+    try:
+        summary = json.loads(before)
+        summary["spec"]["attacks"] = {"run": []}
+        path.write_text(json.dumps(summary))
+        assert publishing.finished(own) is None
+    finally:
+        path.write_text(before)
+    assert publishing.finished(own) is not None
+
+
 def test_the_original_s_images_are_drawn_beside_the_training(finished) -> None:
     summary = json.loads((finished[0] / "out" / "summary.json").read_text())
     began, seconds = summary["began"], summary["seconds"]
