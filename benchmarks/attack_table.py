@@ -90,9 +90,10 @@ def measure(spec: Spec) -> dict:
 
 def sections(found: dict[str, dict[str, dict]]) -> Iterator[str]:
     """The page's part about the measurement: what was done, the means over concepts, and each concept's largest."""
-    concepts = list(next(iter(found.values())))
+    first, *others = found.values()
+    concepts = [concept for concept in first if all(concept in of for of in others)]
     frame = pd.DataFrame(
-        [{"method": method, "concept": concept, **row} for method, of in found.items() for concept, row in of.items()]
+        [{"method": method, "concept": concept, **of[concept]} for method, of in found.items() for concept in concepts]
     )
     names = [attack["name"] for attack in ATTACKS]
     columns = [f"attack_success_{name}" for name in names]
@@ -107,11 +108,11 @@ def sections(found: dict[str, dict[str, dict]]) -> Iterator[str]:
         f"Each of {', '.join(concepts)} erased alone, seed 0, with λ and η of 1, noise predictions compared, no share of "
         f"the neutral concept, the published search, and a learning rate of "
         f"{TRAINING['learning_rate']:g} for {TRAINING['steps']} steps, milder than the "
-        f"defaults; means over the three, in per cent. PSR-1 is over all other concepts; the original's is "
+        f"defaults; means over these, in per cent. PSR-1 is over all other concepts; the original's is "
         f"{100 * mean['psr_1_original'].mean():.1f} %. Success is at "
         "the budget that served the attacker best (of sdedit, at its greatest strength): "
         + ", ".join(f"{attack['name']} {'/'.join(map(str, attack['budgets']))}" for attack in ATTACKS)
-        + ". A figure is of 24 images, eight a concept (16 for seeds and words, of which one has to succeed)."
+        + f". A figure is of {8 * len(concepts)} images, eight a concept (16 for seeds and words, of which one has to succeed)."
     )
     head = ["model", "ESR-1", "PSR-1", *names]
     rows = [

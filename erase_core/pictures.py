@@ -52,6 +52,16 @@ def decode_png(png: bytes) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
+def shown_at(image: np.ndarray, side: int) -> np.ndarray:
+    """An image uint8 [H, W, 3], scaled down where its longer side is longer."""
+    height, width = image.shape[:2]
+    if max(height, width) <= side:
+        return image
+    smaller = Image.fromarray(image)
+    smaller.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return np.asarray(smaller)
+
+
 def grid(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
     """Lay images uint8 [N, H, W, 3] out in rows of `columns` on white; uint8 [H', W', 3]."""
     count, height, width, _ = images.shape

@@ -40,6 +40,17 @@ def check_lengths(spec: Spec, source: ModelSource) -> None:
                 )
 
 
+def check_new_tokens(spec: Spec, source: ModelSource) -> None:
+    """Raise ValueError for an attack with more tokens of its own than the text encoder reads beside a prompt's."""
+    most = min((context for _, context in tokenizers_of(source)), default=CONTEXT) - ENDS - 1
+    for i, attack in enumerate(spec.attacks.run if spec.attacks else ()):
+        if (count := getattr(attack.settings, "tokens", 0)) > most:
+            raise ValueError(
+                f"attacks.run.{i}.tokens: {count} do not fit into a prompt, of whose tokens the model's text encoder reads {most} "
+                "beside its two ends and a word; use fewer"
+            )
+
+
 def most_tokens(text: str) -> int:
     """No text has more tokens: CLIP's are a byte or longer and hold no space, and lower case has at most twice the bytes."""
     bare = "".join(text.split())

@@ -62,7 +62,7 @@ def unsafe_concepts(spec: Spec) -> list[str]:
         return []
     if spec.report.unsafe is not None:
         named = {word.casefold() for word in spec.report.unsafe}
-        return [word for word in spec.concept_words if word.casefold() in named]
+        return [c.concept for c in spec.concepts if not named.isdisjoint(name.casefold() for name in c.names)]
     if "nudity" in spec.metrics:
         return spec.concept_words
     return [concept.concept for concept in spec.concepts if any(map(speaks_of_it, concept.names))]

@@ -57,6 +57,8 @@ def serve(prefect_port: int, mlflow_port: int, say: Callable[[str], None], for_o
     store = os.environ["MLFLOW_TRACKING_URI"]
     if store.startswith("http"):
         raise RuntimeError(f"MLFLOW_TRACKING_URI: {store} is a server already; unset it where you start one")
+    if prefect_port == mlflow_port:
+        raise RuntimeError(f"mlflow_port: {mlflow_port} is the Prefect server's too; choose another with --mlflow-port")
     for name, port in (("prefect_port", prefect_port), ("mlflow_port", mlflow_port)):
         if answers(port):
             raise RuntimeError(f"{name}: port {port} is taken; choose another with --{name.replace('_', '-')}")

@@ -2,6 +2,7 @@
 
 import io
 import numbers
+import threading
 
 import mlflow
 import pandas as pd
@@ -17,6 +18,8 @@ class TextToImage(mlflow.pyfunc.PythonModel):
 
     def load_context(self, context):
         device, precision = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
+        # MLflow's server asks from several threads, and a scheduler draws one image at a time.
+        self.drawing = threading.Lock()
         options = {"use_safetensors": True, "dtype": precision}
         self.pipeline = DiffusionPipeline.from_pretrained(context.artifacts["pipeline"], **options).to(device)
 
@@ -26,9 +29,9 @@ class TextToImage(mlflow.pyfunc.PythonModel):
         pngs = []
         for row, generator in zip(rows, generators):
             buffer = io.BytesIO()
-            self.pipeline(row["prompt"], generator=generator, num_inference_steps=30).images[0].save(
-                buffer, format="PNG"
-            )
+            with self.drawing:
+                drawn = self.pipeline(row["prompt"], generator=generator, num_inference_steps=30)
+            drawn.images[0].save(buffer, format="PNG")
             pngs.append(buffer.getvalue())
         return pd.DataFrame({"png": pngs})
 

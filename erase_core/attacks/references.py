@@ -64,8 +64,8 @@ def shown_in_files(spec: Spec, concept: Concept) -> list[str]:
     return [shown for shown in dict.fromkeys(found) if shown.casefold() in names]
 
 
-def read_pictures(folder: Path, height: int, width: int) -> np.ndarray:
-    """The images of a folder, in the order of their names, cut to a square and scaled; uint8
+def read_pictures(folder: Path, height: int, width: int, most: int) -> np.ndarray:
+    """The first images of a folder, in the order of their names, cut to a square and scaled; uint8
     [N, height, width, 3].
 
     Raises AttackError when there is none, or one cannot be read.
@@ -74,7 +74,7 @@ def read_pictures(folder: Path, height: int, width: int) -> np.ndarray:
     if not files:
         raise AttackError(f"attacks.images: {str(folder)!r} holds no PNG, JPEG or WebP; add some images of the concept")
     found = []
-    for file in files:
+    for file in files[:most]:
         try:
             found.append(read_square(file, width, height, Image.Resampling.LANCZOS))
         except OSError:
@@ -178,7 +178,7 @@ def references(
     plain = plain_prompts(spec, concept)
     if folder := spec.picture_folders.get(concept.concept):
         height, width = (pipeline.vae_scale_factor * n for n in start_noise(pipeline, [0]).shape[-2:])
-        images = read_pictures(Path(folder), height, width)[: part.references]
+        images = read_pictures(Path(folder), height, width, part.references)
         if not shows(images, concept.concept, scorers)[1].any():
             raise AttackError(
                 f"attacks.images: {judge} sees {concept.concept!r} in none of the {len(images)} images in {folder!r}, and would "

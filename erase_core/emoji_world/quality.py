@@ -67,10 +67,11 @@ def reconstruction_accuracy(pipeline: StableDiffusionPipeline, judge: Judge, rgb
     """Top-1 of the concept judge on what the autoencoder makes of the renders: no generator on it can do better."""
     rng, hits = np.random.default_rng(FIRST_SEED), 0
     for start in range(0, len(rgba), 64):
-        latents = pipeline.vae.encode(draw(rgba[start : start + 64], rng)).latent_dist.mean
+        drawn = draw(rgba[start : start + 64], rng).to(pipeline.device)
+        latents = pipeline.vae.encode(drawn).latent_dist.mean
         made = pipeline.vae.decode(latents).sample.clamp(-1, 1)
         truth = torch.arange(start, start + len(latents)) // len(STYLES)
-        hits += int((judge.model(pixel_values=made).logits.argmax(1) == truth).sum())
+        hits += int((judge.model(pixel_values=made).logits.argmax(1).cpu() == truth).sum())
     return hits / len(rgba)
 
 

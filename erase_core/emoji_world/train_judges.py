@@ -91,7 +91,6 @@ def held_out_accuracy(which: str, model: nn.Module, rgba: torch.Tensor, rounds: 
     rng, target, hits = np.random.default_rng(HELD_OUT_SEED), class_of(which, len(rgba)), 0
     for _ in range(rounds):
         for i in range(0, len(rgba), 128):
-            hits += int(
-                (model(pixel_values=spoil(rgba[i : i + 128], rng)).logits.argmax(1) == target[i : i + 128]).sum()
-            )
+            spoilt = spoil(rgba[i : i + 128], rng).to(next(model.parameters()).device)
+            hits += int((model(pixel_values=spoilt).logits.argmax(1).cpu() == target[i : i + 128]).sum())
     return hits / (rounds * len(rgba))

@@ -9,6 +9,8 @@ from scipy.stats import norm, t
 
 LEVEL = 0.95
 UPPER = (1 + LEVEL) / 2
+DRAWN_TOGETHER = 2**20
+"""Values of resamples that are held at once."""
 
 
 def mean_interval(
@@ -28,9 +30,11 @@ def mean_interval(
     if member.max() == 0:
         member = np.arange(len(values))
     sums, sizes = np.bincount(member, values), np.bincount(member)
-    draws = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
-    means = sums[draws].sum(1) / sizes[draws].sum(1)
-    low, high = np.quantile(means, [1 - UPPER, UPPER])
+    rng, together, means = np.random.default_rng(seed), max(1, DRAWN_TOGETHER // len(sums)), []
+    for start in range(0, resamples, together):
+        draws = rng.integers(len(sums), size=(min(together, resamples - start), len(sums)))
+        means.append(sums[draws].sum(1) / sizes[draws].sum(1))
+    low, high = np.quantile(np.concatenate(means), [1 - UPPER, UPPER])
     return float(values.mean()), float(low), float(high)
 
 

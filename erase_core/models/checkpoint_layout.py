@@ -48,7 +48,11 @@ def read_header(path: Path) -> tuple[dict[str, dict], dict[str, str]]:
             raise ValueError("not a safetensors file") from None
     if not isinstance(header, dict):
         raise ValueError("not a safetensors file")
-    return {name: tensor for name, tensor in header.items() if name != "__metadata__"}, header.get("__metadata__", {})
+    tensors = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
+    ends = [tensor["data_offsets"][1] for tensor in tensors.values()]
+    if 8 + length + max(ends, default=0) > path.stat().st_size:
+        raise ValueError("not a whole safetensors file")
+    return tensors, header.get("__metadata__", {})
 
 
 def check_checkpoint(name: str, path: Path) -> str:
@@ -57,8 +61,8 @@ def check_checkpoint(name: str, path: Path) -> str:
 
     try:
         tensors, _ = read_header(path)
-    except ValueError:
-        raise ModelError(f"model: {name!r} is not a safetensors file; give a checkpoint in safetensors") from None
+    except ValueError as error:
+        raise ModelError(f"model: {name!r} is {error}; give a checkpoint in safetensors") from None
     if any("lora_" in tensor for tensor in tensors):
         raise ModelError(f"model: {name!r} is a LoRA, not a whole model; merge it into its base and give the result")
     if f"{UNET}input_blocks.0.0.weight" not in tensors:

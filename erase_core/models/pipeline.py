@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from diffusers import DiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 
@@ -52,14 +53,20 @@ def load_pipeline(source: ModelSource, precision: str = "fp32") -> DiffusionPipe
     folder = resolve_folder(source)
     kind = check_folder(source.name, folder)
     absent = {"safety_checker": None, "requires_safety_checker": False} if kind == "StableDiffusionPipeline" else {}
-    pipeline = DiffusionPipeline.from_pretrained(
-        str(folder),
-        dtype=DTYPES[precision],
-        variant=variant_of(folder),
-        use_safetensors=True,
-        local_files_only=True,
-        **absent,
-    )
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(
+            str(folder),
+            dtype=DTYPES[precision],
+            variant=variant_of(folder),
+            use_safetensors=True,
+            local_files_only=True,
+            **absent,
+        )
+    except (OSError, SafetensorError) as error:
+        # The system's own errors, such as a disk that is away, may be another time's.
+        if getattr(error, "errno", None) is not None:
+            raise
+        raise ModelError(f"model: {source.name!r} cannot be loaded: {error}; copy or download it again") from None
     pipeline.set_progress_bar_config(disable=True)
     for part in parts_of(pipeline):
         part.requires_grad_(False).eval()

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from ..files import new_file, read_json
-from ..pictures import decode_png, encode_png, grid
+from ..pictures import decode_png, encode_png, grid, shown_at
 from ..spec import Spec
 from ..spec_texts import ALL
 from ..unsafe import blurred, hides
-from .plots import ERASED, PRESERVED, QUIET, data_uri, to_png
+from .plots import ERASED, PRESERVED, QUIET, SHOWN_SIDE, data_uri, to_png
 
 SHOWN = 6
 MODELS = {"erased": ("erased model", ERASED), "original": ("original", PRESERVED), "control": ("control", QUIET)}
@@ -80,7 +80,7 @@ def strips(attempts: pd.DataFrame, hidden: bool) -> list[dict]:
     own = attempts[(attempts["model"] == "erased") & (attempts["role"] == "attack")]
     for (attack, concept), part in own.groupby(["attack", "concept"], sort=False):
         last = part[part["budget"] == part["budget"].max()].sort_values("success", ascending=False, kind="stable")
-        drawn = [decode_png(png) for png in last["png"].head(SHOWN)]
+        drawn = [shown_at(decode_png(png), SHOWN_SIDE) for png in last["png"].head(SHOWN)]
         images = np.stack([blurred(image) for image in drawn] if hidden else drawn)
         found.append(
             {

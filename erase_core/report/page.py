@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 from .. import methods
 from ..files import new_file
 from ..generation.dataset import images_at
-from ..pictures import encode_png, grid
+from ..pictures import encode_png, grid, shown_at
 from ..spec import Spec
 from ..spec_texts import ALL
 from ..unsafe import blurred, hidden_images, hides
 from . import plots
 from .attacks import attack_part
-from .plots import data_uri
+from .plots import SHOWN_SIDE, data_uri
 
 SHOWN_PRESERVED = 24
 SEEDS_IN_GRID = 4
@@ -32,7 +32,8 @@ def pairs_of(original: Path, roles: dict[str, str]) -> pd.DataFrame:
 
 def strip(part: pd.DataFrame, images: list[dict[int, np.ndarray]]) -> dict:
     """One concept's images, before above after, a column a prompt and seed. images: both models', by the rows of the part."""
-    png = encode_png(grid(np.stack([of[row] for of in images for row in part.index]), columns=len(part)))
+    small = np.stack([shown_at(of[row], SHOWN_SIDE) for of in images for row in part.index])
+    png = encode_png(grid(small, columns=len(part)))
     first = part.iloc[0]
     return {"concept": first["concept"], "prompt": first["prompt"], "png": data_uri(png), "columns": len(part)}
 

@@ -14,6 +14,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 INK, ERASED, PRESERVED, QUIET = "#1d2430", "#c8442f", "#2f6fc8", "#9aa3b2"
+SHOWN_SIDE = 256
+"""Pixels of an image in a page, at most, which shows it smaller: whole ones would make hundreds of megabytes of it."""
 
 plt.rcParams.update(
     {

@@ -13,10 +13,9 @@ import pandas as pd
 import torch
 from scipy.stats import spearmanr
 
-from ..concepts.nearest import similarities
 from ..models.delta import apply_delta
 from ..models.pipeline import load_pipeline, twin
-from ..models.prompts import embed, encode
+from ..models.prompts import encode, encode_batches
 from ..models.source import local_model
 from ..models.trainable import trainable_names
 from ..report.charts import scatter
@@ -26,31 +25,30 @@ from ..training.latents import TrajectoryBank
 from ..training.predictions import noise_predictor
 from ..training.step import sampler_of
 from .findings import Findings, clip_drop, summary
-from .places import embedding_table, stage_folder
-from .variants import encoded_whole, require_preserved, variant
+from .places import stage_folder
+from .variants import require_preserved, variant
 
 RESAMPLES = 2000
+LEAST = 3
+"""Concepts that ranks can be correlated of."""
 ORDERS = {"similarity": "text similarity", "preservation_loss": "L2", "share": "L2 as a share of the signal"}
 
 
 def runs(base: Spec) -> dict[str, Spec]:
     """One run, with nothing preserved."""
-    require_preserved(base)
-    changes = {"method": "naive", "scoring": {"metrics": ["clip_score"]}, "vocabulary": encoded_whole(base)}
-    return {"naive": variant(base, "naive", **changes)}
+    require_preserved(base, LEAST)
+    return {"naive": variant(base, "naive", method="naive", scoring={"metrics": ["clip_score"]})}
 
 
 def find(outputs: dict[str, Path]) -> Findings:
     path = outputs["naive"]
     spec = make_spec(summary(path)["spec"])
-    table, target = embedding_table(path), spec.concepts[0].concept
-    row = {word: i for i, word in enumerate(table.words)}
+    frame, target = clip_drop(path).reset_index(drop=True), spec.concepts[0].concept
     pipeline = load_pipeline(local_model(spec.model)[0])
-    embedding, _ = embed(pipeline, [target])
-    near = similarities(table, embedding[0], "cosine")
-    frame = clip_drop(path)
-    frame = frame[frame["concept"].isin(row)].reset_index(drop=True)
-    frame["similarity"] = [float(near[row[concept]]) for concept in frame["concept"]]
+    whole = torch.cat([embeddings for embeddings, _ in encode_batches(pipeline, [target, *frame["concept"]])]).flatten(
+        1
+    )
+    frame["similarity"] = torch.cosine_similarity(whole[1:], whole[:1]).tolist()
     delta = stage_folder(path, "training") / "delta.safetensors"
     frame = frame.join(preservation_losses(spec, pipeline, delta, list(frame["concept"])))
     frame["share"] = frame["preservation_loss"] / frame["signal"]

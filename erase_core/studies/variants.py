@@ -64,11 +64,11 @@ def encoded_whole(base: Spec) -> dict:
     return {"similarity": "cosine"} if base.vocabulary.pooled else {}
 
 
-def require_preserved(base: Spec) -> None:
-    """Raise SpecError where nothing is preserved: such a study tells of the preserved concepts' images."""
-    if base.scoring.preserved == []:
+def require_preserved(base: Spec, least: int = 1) -> None:
+    """Raise SpecError where fewer concepts are preserved, for a study that tells of their images."""
+    if base.scoring.preserved is not None and (given := len(base.scoring.preserved)) < least:
         raise SpecError(
-            "scoring.preserved: is empty, and this study is of what is preserved; name some, or leave it out"
+            f"scoring.preserved: has {given}, and this study is of {least} or more; name others, or leave it out"
         )
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from erase_core.metrics.labels import names_in
+from erase_core.spec_texts import LONGEST_NAME
 from infra.environment import allow_hub, prepare
 
 from ..tables import console, show_attacks
@@ -45,9 +46,11 @@ def attack_value(
             own[name]["budgets"] = [float(v) if "." in v else int(v) for v in names_in(values)]
         except ValueError:
             raise ValueError(f"--budget: {values!r} should be numbers with commas between") from None
-    for name, parameters in own.items():
-        if per_budget is not None and name in attacks.names() and "images" in attacks.settings_of(name).model_fields:
-            parameters["images"] = per_budget
+    counted = [name for name in own if name in attacks.names() and "images" in attacks.settings_of(name).model_fields]
+    if per_budget is not None and not counted and not set(own) - set(attacks.names()):
+        raise ValueError(f"--per-budget: none of {', '.join(chosen)} has budgets of steps or strength; leave it out")
+    for name in counted if per_budget is not None else ():
+        own[name]["images"] = per_budget
     if words:
         if "words" not in own:
             raise ValueError(
@@ -55,7 +58,7 @@ def attack_value(
             )
         own["words"]["words"] = names_in(words)
     return {
-        "name": f"attack on {re.sub(r'[^A-Za-z0-9 ]+', '-', concept)}",
+        "name": f"attack on {re.sub(r'[^A-Za-z0-9 ]+', '-', concept)}"[:LONGEST_NAME].strip(),
         "seed": seed,
         "model": base,
         "concepts": [{"concept": concept, "synonyms": synonyms}],
@@ -80,7 +83,8 @@ def attack_spec(spec: Path, concept: str, synonyms: list[str], output: Path | No
 
     whole = load_spec(spec)
     given = whole.model_dump(mode="json", exclude_unset=True)
-    own = next((c for c in given["concepts"] if c["concept"] == concept), {"concept": concept})
+    own = next((c for c in given["concepts"] if c["concept"].casefold() == concept.casefold()), {"concept": concept})
+    concept = own["concept"]
     named = {**own, "synonyms": list(dict.fromkeys([*own.get("synonyms", []), *synonyms]))}
     names, report = {name.casefold() for name in (concept, *named["synonyms"])}, given.get("report", {})
     if report.get("unsafe"):
@@ -129,13 +133,14 @@ def attack(
 ) -> None:
     """Try to bring an erased concept back: other words, seeds, learnt prompts, fine-tuning, and images of it."""
     from erase_core.models.source import ModelError, find_model
-    from erase_core.preflight import check, uses_hub
+    from erase_core.preflight import check, check_copy, uses_hub
     from erase_core.spec import make_spec
     from erase_core.spec_errors import SpecError
 
     with refusing(ModelError, SpecError, ValueError):
         source = find_model(model)
         if spec is None:
+            check_copy(model, base)
             checked = make_spec(
                 attack_value(
                     concept, synonym or [], base, attacks, budget or [], per_budget, words, images, judge, seed, output
@@ -148,6 +153,8 @@ def attack(
                 raise ValueError(f"{options}: stands in the spec that --spec gives; change it there")
             checked = make_spec(attack_spec(spec, concept, synonym or [], output))
         checked = shown(checked, show_unsafe)
+        if spec is not None:
+            check_copy(model, checked.model)
         original = check(checked, scored=False)
     prepare()
     if source.on_hub or uses_hub(checked, original):

@@ -21,9 +21,12 @@ def score(
     output: Annotated[Path | None, typer.Option(help="The JSON file to write.")] = None,
 ) -> None:
     """Score verdicts that any classifier (category_top1 … against label_str) or nudity detector (NudeNet_label) wrote."""
-    from erase_core.files import write_json
+    from erase_core.files import PlaceError, check_file, write_json, writing
     from erase_core.metrics.verdicts import VerdictsError, read_verdicts, score_verdicts
 
+    with refusing(PlaceError):
+        if output is not None:
+            check_file("output", output, ".json")
     with refusing(VerdictsError):
         result = score_verdicts(read_verdicts(verdicts), names_in(erased))
     table = Table("score", "value", "95 % interval", title=f"{verdicts.name}: {result['images']} images")
@@ -36,5 +39,6 @@ def score(
             table.add_row(f"{name} {threshold}", f"{value:.4f}", f"{low:.4f} – {high:.4f}")
     console.print(table)
     if output is not None:
-        write_json(output, result)
+        with refusing(PlaceError), writing("output", output):
+            write_json(output, result)
         console.print(f"Written: {output}", highlight=False, soft_wrap=True)

@@ -115,6 +115,13 @@ def test_interval_covers_the_truth() -> None:
     assert 0.89 < held / 300 < 0.98
 
 
+def test_an_interval_does_not_depend_on_how_many_resamples_are_held(monkeypatch) -> None:
+    values, clusters = np.random.default_rng(3).exponential(size=90), np.repeat(np.arange(30), 3)
+    whole = mean_interval(values), mean_interval(values, clusters)
+    monkeypatch.setattr("erase_core.metrics.intervals.DRAWN_TOGETHER", 7 * 90 + 1)
+    assert (mean_interval(values), mean_interval(values, clusters)) == whole
+
+
 def test_interval_by_cluster_is_wider_when_clusters_agree() -> None:
     values, clusters = np.repeat([0.0, 1.0, 1.0, 0.0, 1.0], 20), np.repeat(np.arange(5), 20)
     _, low, high = mean_interval(values, clusters)

@@ -269,6 +269,11 @@ def test_what_is_no_model_is_refused(files, folders, tmp_path) -> None:
     (tmp_path / "m.safetensors").write_bytes(b"\x80\x04 not at all")
     with pytest.raises(ModelError, match="not a safetensors file"):
         find_model(str(tmp_path / "m.safetensors"))
+    save_file(weights, tmp_path / "m.safetensors")
+    whole = (tmp_path / "m.safetensors").read_bytes()
+    (tmp_path / "m.safetensors").write_bytes(whole[:-1])
+    with pytest.raises(ModelError, match="^model: .* is not a whole safetensors file; give"):
+        find_model(str(tmp_path / "m.safetensors"))
     with pytest.raises(ModelError, match="is a pickle.*convert it once: erase convert"):
         find_model(str(tmp_path / "v1-5.ckpt"))
     broken = tmp_path / "broken"
@@ -289,6 +294,14 @@ def test_what_is_no_model_is_refused(files, folders, tmp_path) -> None:
     (tmp_path / "m.safetensors").write_bytes((2).to_bytes(8, "little") + b"[]")
     with pytest.raises(ModelError, match="not a safetensors file"):
         find_model(str(tmp_path / "m.safetensors"))
+
+
+def test_weights_that_are_cut_short_are_the_model_s(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ModelError, match=f"^model: '{folder}' cannot be loaded: .*; copy or download it again"):
+        load_pipeline(find_model(str(folder)))
 
 
 class Callback:

@@ -496,6 +496,15 @@ def test_a_tokenizer_that_has_no_tokens_is_named(content: str, told: str, tiny_f
     assert line.startswith("model: ") and f"{model / 'tokenizer' / 'tokenizer.json'}{told}" in line
 
 
+@pytest.mark.parametrize("name", ["inversion", "soft-prompt", "discrete-prompt"])
+def test_an_attack_s_tokens_fit_into_a_prompt(name: str, tmp_path: Path) -> None:
+    def spec(tokens: int) -> Spec:
+        return spec_with(tmp_path, attacks={"run": ["seeds", {"name": name, "tokens": tokens}]})
+
+    check(spec(29))
+    assert refused(spec(30)).startswith("attacks.run.1.tokens: 30 do not fit into a prompt, of whose tokens")
+
+
 def test_a_tokenizer_without_a_longest_text_has_stable_diffusion_s(tiny_folder: Path, tmp_path: Path) -> None:
     model = shutil.copytree(tiny_folder, tmp_path / "model")
     write_json(model / "tokenizer" / "tokenizer_config.json", {"model_max_length": None})

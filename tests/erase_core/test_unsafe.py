@@ -18,6 +18,10 @@ def spec_of(**parts):
 CASES = {
     "by its words": ({}, ["Nudity"]),
     "by a synonym's": ({"concepts": [{"concept": "red paint", "synonyms": ["fake blood"]}, "hater"]}, ["red paint"]),
+    "named by a synonym": (
+        {"concepts": [{"concept": "person", "synonyms": ["Bather"]}, "taxi"], "report": {"unsafe": ["bather"]}},
+        ["person"],
+    ),
     "named": ({"report": {"unsafe": ["TAXI"]}}, ["taxi"]),
     "none": ({"report": {"unsafe": []}}, []),
     "shown": ({"report": {"unsafe": ["taxi"], "show_unsafe": True}}, []),

@@ -121,5 +121,7 @@ def test_command(tmp_path: Path) -> None:
     ran = erase("score", str(file), "--erased", "church, taxi", "--output", str(out))
     assert ran.returncode == 0, ran.stderr
     assert json.loads(out.read_text())["esr_1"] == pytest.approx(0.6) and "0.6000" in ran.stdout
+    ran = erase_here("score", str(file), "--erased", "church, taxi", "--output", str(tmp_path))
+    assert ran.returncode == 2 and f"output: {tmp_path} is a folder; give a file name" in ran.stderr and not ran.stdout
     ran = erase_here("score", str(tmp_path / "none.csv"), "--erased", "church", "--output", str(tmp_path / "no.json"))
     assert ran.returncode == 2 and "no such file" in ran.stderr and not (tmp_path / "no.json").exists()

@@ -91,6 +91,10 @@ BAD = {
     "attack": (("--attacks", "magic"), "attacks.run.0.name: 'magic' is not an attack"),
     "budget of another": (("--attacks", "seeds", "--budget", "words=3"), "--budget: 'words=3' should be ATTACK="),
     "budget": (("--budget", "seeds=many"), "--budget: 'many' should be numbers"),
+    "images of none": (
+        ("--attacks", "seeds, words", "--per-budget", "4"),
+        "--per-budget: none of seeds, words has budgets of steps",
+    ),
     "falling": (("--attacks", "seeds", "--budget", "seeds=4,2"), "attacks.run.0.budgets: must ascend"),
     "images": (("--images", "/no/such"), "attacks.images: '/no/such' is not a folder"),
     "concept": (("--concept", "happiness"), "'happiness' is not a concept"),
@@ -114,6 +118,7 @@ def test_a_spec_s_own_concept_is_attacked(tmp_path: Path) -> None:
     ]
     assert [attack["name"] for attack in given["attacks"]["run"]] == ["seeds"]
     assert given["output"] == "results/attack-taxi"
+    assert attack_spec(tmp_path / "spec.yaml", "TAXI", ["hackney", "cab"], None) == given
     several = OF_A_RUN.replace("concepts: [", "concepts: [bus, ") + "report: {unsafe: [bus, Taxi]}\n"
     (tmp_path / "several.yaml").write_text(several)
     assert attack_spec(tmp_path / "several.yaml", "taxi", [], None)["report"]["unsafe"] == ["Taxi"]
@@ -161,6 +166,24 @@ def test_options_make_a_spec(tmp_path: Path) -> None:
     assert (edited.budgets, edited.images, words.words) == ([0.5, 1.0], 2, ["semaphore", "ampel"])
     assert spec.erased_names[:2] == ["traffic light", "signal"] and spec.attacks.images == str(tmp_path)
     assert (spec.seed, spec.name, spec.output) == (3, "attack on traffic light", "results/attack-traffic-light")
+
+
+def test_a_long_concept_s_attack_has_a_name(tmp_path: Path) -> None:
+    given = attack_value(
+        "a " + "very " * 25 + "long car", [], "emoji-world", "seeds", [], None, "", None, None, 0, None
+    )
+    assert len(make_spec(given).name) <= 100
+
+
+def test_a_model_that_is_no_copy_of_the_base_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    """Its attackers would have the images and the judge of another model."""
+    ran = erase("attack", str(tiny_folder), "--concept", "garbage truck", "--output", str(tmp_path / "out"))
+    told = " ".join(ran.stderr.split())
+    assert (
+        ran.returncode == 2
+        and f"attacked model: '{tiny_folder}' is no copy of 'emoji-world', whose UNet has another" in told
+    )
+    assert "as --base" in told and not (tmp_path / "out").exists()
 
 
 def test_options_that_a_spec_says_are_refused(tmp_path: Path) -> None:

@@ -175,6 +175,15 @@ def test_a_server_that_does_not_start_is_named_with_its_log(tmp_path: Path, monk
     assert log_of("Prefect").read_text() == "no room\n"
 
 
+@pytest.mark.parametrize(
+    ("ports", "told"),
+    [(("70000", "5000"), "--prefect-port"), (("5000", "5000"), "mlflow_port: 5000 is the Prefect server's too")],
+)
+def test_ports_that_cannot_be_are_refused(ports: tuple[str, str], told: str) -> None:
+    ran = erase_here("up", "--prefect-port", ports[0], "--mlflow-port", ports[1])
+    assert ran.returncode == 2 and told in ran.stderr and "Traceback" not in ran.stderr
+
+
 def test_a_taken_port_is_named() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from erase_core.files import read_json, write_json
 from tasks import registered_model
 from tasks.registered_model import TextToImage
 
@@ -26,6 +29,25 @@ def test_a_row_without_a_seed_has_another_image_each_time(served: TextToImage) -
     assert first[0] == second[0] == first[2] and len({*first, *second}) == 3
     unseeded = frame.drop(columns="seed")[:1]
     assert len({served.predict(None, unseeded)["png"][0] for _ in range(2)}) == 2
+
+
+def test_requests_at_once_draw_one_image_at_a_time(tiny_folder: Path, tmp_path: Path) -> None:
+    """Stock SD 1.x's scheduler remembers what it has predicted."""
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    config = read_json(folder / "scheduler" / "scheduler_config.json")
+    write_json(
+        folder / "scheduler" / "scheduler_config.json",
+        {**config, "_class_name": "PNDMScheduler", "skip_prk_steps": True},
+    )
+    index = read_json(folder / "model_index.json")
+    write_json(folder / "model_index.json", {**index, "scheduler": ["diffusers", "PNDMScheduler"]})
+    model = TextToImage()
+    model.load_context(SimpleNamespace(artifacts={"pipeline": str(folder)}))
+    frames = [pd.DataFrame({"prompt": ["a bus", "a taxi"], "seed": [seed, seed]}) for seed in range(3)]
+    alone = [model.predict(None, frame)["png"].tolist() for frame in frames]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda frame: model.predict(None, frame)["png"].tolist(), frames))
+    assert together == alone
 
 
 @pytest.mark.parametrize("seed", [1.5, "one", float("inf")])
