@@ -35,13 +35,25 @@ def spec_help() -> str:
                 "run": {attack: attacks.settings_of(attack) for attack in attacks.names()},
             }
             for choice, own in of_each.get(name, {}).items():
-                found.append(f"{indent}  ({choice}) {(own.__doc__ or '').strip()}")
+                found.append(
+                    f"{indent}  ({choice}) {(own.__doc__ or '').strip()}{trains_by(choice) if name == 'method' else ''}"
+                )
                 found += lines(own, indent + "      ")
         return found
 
     example = "name: no taxi\nconcepts: [taxi]\noutput: results/no-taxi"
     keys = "\n".join(lines(Spec, ""))
     return f"\b\nThe smallest spec that works:\n\n\b\n{example}\n\n\b\nAll keys, with their [defaults]:\n\n\b\n{keys}"
+
+
+def trains_by(method: str) -> str:
+    """A method's own defaults of the spec's training part, where it has some."""
+    from erase_core import methods
+
+    own = getattr(methods.load(method), "TRAINING", {})
+    return (
+        f" Its own defaults of training: {', '.join(f'{name} {value}' for name, value in own.items())}." if own else ""
+    )
 
 
 class SpecCommand(typer.core.TyperCommand):
