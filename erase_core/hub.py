@@ -62,6 +62,8 @@ def fetched(field: str, name: str, file: str, kind: str = "model") -> Path:
     except errors.RemoteEntryNotFoundError:
         raise HubError(f"{field}: {name} has no {file} on the hub; check the name") from None
     except (OSError, errors.HFValidationError) as error:
+        if disk_full(error):
+            raise
         raise unfetched(field, name, file, error, kind) from None
     # A check where there is a network fetches a scorer's configuration alone.
     if file == "config.json" and is_offline_mode() and not any(path.parent.glob("*.safetensors")):

@@ -280,15 +280,18 @@ def training_forecast(spec: Spec, folder: Path, libraries: int) -> Forecast:
     base = {"libraries": libraries, "weights of θ": whole, "candidates": words, "loaded before": dropped}
     if not iterative:
         return Forecast("training", ranks, [loading, Moment("solving", {**base, "trained weights": trained})])
-    own = trained if stage < 3 else whole // ranks + gathered
+    # What DeepSpeed keeps on the host then is told by nobody.
+    offloaded = part.offload if not on_cpu else "none"
+    own = trained if stage < 3 else (0 if offloaded == "parameters" else whole // ranks) + gathered
     share = trained // ranks if stage >= 1 else trained
-    adam = 2 * share if on_cpu or part.offload == "none" else 0
+    adam = 2 * share if offloaded == "none" else 0
     rounding = {**base, "trained weights": trained, "weights as they were read": bytes_of(networks["unet"])}
     base |= {"trained weights": own, "Adam's moments": adam}
     if stage >= 1:
         # Its own part of the weights and of the gradients, flat, and the gradients that are reduced together.
-        base["ZeRO's copies"] = (2 * share if stage < 3 else share) + min(trained, FULL * BUCKET)
-    gradients = trained if stage < 2 else share
+        copies = 0 if offloaded != "none" else 2 * share if stage < 3 else share
+        base["ZeRO's copies"] = copies + min(trained, FULL * BUCKET)
+    gradients = trained if stage < 2 else share if offloaded == "none" or stage < 3 else 0
     step = {**base, "gradients": gradients, "activations": max(0, update - trained)}
     moments = [loading, Moment("sampling of latents", {**base, "activations": sampling}), Moment("a step", step)]
     if rivals:

@@ -27,7 +27,7 @@ from .artifacts import Artifact, produce
 from .concepts import vocabulary as vocabularies
 from .files import digest, file_digest, home, new_file, write_json
 from .generation.plan import roles, shown, wanted_images
-from .models.source import WEIGHTS, local_model, local_source, model_hash
+from .models.source import WEIGHTS, folder_hash, local_model, local_source
 from .revisions import located, scorer_commits
 from .spec import Spec
 
@@ -280,14 +280,14 @@ VERDICTS = {"verdicts.csv": "erased", "verdicts_original.csv": "original"}
 def scorers_hash(spec: Spec) -> list[str]:
     """Hashes of the judge's and the CLIP's folders, and the commits of those on the hub: a name may come to stand for another."""
     folders = [Path(place) for place in (spec.scoring.judge, spec.scoring.clip) if place]
-    found = [model_hash(folder) for folder in folders if (folder / "config.json").is_file()]
+    found = [folder_hash(folder) for folder in folders if (folder / "config.json").is_file()]
     return found + list(scorer_commits(spec).values()) + ([included_hash()] if spec.embedded else [])
 
 
 @functools.cache
 def included_hash() -> str:
     """The hash of all included weights, which do not change while they are in use."""
-    return model_hash(WEIGHTS)
+    return folder_hash(WEIGHTS)
 
 
 def reference_files(spec: Spec) -> list[tuple[str, int, int]]:

@@ -15,6 +15,7 @@ from erase_core.spec import Spec
 from erase_core.unsafe import hides
 from tasks import progress, tracking
 from tasks.caching import call
+from tasks.gpus import room_beside
 
 Stage = Callable[..., Artifact]
 """stage(name, task, key, *inputs): run one stage and track it."""
@@ -46,11 +47,9 @@ def beside(
     """
     arguments = (name, task, key, *inputs)
     device = None
+    # Asking takes seconds of importing, and only work needs it.
     if find(task.name, key) is None:
-        # Takes seconds to import, and only work needs it.
-        from erase_core.models.pipeline import spare_device
-
-        device = spare_device(training.training.processes)
+        device = room_beside(training.training.processes, training.generation.processes)
     if device is None:
         yield lambda: stage(*arguments)
         return

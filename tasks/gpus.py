@@ -32,8 +32,6 @@ def own_gpus(wanted: int) -> Iterator[None]:
     if not every:
         yield
         return
-    import torch
-
     folder = home() / "gpus" / socket.gethostname()
     folder.mkdir(parents=True, exist_ok=True)
     chosen: list[str] = []
@@ -48,9 +46,33 @@ def own_gpus(wanted: int) -> Iterator[None]:
                         chosen.append(name)
             if len(chosen) == min(wanted, len(every)):
                 break
-        before = gpus.set(",".join(chosen))
-        try:
-            with torch.cuda.device(every.index(chosen[0])):
-                yield
-        finally:
-            gpus.reset(before)
+        with using(chosen):
+            yield
+
+
+def room_beside(ranks: int, wanted: int) -> contextlib.AbstractContextManager | None:
+    """What lets a block's ranks see as many GPUs as wanted, which a training on so many ranks leaves free; None when there are not.
+
+    Without GPUs there is room when each rank, and this process, can have its threads on cores of their own: threads that take
+    turns on a core wait for each other most of the time.
+    """
+    import torch
+
+    if every := visible():
+        free = every[ranks : ranks + wanted]
+        return using(free) if len(free) == wanted else None
+    free = (os.cpu_count() or 1) >= torch.get_num_threads() * (ranks + 1)
+    return contextlib.nullcontext() if free else None
+
+
+@contextlib.contextmanager
+def using(chosen: list[str]) -> Iterator[None]:
+    """Let the block's ranks see these GPUs and no others, and make the first of them the current one."""
+    import torch
+
+    before = gpus.set(",".join(chosen))
+    try:
+        with torch.cuda.device(visible().index(chosen[0])):
+            yield
+    finally:
+        gpus.reset(before)

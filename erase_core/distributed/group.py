@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 
 from ..files import read_json
 from ..spec import Spec
-from .environment import place
+from .environment import patience, place
 
 
 def join() -> None:
@@ -29,7 +30,8 @@ def join() -> None:
             # A scheduler may show each rank its own GPU alone, and DeepSpeed reads the number from here.
             os.environ["LOCAL_RANK"] = str(mine.local_rank % torch.cuda.device_count())
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        torch.distributed.init_process_group(backend)
+        # Ranks wait for each other while one of them works, which can take hours on a CPU.
+        torch.distributed.init_process_group(backend, timeout=timedelta(seconds=patience(os.environ)))
 
 
 def begin(job: Path) -> tuple[dict, Spec]:
@@ -51,6 +53,14 @@ def world_size() -> int:
 def barrier() -> None:
     if world_size() > 1:
         torch.distributed.barrier()
+
+
+def of_first(value: object) -> object:
+    """What rank 0 gives, on every rank."""
+    given = [value]
+    if world_size() > 1:
+        torch.distributed.broadcast_object_list(given, src=0)
+    return given[0]
 
 
 def average(tensor: torch.Tensor) -> torch.Tensor:

@@ -27,7 +27,7 @@ from .environment import FIRST_PORT, PATIENCE, PORTS, NodeGroup, gpus, node_grou
 from .rank import FAILURES, WATCHED, read_failures
 
 LOG = "log.txt"
-EXPORTED = ("ERASE_HOME", FAILURES, "OMP_NUM_THREADS", "MALLOC_MMAP_THRESHOLD_", "HF_HUB_OFFLINE")
+EXPORTED = ("ERASE_HOME", FAILURES, PATIENCE, "OMP_NUM_THREADS", "MALLOC_MMAP_THRESHOLD_", "HF_HUB_OFFLINE")
 """What ranks on the hosts of a hostfile must know of this process's environment."""
 KEPT_LINES = 30
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -75,8 +75,6 @@ def launch_command(
 ) -> list[str]:
     """The command that starts a job's ranks from this machine."""
     python = [sys.executable, "-u", "-m"]
-    if processes == 1:
-        return [*python, module, str(job)]
     if hostfile is not None:
         port = str(FIRST_PORT + int(digest(attempt), 16) % PORTS)
         runner = [
@@ -89,6 +87,8 @@ def launch_command(
             port,
         ]
         return [*runner, "--no_local_rank", "--module", module, str(job)]
+    if processes == 1:
+        return [*python, module, str(job)]
     if int(environment.get("SLURM_JOB_NUM_NODES", 1)) > 1 and shutil.which("srun", path=environment.get("PATH")):
         return ["srun", "--ntasks", str(processes), "--kill-on-bad-exit=1", *python, module, str(job)]
     return agent_command(module, job, processes, group, attempt)
@@ -166,6 +166,9 @@ def follow_orders(group: NodeGroup, on_line: Callable[[str], None], ended: Calla
             time.sleep(0.5)
             continue
         last, job = current["attempt"], Path(current["job"])
+        if not job.exists():
+            # What a killed run ordered, and another has done since.
+            continue
         command = agent_command(current["module"], job, current["processes"], group, last)
         environment = launch_environment(os.environ, job, last, current["processes"], None)
         log = job.parent / f"log-{group.node}.txt"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ..distributed.group import begin
+from ..distributed.group import barrier, begin
 from ..distributed.messages import tell
 from ..distributed.rank import run_rank
 from ..distributed.shards import own_pieces, piece_file
@@ -30,6 +30,8 @@ def main(path: Path) -> None:
         if not piece.exists():
             generate(pipeline, wanted, settings, job["model_hash"], piece)
         tell({"items": len(wanted)})
+    # A machine whose ranks have ended would end those of the others.
+    barrier()
 
 
 if __name__ == "__main__":

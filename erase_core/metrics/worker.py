@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..distributed.group import begin
+from ..distributed.group import barrier, begin
 from ..distributed.messages import tell
 from ..distributed.rank import run_rank
 from ..distributed.shards import own_pieces, piece_file
@@ -26,6 +26,8 @@ def main(path: Path) -> None:
         with new_file(piece_file(path.parent, number)) as partial:
             pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), partial)
         tell({"items": len(frame)})
+    # A machine whose ranks have ended would end those of the others.
+    barrier()
 
 
 if __name__ == "__main__":

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import inspect
-import os
 from pathlib import Path
 
 import torch
@@ -27,19 +25,6 @@ HUB_FILES = ["model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors", CARD,
 
 def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def spare_device(ranks: int) -> contextlib.AbstractContextManager | None:
-    """What makes an accelerator that a training on so many ranks leaves free the current one; None when there is no such.
-
-    Without accelerators there is room when each rank, and this process, can have its threads on cores of their own: threads
-    that take turns on a core wait for each other most of the time.
-    """
-    if not torch.cuda.is_available():
-        free = (os.cpu_count() or 1) >= torch.get_num_threads() * (ranks + 1)
-        return contextlib.nullcontext() if free else None
-    last = torch.cuda.device_count() - 1
-    return torch.cuda.device(last) if last >= ranks else None
 
 
 def load_pipeline(source: ModelSource, precision: str = "fp32") -> DiffusionPipeline:

@@ -6,6 +6,7 @@ import functools
 import json
 import re
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,9 +121,25 @@ def variant_of(folder: Path) -> str | None:
 
 
 def model_hash(folder: Path) -> str:
-    """A 16-digit hash of a diffusers folder: every config and every weight of the parts that make images."""
+    """A 16-digit hash of a diffusers folder: every config and every weight that is loaded of the parts that make images.
+
+    What else lies there, such as a safety checker or another precision's weights, changes nothing: the hub's cache is shared with
+    other programs.
+    """
+    unused = [pattern for pattern in ("fp16", "non_ema", "openvino") if pattern != variant_of(folder)]
+    parts = {part for of in PARTS.values() for part in of} | {"tokenizer", "tokenizer_2", "scheduler"}
+
+    def is_loaded(path: Path) -> bool:
+        top, *below = path.relative_to(folder).parts
+        return (top in parts if below else top == "model_index.json") and not any(p in path.name for p in unused)
+
+    return folder_hash(folder, is_loaded)
+
+
+def folder_hash(folder: Path, counts: Callable[[Path], bool] = lambda path: True) -> str:
+    """A 16-digit hash of the configs and weights in a folder that count."""
     files = sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors", ".txt") and p.is_file())
-    return digest([(p.relative_to(folder).as_posix(), file_digest(p)) for p in files])
+    return digest([(p.relative_to(folder).as_posix(), file_digest(p)) for p in files if counts(p)])
 
 
 def source_in(name: str, folder: Path) -> ModelSource:

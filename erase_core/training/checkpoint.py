@@ -21,9 +21,9 @@ KEPT = 2
 
 def save(folder: Path, step: int, engine, trained: list[str], searches: list[dict], records: list[dict]) -> None:
     """Save everything needed to go on after `step` as folder/step-NNNNNN and remove old ones. Called by every rank."""
-    state = {"step": step, "searches": searches, "records": records}
-    state |= {"weights": export(engine, trained), "moments": moments(engine, trained)}
-    if rank() == 0:
+    state, writes = {"step": step, "searches": searches, "records": records}, rank() == 0
+    state |= {"weights": export(engine, trained, writes), "moments": moments(engine, trained, writes)}
+    if writes:
         with new_folder(folder / f"step-{step:06d}") as partial:
             # Into a file of Python's, whose errors are the system's: torch's own tell a full disk as a wrong position.
             with open(partial / STATE, "wb") as file:

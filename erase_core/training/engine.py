@@ -87,19 +87,21 @@ def set_learning_rate(engine, training: Training, done: float) -> None:
         group["lr"] = rate
 
 
-def export(engine, trained: list[str]) -> dict[str, torch.Tensor]:
-    """The trained weights, whole and in float32, on every rank and for every ZeRO stage."""
+def export(engine, trained: list[str], kept: bool = True) -> dict[str, torch.Tensor]:
+    """The trained weights, whole and in float32, for every ZeRO stage. Every rank calls this, and has them where they are kept."""
     import deepspeed
 
-    parameters = dict(engine.module.named_parameters())
-    with deepspeed.zero.GatheredParameters(
-        [parameters[name] for name in trained], enabled=engine.zero_optimization_stage() == 3
-    ):
-        return {name: parameters[name].detach().float().cpu().clone() for name in trained}
+    parameters, found = dict(engine.module.named_parameters()), {}
+    for name in trained:
+        # One at a time: all of them together need not fit beside what a rank has of them.
+        with deepspeed.zero.GatheredParameters([parameters[name]], enabled=engine.zero_optimization_stage() == 3):
+            if kept:
+                found[name] = parameters[name].detach().float().cpu().clone()
+    return found
 
 
-def moments(engine, trained: list[str]) -> dict[str, dict[str, torch.Tensor]]:
-    """Adam's moments of the trained weights, whole and in float32, by moment and name. Every rank calls this."""
+def moments(engine, trained: list[str], kept: bool = True) -> dict[str, dict[str, torch.Tensor]]:
+    """Adam's moments of the trained weights, whole and in float32, by moment and name. Called as `export`."""
     from deepspeed.utils import safe_get_full_optimizer_state
 
     parameters = dict(engine.module.named_parameters())
@@ -112,7 +114,8 @@ def moments(engine, trained: list[str]) -> dict[str, dict[str, torch.Tensor]]:
                 value = torch.zeros_like(parameter) if state is None else state
             else:
                 value = safe_get_full_optimizer_state(parameter, moment)
-            of[name] = value.detach().float().cpu().clone()
+            if kept:
+                of[name] = value.detach().float().cpu().clone()
     return found
 
 

@@ -12,7 +12,7 @@ import torch
 from diffusers import SchedulerMixin, UNet2DConditionModel
 
 from .. import methods
-from ..distributed.group import average, gather, rank, world_size
+from ..distributed.group import average, gather, of_first, rank, world_size
 from ..models.attention import AttentionRecord
 from ..models.pipeline import hold_in_half, twin
 from ..models.trainable import trainable_names
@@ -69,7 +69,8 @@ def train(
     # ZeRO 3 takes every parameter of the engine's model apart, so nothing may be shared with θ.
     owned = trained if training.zero_stage < 3 else trainable_names(unet, "full")
     edited_unet = twin(unet, owned).train()
-    newest = checkpoint.latest(checkpoints) if checkpoints else None
+    # One that a single rank cannot read would let it go on from another step than the others.
+    newest = of_first(checkpoint.latest(checkpoints) if checkpoints and rank() == 0 else None)
     saved = checkpoint.load(newest) if newest else None
     if saved is not None:
         put_weights(edited_unet, saved["weights"])
@@ -137,6 +138,8 @@ def train(
             search.load_state_dict(state)
         for row in records:
             on_record(row)
+        # Three times the trained weights, to the training's end.
+        saved = None
 
     measured = over_cores(edited_for_search) if training.zero_stage < 3 else edited_for_search
     searching = Searching(losses, settings, edited_for_search, measured, frozen, source, conditions.neutral, distances)

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from diffusers import SchedulerMixin, UNet2DConditionModel
 
+from ..distributed.group import barrier
 from ..models.conditions import Layout, latent_shape
 from ..randomness import Streams
 from ..search.choice import Choice, Given
@@ -176,7 +177,10 @@ def draw(
             stays = kept[:, :, None, None].to(known["preserved"].device)
             known["preserved"] = torch.where(stays, known["neutral@preserved"], known["preserved"])
             unknown["preserved"] = [row for row in unknown["preserved"] if not kept[row]]
-    return Step(latents, conditions, known, unknown, prompts, choice, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    # Ranks sample for different times, and DeepSpeed's own groups do not wait as long as this one.
+    barrier()
+    return Step(latents, conditions, known, unknown, prompts, choice, seconds)
 
 
 def predict(

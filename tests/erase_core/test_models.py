@@ -296,6 +296,32 @@ def test_what_is_no_model_is_refused(files, folders, tmp_path) -> None:
         find_model(str(tmp_path / "m.safetensors"))
 
 
+def test_a_model_is_known_by_what_is_loaded_of_it(tiny_folder: Path, tmp_path: Path) -> None:
+    """The hub's cache, where other programs put what they need of it, is shared."""
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    own = model_hash(folder)
+    assert own == model_hash(tiny_folder)
+    (folder / "safety_checker").mkdir()
+    for file in (
+        "safety_checker/config.json",
+        "README.json",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "vae/x.non_ema.safetensors",
+    ):
+        (folder / file).write_text("{}")
+    assert model_hash(folder) == own
+    for file in ("scheduler/scheduler_config.json", "model_index.json", "text_encoder/config.json"):
+        before = (folder / file).read_text()
+        (folder / file).write_text(before + " ")
+        assert model_hash(folder) != own
+        (folder / file).write_text(before)
+    half = folder / "unet" / "diffusion_pytorch_model.fp16.safetensors"
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    first = model_hash(folder)
+    half.write_text("{ }")
+    assert model_hash(folder) != first, "of one that has half precision alone"
+
+
 def test_weights_that_are_cut_short_are_the_model_s(tiny_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_folder, tmp_path / "model")
     file = folder / "unet" / "diffusion_pytorch_model.safetensors"

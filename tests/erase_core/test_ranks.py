@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -158,9 +159,13 @@ def test_a_rank_that_sees_its_own_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "set_device", used.append)
-    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend: used.append(backend))
+    monkeypatch.setenv("ERASE_STALL_MINUTES", "90")
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda backend, timeout: used.extend([backend, timeout])
+    )
     join()
-    assert used == [0, "nccl"] and os.environ["LOCAL_RANK"] == "0"
+    # Ranks wait for each other as long as they may be silent.
+    assert used == [0, "nccl", timedelta(minutes=90)] and os.environ["LOCAL_RANK"] == "0"
 
 
 def test_a_killed_process_is_told(tmp_path: Path) -> None:

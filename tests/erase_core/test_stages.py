@@ -18,6 +18,7 @@ from erase_core.concepts.embeddings import EmbeddingTable
 from erase_core.concepts.neighbours import read_neighbours, write_neighbours
 from erase_core.concepts.vocabulary import VocabularyError
 from erase_core.models.delta import save_delta
+from erase_core.models.source import WEIGHTS
 from erase_core.spec import make_spec
 from erase_core.stages import images_key, nearest_key, scores_key, training_key
 from erase_core.training import worker
@@ -154,6 +155,17 @@ def test_what_changes_a_stage_s_result_changes_its_key(changes: dict, expected: 
     write_neighbours(tmp_path / "preserved.parquet", {})
     before, after = keys_of(tmp_path), keys_of(tmp_path, **changes)
     assert {stage for stage in ORDER if before[stage] != after[stage]} == expected
+
+
+def test_another_judge_in_the_same_folder_judges_anew(tmp_path: Path) -> None:
+    judge = shutil.copytree(WEIGHTS / "concept_judge", tmp_path / "judge")
+    given = {"name": "x", "output": "o", "concepts": ["taxi"], "scoring": {"judge": str(judge)}}
+    found = [stages.scorers_hash(make_spec(given))]
+    for file in ("model.safetensors", "preprocessor_config.json"):
+        content = (judge / file).read_bytes()
+        (judge / file).write_bytes(content + b" ")
+        found.append(stages.scorers_hash(make_spec(given)))
+    assert len({str(each) for each in found}) == 3
 
 
 def test_a_vocabulary_that_is_there_may_have_too_few_words_for_another_run(

@@ -130,7 +130,7 @@ def test_the_original_s_images_are_drawn_beside_the_training(finished) -> None:
 
 
 def test_a_training_that_fails_stops_the_drawing_beside_it(server, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("erase_core.models.pipeline.spare_device", lambda processes: contextlib.nullcontext())
+    monkeypatch.setattr("flows.tracked.room_beside", lambda *ranks: contextlib.nullcontext())
     wild = (
         SPEC.format(output=tmp_path / "out")
         .replace("flow test", "wild")

@@ -65,7 +65,7 @@ def test_who_waits_for_another_s_result_is_stopped(tmp_path: Path, monkeypatch) 
 
 @pytest.mark.parametrize("which", ["batch", "training"])
 def test_what_is_beside_a_training_stops_with_it_and_with_the_batch(which: str, monkeypatch) -> None:
-    monkeypatch.setattr("erase_core.models.pipeline.spare_device", lambda processes: contextlib.nullcontext())
+    monkeypatch.setattr("flows.tracked.room_beside", lambda *ranks: contextlib.nullcontext())
     of_batch, ends = threading.Event(), []
 
     def stage(*_: object) -> None:

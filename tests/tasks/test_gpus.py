@@ -12,7 +12,7 @@ import torch
 
 from erase_core.distributed.environment import gpus
 from erase_core.distributed.ranks import launch_environment
-from tasks.gpus import own_gpus
+from tasks.gpus import own_gpus, room_beside
 
 
 @pytest.fixture
@@ -44,6 +44,16 @@ def test_work_at_once_is_on_gpus_of_its_own(four: list[int]) -> None:
     assert gpus.get() is None and four == [0, 1, 3, 1]
     with own_gpus(9):
         assert gpus.get() == "0,1,2,3"
+
+
+def test_what_is_beside_a_training_is_on_other_gpus(four: list[int]) -> None:
+    """On as many as its ranks are, or not beside it."""
+    with room_beside(1, 2):
+        assert gpus.get() == "1,2"
+    with room_beside(2, 2):
+        assert gpus.get() == "2,3"
+    assert gpus.get() is None and four == [1, 2]
+    assert room_beside(3, 2) is None and room_beside(4, 1) is None
 
 
 def hold(ready, over) -> None:
