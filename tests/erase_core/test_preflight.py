@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -192,6 +193,16 @@ def test_a_model_on_the_hub(files: dict | None, message: str | None, hub, tmp_pa
     else:
         assert message in refused(spec, check_hub)
     assert not [file for _, file in hub.asked if file and file.endswith(".safetensors")]
+
+
+def test_a_full_disk_is_not_the_hub_s_fault(hub, monkeypatch, tmp_path: Path) -> None:
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        check_hub(spec_with(tmp_path, model="a/b"))
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_more_steps_than_the_schedule_of_a_model_on_the_hub_has(hub, tmp_path: Path) -> None:

@@ -294,6 +294,16 @@ def test_two_machines_launch_together(tmp_path: Path, monkeypatch) -> None:
     assert gone(path) and not ranks.order_path(node_group(os.environ)).exists()
 
 
+def test_a_stale_order_ends_no_machine_that_joins(tmp_path: Path, monkeypatch) -> None:
+    """What a killed run ordered, and another has done since."""
+    monkeypatch.setenv("ERASE_HOME", str(tmp_path))
+    group = NodeGroup(2, 1, "127.0.0.1", 1)
+    order = {"attempt": "a", "module": MODULE, "job": str(tmp_path / "gone" / "job.json"), "processes": 2}
+    write_json(ranks.order_path(group), order)
+    looks = iter([False, False, True])
+    follow_orders(group, lambda line: pytest.fail(line), lambda: next(looks))
+
+
 SRUN = """#!/bin/bash
 # Two tasks on this machine with the variables of a job step.
 shift 3
@@ -328,6 +338,14 @@ def test_slurm_s_ranks_find_each_other(tmp_path: Path, monkeypatch) -> None:
     path = job(tmp_path)
     run_ranks(MODULE, path, 2, lambda line: None)
     assert results(tmp_path) == [3.0, 3.0] and gone(path)
+
+
+def test_a_hostfile_counts_with_one_rank_too(tmp_path: Path) -> None:
+    """That host is asked for, not this machine."""
+    (tmp_path / "hosts").write_text("gpu7 slots=1\n")
+    command = launch_command(MODULE, tmp_path / "job.json", 1, tmp_path / "hosts", None, "a", os.environ)
+    assert command[3:6] == ["deepspeed.launcher.runner", "--hostfile", str(tmp_path / "hosts")]
+    assert launch_command(MODULE, tmp_path / "job.json", 1, None, None, "a", os.environ)[3] == MODULE
 
 
 def test_ranks_ask_no_hub(tmp_path: Path) -> None:
