@@ -28,8 +28,8 @@ def trained(weights: str) -> Artifact:
 def output(tmp_path: Path) -> Path:
     """What a training that came to the weights "a" left in its output."""
     training = trained("a")
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("a")
+    (tmp_path / "model" / "unet").mkdir(parents=True)
+    (tmp_path / "model" / "unet" / "config.json").write_text("a")
     files = {"delta.safetensors": file_digest(training.file("delta.safetensors"))}
     known = {"training": training.key, "erased_model_hash": model_hash(tmp_path / "model"), "files": files}
     write_json(tmp_path / "summary.json", known)
@@ -40,7 +40,7 @@ def test_a_model_is_kept_for_the_very_training_that_made_it(output: Path) -> Non
     assert is_model_of(trained("a"), output)
     assert not is_model_of(trained("b"), output), "the key is the same, and the weights are not"
     assert not is_model_of(trained("a").model_copy(update={"key": "another"}), output)
-    (output / "model" / "config.json").write_text("altered")
+    (output / "model" / "unet" / "config.json").write_text("altered")
     assert not is_model_of(trained("a"), output)
 
 
@@ -109,5 +109,5 @@ def test_nothing_is_left_of_an_earlier_run(output: Path, stages: dict[str, Artif
     scoring = {"metrics": ["clip_score"], "preserved": []}
     publish(make_spec({"name": "x", "concepts": ["taxi"], "scoring": scoring, "output": str(output)}), stages)
     written = read_json(output / "summary.json")["files"]
-    assert {"scores.parquet", "report.html", "model/config.json"} <= set(written)
+    assert {"scores.parquet", "report.html", "model/unet/config.json"} <= set(written)
     assert not set(gone) & {*written, *(file.name for file in output.iterdir())}
