@@ -10,7 +10,8 @@ from erase_core import attack_stages
 from erase_core.artifacts import Artifact
 from erase_core.attack_stages import Victim
 from erase_core.cautions import of_attacks
-from erase_core.preflight import check, check_attacked, check_hub
+from erase_core.preflight import check, check_hub
+from erase_core.preflight_attacks import check_attacked
 from erase_core.results import held
 from erase_core.spec import Spec
 from tasks import tracking

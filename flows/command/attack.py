@@ -133,7 +133,8 @@ def attack(
 ) -> None:
     """Try to bring an erased concept back: other words, seeds, learnt prompts, fine-tuning, and images of it."""
     from erase_core.models.source import ModelError, find_model
-    from erase_core.preflight import check, check_copy, uses_hub
+    from erase_core.preflight import check, uses_hub
+    from erase_core.preflight_attacks import check_copy
     from erase_core.spec import make_spec
     from erase_core.spec_errors import SpecError
 
