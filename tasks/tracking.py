@@ -73,7 +73,7 @@ def experiment_id() -> str:
             "MLFLOW_TRACKING_URI: the files of this store's runs are kept by its MLflow server; set it to that server's address"
         )
     # A folder of the same path may be there too, of which the store knows nothing.
-    if found.artifact_location.startswith("file:") and found.tags.get(HOME, home_id()) != home_id():
+    if found.artifact_location.startswith("file:") and found.tags.get(HOME) not in (None, home_id()):
         raise StoreError(
             f"MLFLOW_TRACKING_URI: the files of this store's runs lie in {found.artifact_location}, of a home that is not this "
             "process's; share that as ERASE_HOME, or use the store of an erase up --for-others"

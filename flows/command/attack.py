@@ -141,7 +141,6 @@ def attack(
     with refusing(ModelError, SpecError, ValueError):
         source = find_model(model)
         if spec is None:
-            check_copy(model, base)
             checked = make_spec(
                 attack_value(
                     concept, synonym or [], base, attacks, budget or [], per_budget, words, images, judge, seed, output
@@ -154,8 +153,7 @@ def attack(
                 raise ValueError(f"{options}: stands in the spec that --spec gives; change it there")
             checked = make_spec(attack_spec(spec, concept, synonym or [], output))
         checked = shown(checked, show_unsafe)
-        if spec is not None:
-            check_copy(model, checked.model)
+        check_copy(model, checked.model)
         original = check(checked, scored=False)
     prepare()
     if source.on_hub or uses_hub(checked, original):
