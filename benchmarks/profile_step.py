@@ -11,9 +11,10 @@ from statistics import median
 
 import torch
 from diffusers import StableDiffusionPipeline
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from erase_core.training import predictions
+from erase_core.training import loop, predictions
 from erase_core.training.loop import train
 
 from .step_speed import FEW, prepared, spec_of
@@ -31,18 +32,35 @@ def matrix_throughput(side: int = 1024, rounds: int = 20) -> float:
 
 
 def measure(pipeline: StableDiffusionPipeline, rounds: int) -> list[dict]:
-    """Rows (part, milliseconds, share of the step) of the mean step: forward, backward, search, optimiser, the rest, the floor."""
+    """Rows (part, milliseconds, share of the step) of the mean step: forward, backward, search, optimiser, the rest, the floor.
+
+    What the search does is told apart from the update.
+    """
     import deepspeed
 
     from erase_core.search.gumbel import GumbelSearch
 
     spent: dict[str, float] = defaultdict(float)
     within: set[str] = set()
+    searching: list[bool] = []
 
-    def timed(part: str, call):
+    def search(call):
+        """Whose calls are told as the search's."""
+
+        def run(*arguments, **named):
+            searching.append(True)
+            try:
+                return call(*arguments, **named)
+            finally:
+                searching.pop()
+
+        return run
+
+    def timed(name: str, call):
         """Adds up its seconds, but for calls within such a one, and in threads that it shares its rows with."""
 
         def run(*arguments, **named):
+            part = f"search: {name}" if searching else name
             if part in within or threading.current_thread() is not threading.main_thread():
                 return call(*arguments, **named)
             within.add(part)
@@ -62,25 +80,27 @@ def measure(pipeline: StableDiffusionPipeline, rounds: int) -> list[dict]:
         arguments = (pipeline.unet, pipeline.scheduler, *given, spec.method, spec.training, spec.seed)
         train(*arguments, trajectories=folder)
         counter, threads = FlopCounterMode(display=False), torch.get_num_threads()
-        # It counts in its own thread alone.
+        # It counts in its own thread alone, and no product within a fused attention.
         torch.set_num_threads(1)
-        with counter:
+        with counter, sdpa_kernel(SDPBackend.MATH):
             train(*arguments, trajectories=folder)
         torch.set_num_threads(threads)
         patched = (
             (type(pipeline.unet), "forward", "UNet, forward"),
             (predictions, "share_rows", "UNet, forward"),
             (torch.Tensor, "backward", "UNet, backward"),
-            (GumbelSearch, "rivals", "search: draws"),
-            (GumbelSearch, "score_gradient", "search: gradient to π"),
-            (GumbelSearch, "ascend", "search: Adam"),
+            (GumbelSearch, "rivals", "draws"),
+            (GumbelSearch, "score_gradient", "gradient to π"),
+            (GumbelSearch, "ascend", "Adam"),
             (deepspeed.DeepSpeedEngine, "step", "optimiser"),
         )
         kept = [(owner, attribute, getattr(owner, attribute)) for owner, attribute, _ in patched]
+        kept.append((loop, "by_measuring", loop.by_measuring))
         records: list[dict] = []
         try:
             for owner, attribute, part in patched:
                 setattr(owner, attribute, timed(part, getattr(owner, attribute)))
+            loop.by_measuring = search(loop.by_measuring)
             began = time.perf_counter()
             train(*arguments, trajectories=folder, on_record=records.append)
             whole = time.perf_counter() - began

@@ -91,7 +91,10 @@ def erase(
     seed: int = 0,
     after_step: Callable[[int, UNet2DConditionModel], bool] = lambda step, edited: False,
 ) -> UNet2DConditionModel:
-    """Erase concepts, each c_e [L, d] with its R [K, L, d], and return θ'. Stops early when after_step says so."""
+    """Erase concepts, each c_e [L, d] with its R [K, L, d], and return θ'. Stops early when after_step says so.
+
+    A step draws one c_a, which its latents, its search and its update share; published, search and update sample anew each.
+    """
     rng = torch.Generator().manual_seed(seed)
     ddim = DDIMScheduler.from_config(scheduler.config, timestep_spacing="leading")
     ddim.set_timesteps(settings.ddim_steps)
@@ -113,20 +116,19 @@ def erase(
     for step in range(settings.steps):
         which = int(torch.randint(len(concepts), (1,), generator=rng))
         (erased, rows), pi = concepts[which], logits[which]
+        drawn = gumbel(len(rows))
         with torch.no_grad():
-            _, row = mixture(pi, rows, settings.temperature, gumbel(len(rows)))
+            _, row = mixture(pi, rows, settings.temperature, drawn)
         z_e, t_e = latent(erased)
         z_a, t_a = latent(rows[row])
         bar_e, bar_a = ddim.alphas_cumprod[t_e], ddim.alphas_cumprod[t_a]
         for _ in range(settings.search_steps):
-            preserved, _ = mixture(pi, rows, settings.temperature, gumbel(len(rows)))
+            preserved, _ = mixture(pi, rows, settings.temperature, drawn)
             gain = preservation_loss(edited, unet, z_a, t_a, bar_a, preserved)
             (pi.grad,) = torch.autograd.grad(gain, pi)
             searches[which].step()
-        with torch.no_grad():
-            preserved, _ = mixture(pi, rows, settings.temperature, gumbel(len(rows)))
         loss = erasing_loss(edited, unet, z_e, t_e, bar_e, erased, unconditional, settings)
-        loss = loss + settings.preservation_weight * preservation_loss(edited, unet, z_a, t_a, bar_a, preserved)
+        loss = loss + settings.preservation_weight * preservation_loss(edited, unet, z_a, t_a, bar_a, rows[row])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

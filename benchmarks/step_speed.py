@@ -6,6 +6,8 @@ import copy
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -13,9 +15,9 @@ from typing import NamedTuple
 import torch
 from diffusers import StableDiffusionPipeline
 
-from erase_core.api import neighbours
+from erase_core.api import load, neighbours
 from erase_core.concepts.embeddings import EmbeddingTable, write_embeddings
-from erase_core.concepts.nearest import top_k
+from erase_core.concepts.nearest import Neighbour, top_k
 from erase_core.models.conditions import latent_shape
 from erase_core.models.prompts import encode
 from erase_core.models.trainable import CHOICES
@@ -148,32 +150,36 @@ def growth_with_words(pipeline: StableDiffusionPipeline, sizes: list[int], round
     The words are the tokenizer's tokens, all of them and unfiltered, nearest first. search: measured or gradient.
     """
     with tempfile.TemporaryDirectory() as name:
-        folder, given, peaks, once = Path(name), {}, {}, {}
+        folder, given, alone = Path(name), {}, {}
         tokens = sorted(pipeline.tokenizer.get_vocab(), key=pipeline.tokenizer.get_vocab().get)
         write_embeddings(folder / "embeddings.arrow", pipeline, tokens, {})
         table = EmbeddingTable(folder / "embeddings.arrow")
         every = top_k(table, encode(pipeline, ["taxi"])[0], len(tokens), "cosine", set(tokens))
         for size in sizes:
             spec = spec_of(["taxi"], "clip-tokens", size, search=search)
+            # A process each: what this one holds by now is no training's.
+            with ProcessPoolExecutor(1, get_context("spawn")) as process:
+                alone[size] = process.submit(by_itself, spec, every[:size], folder, torch.get_num_threads()).result()
             concepts = erased_concepts(spec, pipeline, table, {"taxi": every[:size]})
             given[size] = (spec, (concepts, conditions_of(spec, pipeline)))
-            forget_peak()
-            once[size] = step_seconds(pipeline, *given[size], folder).once
-            peaks[size] = peak_memory()
+            step_seconds(pipeline, *given[size], folder)
         found = {size: [] for size in sizes}
         for _ in range(rounds):
             for size in sizes:
                 found[size].append(step_seconds(pipeline, *given[size], folder).step)
         for size in sizes:
             ratios = [a / b for a, b in zip(found[size], found[sizes[0]])]
-            row = {"search": search, "words": size, "seconds": median(found[size]), "once": once[size]}
-            row |= {"ratio": median(ratios), "low": min(ratios), "high": max(ratios)}
-            yield row | {"peak_gib": peaks[size]}
+            row = {"search": search, "words": size, "seconds": median(found[size]), **alone[size]}
+            yield row | {"ratio": median(ratios), "low": min(ratios), "high": max(ratios)}
 
 
-def forget_peak() -> None:
-    """Let `peak_memory` be the most that this process holds from now on."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+def by_itself(spec: Spec, near: list[Neighbour], folder: Path, threads: int) -> dict:
+    """Seconds of what a training does once, and the most memory of its process, among these words of the folder's embeddings."""
+    torch.set_num_threads(threads)
+    pipeline = load()
+    concepts = erased_concepts(spec, pipeline, EmbeddingTable(folder / "embeddings.arrow"), {"taxi": near})
+    once = step_seconds(pipeline, spec, (concepts, conditions_of(spec, pipeline)), folder).once
+    return {"once": once, "peak_gib": peak_memory()}
 
 
 def growth_with_concepts(pipeline: StableDiffusionPipeline, counts: list[int]) -> Iterator[dict]:

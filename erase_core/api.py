@@ -87,7 +87,11 @@ def listed(concepts: Iterable[str | dict]) -> list[str | dict]:
 
 
 def require_trainable(pipeline: DiffusionPipeline) -> None:
-    """Raise SpecError for a pipeline whose UNet is not in float32 on the device that trainings use."""
+    """Raise SpecError for a pipeline whose UNet is not in float32 on the device that trainings use, or has LoRAs beside it."""
+    if any(".lora_" in name for name, _ in pipeline.unet.named_parameters()):
+        raise SpecError(
+            "pipeline: its UNet has LoRA layers; call pipeline.fuse_lora() and pipeline.unload_lora_weights() first"
+        )
     weight = pipeline.unet.conv_in.weight
     wanted = torch.empty(0, device=device()).device
     if (weight.dtype, weight.device) != (torch.float32, wanted):
@@ -150,6 +154,8 @@ def compare(
     method's label when its turn comes. Raises SpecError for bad input, before any work.
     """
     labelled = methods if isinstance(methods, dict) else {name: name for name in methods}
+    if not labelled:
+        raise SpecError("methods: are none; give at least one")
     parts = {"vocabulary": vocabulary, "training": training, "generation": generation, "scoring": scoring}
     given = {name: part for name, part in parts.items() if part is not None}
     images, figures = {}, {}
@@ -184,10 +190,8 @@ def compare(
             erased = draw(erased_pipeline(spec, pipeline, table, near, trajectories=folder / "trajectories"), label)
             verdicts = judge_images(original, erased, role_of, scorers)
             found = score(verdicts, spec.metrics, spec.scoring.resamples, seed)
-            if scorers.features is not None:
-                quality = general_quality(
-                    original, erased, role_of, scorers.features, spec.metrics, seed, spec.scoring.reference
-                )
+            if scorers.features:
+                quality = general_quality(original, erased, role_of, scorers.features, seed, spec.scoring.reference)
                 found = pd.concat([found, quality], ignore_index=True)
             figures[label] = headline(found)
     found = next(iter(figures.values()))
@@ -200,10 +204,9 @@ def neighbours(
     spec: Spec, pipeline: DiffusionPipeline, folder: Path
 ) -> tuple[EmbeddingTable, dict[str, list[Neighbour]]]:
     """The spec's curated vocabulary, embedded in `folder`, and each concept's top-K words in it."""
-    rows = curate(
-        candidates(spec.vocabulary_source, pipeline.tokenizer.get_vocab), spec.erased_names, spec.vocabulary.exclude
-    )
     try:
+        words = candidates(spec.vocabulary_source, pipeline.tokenizer.get_vocab)
+        rows = curate(words, spec.never_preserved, spec.vocabulary.exclude)
         require_top_k(rows, spec.vocabulary.top_k)
     except VocabularyError as error:
         raise SpecError(str(error)) from None
@@ -226,11 +229,11 @@ def erased_pipeline(
     trajectories: Path | None = None,
 ) -> DiffusionPipeline:
     """A copy of the pipeline, with all parts but the UNet shared, trained in this process as the spec says."""
-    # Training rounds a half-precision θ in place.
-    rounded = spec.training.frozen_precision == "bf16"
+    # Training does to θ what these say.
+    changed = spec.training.frozen_precision == "bf16" or spec.training.attention_slicing
     with gradients_kept(pipeline.unet):
         weights = train(
-            copy.deepcopy(pipeline.unet) if rounded else pipeline.unet,
+            copy.deepcopy(pipeline.unet) if changed else pipeline.unet,
             pipeline.scheduler,
             erased_concepts(spec, pipeline, table, near),
             conditions_of(spec, pipeline),

@@ -26,6 +26,8 @@ OWN_COLUMNS = ("list", "concept", "synonyms", "prompts")
 """Columns of a table of lists; every other one is a key of the spec, such as seed or training.steps."""
 JOINT = " - "
 """Between the spec's name and the list's, in the name of the list's run."""
+BEYOND = "\0"
+"""The key of cells beyond a table's columns, which no column is called."""
 SEPARATOR = ";"
 """Between the synonyms, or the prompts, of a cell."""
 NOT_STARTED = "not started"
@@ -239,23 +241,28 @@ def read_words(file: Path, one: ConceptList) -> None:
             one.given["concepts"].append(word)
 
 
+def whole(value: object) -> object:
+    """A Parquet's cell; whole numbers that became floats, as pandas makes them of a column with gaps, are whole again."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def table_rows(path: Path) -> Iterator[tuple[str, dict]]:
     """("file:line", row) of a table; cells that are empty are left out. SpecError when it cannot be read."""
     try:
         if path.suffix == ".parquet":
             for number, row in enumerate(pq.read_table(path).to_pylist(), 1):
-                yield f"{path}:row {number}", {key: value for key, value in row.items() if value is not None}
+                if cells := {key: whole(value) for key, value in row.items() if value not in (None, "")}:
+                    yield f"{path}:row {number}", cells
             return
-        reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True, restkey="")
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True, restkey=BEYOND)
         for row in reader:
-            if "" in row:
+            # Spreadsheets leave columns without a name, and rows, that hold nothing.
+            if any(cell.strip() for cell in (*(row.pop(BEYOND, None) or ()), row.pop("", None) or "")):
                 raise SpecError(
                     f"{path}:{reader.line_num}: has more cells than there are columns; quote those with commas"
                 )
-            yield (
-                f"{path}:{reader.line_num}",
-                {key: value.strip() for key, value in row.items() if value and value.strip()},
-            )
+            if cells := {key: value.strip() for key, value in row.items() if value and value.strip()}:
+                yield f"{path}:{reader.line_num}", cells
     except (pa.ArrowException, csv.Error) as error:
         raise SpecError(f"{path}: cannot be read: {error}; save it as CSV in UTF-8 or as Parquet") from None
 

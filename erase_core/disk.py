@@ -47,7 +47,7 @@ def disk_forecast(spec: Spec, folder: Path) -> list[Kept]:
         pooled = pooled_size(unet) or networks["text_encoder"].config.hidden_size
     images = 2 * each * len(wanted_at_most(spec))
     words = candidates(spec.vocabulary_source, lambda: tokenizer_vocabulary(folder / "tokenizer"))
-    embedded = len(embedded_words(curate(words, spec.erased_names, spec.vocabulary.exclude)))
+    embedded = len(embedded_words(curate(words, spec.never_preserved, spec.vocabulary.exclude)))
     whole = HALF * length * width
     if spec.vocabulary.pooled:
         embeddings = HALF * embedded * pooled + whole * min(spec.vocabulary.top_k * len(spec.concepts), embedded)

@@ -169,10 +169,28 @@ class Gate(Part):
         """The thresholds that are given on anything but the erased concepts."""
         return [name for name in self.limits if self.thresholds()[name].of_preserved]
 
+    def unmet(self, preserved: bool, general: bool) -> list[str]:
+        """The thresholds that are given on what is not drawn, as preserved concepts and general prompts are or are not."""
+        return [
+            name
+            for name in self.of_preserved
+            if not preserved and not (general and any(f.endswith("_general") for f in self.thresholds()[name].figures))
+        ]
+
     @property
     def of_psr(self) -> list[str]:
         """The thresholds that are given on the PSR."""
         return [name for name in self.limits if self.thresholds()[name].figures[0].startswith("psr")]
+
+    @property
+    def of_five(self) -> list[str]:
+        """The thresholds that are given on the five likeliest classes."""
+        return [name for name in self.limits if self.thresholds()[name].figures[0].endswith("_5")]
+
+    @property
+    def of_clip(self) -> list[str]:
+        """The thresholds that are given on distances which a CLIP measures."""
+        return [name for name in self.limits if self.thresholds()[name].figures[0].startswith("clip_distance")]
 
     def unmeasurable(self, metrics: list[str], attacked: bool, mend: Callable[[str], str]) -> Iterator[str]:
         """A complaint for each threshold whose metric is not scored, or that has no interval to be held by.

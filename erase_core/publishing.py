@@ -15,6 +15,7 @@ from .attack_stages import attack_key, every_attack, publish_attacks, references
 from .files import file_digest, new_file, read_json, write_json
 from .gate import judge
 from .generation.plan import PRESERVED
+from .hub import HubAway
 from .models.source import local_model, model_hash
 from .results import UNFINISHED, digests
 from .revisions import revisions
@@ -198,6 +199,6 @@ def finished(spec: Spec) -> dict | None:
                 made(name, attack_key(spec, attack, at_hand, attacked))
         if summary["gate"] != judged(spec, summary["metrics"], pd.read_parquet(output / "scores.parquet")):
             return None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, HubAway):
         return None
     return summary

@@ -474,7 +474,7 @@ class Spec(Part):
             raise ValueError(
                 f"training.trainable: {self.method.name} solves for to_k and to_v; use xattn-strict or leave it out"
             )
-        gone = frozenset(name.casefold() for name in self.erased_names)
+        gone = frozenset(name.casefold() for name in self.never_preserved)
         both = sorted({word for word in wanted if is_one_of(word.casefold(), gone)})
         if both:
             raise ValueError(
@@ -522,7 +522,7 @@ class Spec(Part):
         part, needs = self.scoring, {"lpips": "lpips_backbone"}
         if not self.embedded:
             needs |= {"erasure": "judge", "clip_score": "clip"}
-            needs |= dict.fromkeys(("fid", "kid", "cmmd"), "clip") if part.features == "clip" else {}
+            needs |= dict.fromkeys(("cmmd", *(("fid", "kid") if part.features == "clip" else ())), "clip")
         by_default = part.metrics is None and metric in ("erasure", "clip_score")
         listed = [] if by_default else ["add it to scoring.metrics"]
         lacking = metric in needs and getattr(part, needs[metric]) is None
@@ -556,8 +556,14 @@ class Spec(Part):
 
     @property
     def erased_names(self) -> list[str]:
-        """Every name that is erased: none of them is to be preserved."""
+        """Every name that is erased."""
         return list(dict.fromkeys(name for concept in self.concepts for name in self.names_of(concept)))
+
+    @property
+    def never_preserved(self) -> list[str]:
+        """All that is erased, names and prompts: none of it is to be preserved."""
+        prompts = (prompt for concept in self.concepts for prompt in concept.prompt_texts)
+        return list(dict.fromkeys([*self.erased_names, *prompts]))
 
 
 def make_spec(value: dict) -> Spec:

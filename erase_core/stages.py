@@ -68,7 +68,7 @@ def source_content(spec: Spec) -> str:
 def vocabulary_key(spec: Spec) -> str:
     _, base = local_model(spec.model)
     part, content = spec.vocabulary, source_content(spec)
-    return key("vocabulary", content, sorted(map(str.casefold, spec.erased_names)), sorted(part.exclude), base)
+    return key("vocabulary", content, sorted(map(str.casefold, spec.never_preserved)), sorted(part.exclude), base)
 
 
 def vocabulary(spec: Spec) -> Artifact:
@@ -82,7 +82,7 @@ def vocabulary(spec: Spec) -> Artifact:
             source.folder / "tokenizer", local_files_only=True, trust_remote_code=False
         )
         candidates = vocabularies.candidates(spec.vocabulary_source, tokenizer.get_vocab)
-        rows = vocabularies.curate(candidates, spec.erased_names, spec.vocabulary.exclude)
+        rows = vocabularies.curate(candidates, spec.never_preserved, spec.vocabulary.exclude)
         token_ids = tokenizer([row.word for row in rows], add_special_tokens=False).input_ids
         vocabularies.write_vocabulary(folder / "vocabulary.parquet", rows, token_ids)
         write_json(folder / "counts.json", vocabularies.counts(rows))
@@ -299,7 +299,9 @@ def reference_files(spec: Spec) -> list[tuple[str, int, int]]:
 def scores_key(spec: Spec, nearest: Artifact, original: Artifact, erased: Artifact) -> str:
     part = spec.scoring.model_dump(exclude={"metrics", "preserved", "processes"})
     files = [
-        file_digest(Path(part[name])) for name in ("features", "lpips_backbone") if Path(part[name] or "").is_file()
+        (name, file_digest(Path(part[name])))
+        for name in ("features", "lpips_backbone")
+        if Path(part[name] or "").is_file()
     ]
     synonyms, role_of = [concept.names for concept in spec.concepts], roles_of(spec, nearest)
     inputs = [original.key, erased.key, spec.metrics, part, files, reference_files(spec), scorers_hash(spec)]
@@ -346,9 +348,7 @@ def scores(
                 write_verdicts(folder / name, verdicts, cases, model)
         found = score(verdicts, spec.metrics, spec.scoring.resamples, spec.seed)
         if set(METRICS) & set(spec.metrics):
-            quality = general_quality(
-                *files, role_of, scorers.features, spec.metrics, spec.seed, spec.scoring.reference
-            )
+            quality = general_quality(*files, role_of, scorers.features, spec.seed, spec.scoring.reference)
             found = pd.concat([found, quality], ignore_index=True)
         write_scores(folder / "scores.parquet", found)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from pathlib import Path
+from typing import Annotated
 
 from prefect import State, flow, task
 from prefect.artifacts import create_table_artifact
@@ -12,6 +13,7 @@ from prefect.futures import as_completed
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
 
 from erase_core import batch as core
 from erase_core.preflight import check_hub
@@ -21,17 +23,16 @@ from erase_core.spec import Spec
 from erase_core.spec_errors import SpecError
 from erase_core.spec_yaml import parse_mapping, read_text
 from tasks import tracking
-from tasks.faults import may_pass, surroundings
+from tasks.faults import IN_A_ROW, may_pass, same_fault, surroundings
 from tasks.progress import go_on, reporting, stopping
 from tasks.slots import open_slots, shared_cores
 
 from .erase import erase
 from .missed import catch_up_once
 
+Slots = Annotated[int, Field(ge=1)]
 LISTS_A_SLOT = 2
 """How many lists are under way for each slot, so that one is ready whenever a slot is free."""
-IN_A_ROW = 3
-"""How many lists may fail one after another with the same fault of what is around them; no more are started then."""
 closed: contextvars.ContextVar[threading.Event] = contextvars.ContextVar("closed")
 """Set when no more lists of the batch are to be started."""
 
@@ -43,12 +44,6 @@ def run_list(name: str, spec: Spec, parent: str) -> dict | State:
     if closed.get().is_set():
         return Cancelled(message="Not started.")
     return erase(spec, parent=parent, slots=True)
-
-
-def same_fault(faults: list[str | None]) -> str | None:
-    """The fault around them with which the last lists failed, if they are enough in a row; faults: None for any other end."""
-    last = faults[-IN_A_ROW:]
-    return last[0] if len(last) == IN_A_ROW and len(set(last)) == 1 else None
 
 
 def run_name() -> str:
@@ -64,8 +59,8 @@ def run_name() -> str:
 def batch(
     spec: Path,
     lists: Path,
-    training_slots: int | None = None,
-    generation_slots: int | None = None,
+    training_slots: Slots | None = None,
+    generation_slots: Slots | None = None,
     skip_wrong: bool = False,
 ) -> list[dict]:
     """Run a spec for many lists of concepts and return the table of what became of each: done, cached, or failed and why.

@@ -15,6 +15,7 @@ from erase_core.preflight import check
 from erase_core.results import InUse, free, held
 from erase_core.studies.variants import comparable
 from tasks import tracking
+from tasks.faults import IN_A_ROW, same_fault, surroundings
 
 from .erase import erase
 from .missed import catch_up_once
@@ -40,7 +41,8 @@ def benchmark(
     benchmark goes on, several processes can share it, and a method can be added without running the others again. Each run is
     added to the table of runs when it ends, whose other rows stay as they are; table.parquet and benchmark.md hold those that this
     base, model and code would give again. A run that fails, as one that diverges does, takes no other with it; when all have
-    ended, RunsFailed says which did. Raises InUse while a run of another kind writes to the folder.
+    ended, RunsFailed says which did, and earlier where three in a row failed with the same fault of
+    what is around them. Raises InUse while a run of another kind writes to the folder.
 
     Args:
         base: What every run starts from, or the path of its file; its output is the benchmark's folder.
@@ -60,6 +62,7 @@ def benchmark(
     folder.mkdir(parents=True, exist_ok=True)
     runs = runs or folder / "runs.parquet"
     failed: dict[str, str] = {}
+    faults: list[str | None] = []
     tags = {"kind": "benchmark", "benchmark": base.name}
     with (
         held(folder, shared=True, begin=lambda: tracking.end_abandoned(base.output)),
@@ -85,8 +88,13 @@ def benchmark(
                     continue
                 except Exception as error:
                     failed[cell.label] = f"{type(error).__name__}: {error}"
+                    faults.append(surroundings(error))
                     print(f"benchmark: {cell.label} failed: {error}")
+                    if same := same_fault(faults):
+                        print(f"benchmark: {IN_A_ROW} runs in a row failed with {same}: no more are started")
+                        raise core.RunsFailed(failed, len(cells)) from None
                     continue
+                faults.append(None)
                 core.add_row(runs, core.row_of(cell, summary, key))
                 write_tables(core.known_rows(runs, base), folder)
             if elsewhere == waiting:

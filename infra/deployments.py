@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from erase_core import benchmark
 from erase_core.batch import read_specs
 from erase_core.preflight import check
 from erase_core.spec import make_spec
@@ -144,7 +145,7 @@ def checked_parameters(deployment: Deployment, folder: Path) -> dict[str, Any]:
     for name, parameter in signature.items():
         if name not in given and deployment.scheduled and parameter.default is inspect.Parameter.empty:
             complaints.append(f"{name}: is missing; a run that a schedule starts needs it")
-        if name in given and parameter.annotation in (Path, Path | None):
+        if given.get(name) is not None and parameter.annotation in (Path, Path | None):
             given[name] = str((folder / expand(str(given[name]))).resolve())
             if parameter.annotation is Path and not Path(given[name]).exists():
                 complaints.append(f"{name}: {given[name]} is not there; write a path as seen from {folder}")
@@ -157,9 +158,17 @@ def checked_parameters(deployment: Deployment, folder: Path) -> dict[str, Any]:
                 spec = load_spec(given[name]) if in_file else make_spec(given[name])
                 check(spec, several=deployment.flow != "erase")
                 if not in_file:
-                    given[name] = spec.model_dump(mode="json")
+                    # What it leaves out its methods' own defaults may say.
+                    given[name] = spec.model_dump(mode="json", exclude_unset=True)
             except SpecError as error:
                 complaints += [f"{name}{': ' if in_file else '.'}{line}" for line in str(error).splitlines()]
+    if deployment.flow == "benchmark":
+        try:
+            benchmark.known(given.get("methods") or [], given.get("tasks") or [], given.get("seeds", [0]))
+        except ValueError as error:
+            complaints.append(str(error))
+        except TypeError:
+            pass  # The signature tells of another type.
     if not complaints and deployment.flow == "batch" and {"spec", "lists"} <= set(given):
         read_specs(Path(given["spec"]), Path(given["lists"]), given.get("skip_wrong") is True)
     if complaints:
@@ -180,7 +189,9 @@ def source_of(deployment: Deployment) -> tuple[str, dict[str, Any]]:
         return "spec", parse_mapping(read_text(Path(given["spec"])), given["spec"])
     name = "base" if deployment.flow == "benchmark" else "spec"
     source = given.get(name, {})
-    return f"{name}.output", load_spec(source).model_dump(mode="json") if isinstance(source, str) else source
+    return f"{name}.output", load_spec(source).model_dump(mode="json", exclude_unset=True) if isinstance(
+        source, str
+    ) else source
 
 
 def shared_outputs(made_from: dict[str, tuple[str, dict[str, Any]]]) -> list[str]:

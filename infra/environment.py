@@ -61,12 +61,22 @@ def prepare() -> None:
         os.environ[HUB_CLOSED] = "1"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    reach_own_servers()
     # A machine without an accelerator is a supported place to run, not worth DeepSpeed's warning in every run.
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
     for name in ("prefect.task_runs", "prefect.flow_runs"):
         logging.getLogger(name).addFilter(told_alone)
     for folder in ("prefect", "mlflow", "matplotlib"):
         (root / folder).mkdir(parents=True, exist_ok=True)
+
+
+def reach_own_servers() -> None:
+    """Keep servers on this machine, as a command's own is, from being looked for behind a proxy."""
+    if not any(name.lower() in ("http_proxy", "all_proxy") for name in os.environ):
+        return
+    for name in ("no_proxy", "NO_PROXY"):
+        given = [place for place in os.environ.get(name, "").split(",") if place]
+        os.environ[name] = ",".join(dict.fromkeys([*given, "127.0.0.1", "localhost"]))
 
 
 @contextlib.contextmanager

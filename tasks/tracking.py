@@ -200,7 +200,9 @@ def run(
     by which an earlier run is found, to go on in it; one of the same output where there is one. Where MLflow cannot be told of an
     error, that error is raised all the same.
     """
-    every = {"mlflow.source.name": "erase", **(tags or {})} | ({MLFLOW_PARENT_RUN_ID: parent} if parent else {})
+    # SQLite keeps longer tags, PostgreSQL does not.
+    told = {tag: value[:LONGEST_TAG] for tag, value in (tags or {}).items()}
+    every = {"mlflow.source.name": "erase", **told} | ({MLFLOW_PARENT_RUN_ID: parent} if parent else {})
     if output is not None:
         every |= {"output": str(Path(output).resolve()), "place": place_of(output)}
         if alone:

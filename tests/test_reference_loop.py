@@ -98,16 +98,22 @@ def test_gradients(pair, tiny_pipeline) -> None:
 
 
 def test_the_whole_loop_calls_and_trains_what_is_published(tiny_pipeline, monkeypatch) -> None:
-    """A step: two samplings; both models in the search, θ' once and θ twice for L1, both for L2. Only what is chosen changes."""
-    calls, stops = [], []
+    """A step: two samplings; both models in the search, θ' once and θ twice for L1, both for L2. Only what is chosen changes.
+
+    The preserved word's latent, its search and its update are of one word.
+    """
+    calls, stops, sampled_of, compared_at = [], [], [], []
     forward, sampled = UNet2DConditionModel.forward, plain.partial_sample
 
     def counted(self, sample, *arguments, **named):
         calls.append(len(sample))
+        if len(sample) == 1:
+            compared_at.append(named["encoder_hidden_states"][0].detach())
         return forward(self, sample, *arguments, **named)
 
     def stopped(unet, ddim, condition, unconditional, stop, *rest):
         stops.append(stop)
+        sampled_of.append(condition)
         return sampled(unet, ddim, condition, unconditional, stop, *rest)
 
     monkeypatch.setattr(UNet2DConditionModel, "forward", counted)
@@ -119,6 +125,10 @@ def test_the_whole_loop_calls_and_trains_what_is_published(tiny_pipeline, monkey
     edited = plain.erase(*arguments, after_step=lambda step, unet: seen.append(step) or step == 2)
     assert seen == [0, 1, 2] and len(stops) == 2 * 3 and sum(stops) > 0
     assert calls.count(2) == sum(stops) and calls.count(1) == 3 * (2 + 3 + 2)
+    for step in range(3):
+        words, at = sampled_of[2 * step : 2 * step + 2], compared_at[7 * step : 7 * step + 7]
+        wanted = [words[1], words[1], unconditional, words[0], words[0], words[1], words[1]]
+        assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(at, wanted, strict=True))
     before = tiny_pipeline.unet.state_dict()
     changed = {name for name, value in edited.state_dict().items() if not torch.equal(value, before[name])}
     assert changed and all(CHOICES["xattn"](name) for name in changed)

@@ -118,7 +118,7 @@ def near_and_far(
     if spec.embedded:
         words = [c.word for c in world_concepts()]
     else:
-        rows = curate(candidates(spec.vocabulary_source, pipeline.tokenizer.get_vocab), spec.erased_names, [])
+        rows = curate(candidates(spec.vocabulary_source, pipeline.tokenizer.get_vocab), spec.never_preserved, [])
         words = [row.word for row in rows if row.kept]
     names = {name.casefold() for name in concept.names}
     words = [word for word in words if word.casefold() not in names]

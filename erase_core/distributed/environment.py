@@ -14,6 +14,8 @@ FIRST_PORT, PORTS = 20_000, 20_000
 PATIENCE = "ERASE_STALL_MINUTES"
 """Names how long ranks may say nothing before they are taken for hung."""
 MINUTES = 120.0
+LONGEST = 10_000_000
+"""More minutes than that, torch cannot wait."""
 gpus: contextvars.ContextVar[str | None] = contextvars.ContextVar("gpus", default=None)
 """The GPUs of this machine that ranks which are started here may see, as in CUDA_VISIBLE_DEVICES. None: all."""
 
@@ -79,9 +81,9 @@ def patience(environment: Mapping[str, str]) -> float:
         minutes = float(environment.get(PATIENCE) or MINUTES)
     except ValueError:
         minutes = math.nan
-    if not minutes > 0:
+    if not 0 < minutes <= LONGEST:
         raise ValueError(
-            f"{PATIENCE}: {environment[PATIENCE]!r} is no number of minutes above 0; write one, or unset it"
+            f"{PATIENCE}: {environment[PATIENCE]!r} is no number of minutes above 0 and up to {LONGEST}; write one, or unset it"
         )
     return 60 * minutes
 

@@ -22,7 +22,8 @@ def join() -> None:
     mine = place(os.environ)
     if mine is None:
         # A store of its own: no port, and no address in the environment that a child process would take for its own group.
-        os.environ["LOCAL_RANK"] = "0"
+        # DeepSpeed makes this number the process's own device.
+        os.environ["LOCAL_RANK"] = str(torch.cuda.current_device() if torch.cuda.is_available() else 0)
         torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
     else:
         os.environ.update(mine.variables())

@@ -180,8 +180,13 @@ def follow_orders(group: NodeGroup, on_line: Callable[[str], None], ended: Calla
 
 def superseded(path: Path, attempt: str) -> bool:
     """Whether an attempt is over on the group's first machine."""
-    current = read_order(path)
-    return current is None or current["attempt"] != attempt
+    try:
+        return read_json(path)["attempt"] != attempt
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        # A shared folder that is away for a moment is looked at again.
+        return False
 
 
 def read_order(path: Path) -> dict | None:

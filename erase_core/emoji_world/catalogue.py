@@ -60,7 +60,7 @@ def with_article(prompt: str) -> str:
     """Turn "a apple" into "an apple" wherever an article precedes a vowel."""
     tokens = prompt.split(" ")
     for i, (token, following) in enumerate(zip(tokens, tokens[1:])):
-        if token == "a" and following[:1] in "aeiou":
+        if token == "a" and following.startswith(tuple("aeiou")):
             tokens[i] = "an"
     return " ".join(tokens)
 

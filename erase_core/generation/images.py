@@ -14,7 +14,7 @@ from ..pictures import encode_png
 from ..spec import Generation
 from .dataset import SCHEMA, batches_of
 from .plan import Wanted
-from .sampler import sample
+from .sampler import Ready, sample
 
 
 def generate(
@@ -24,12 +24,16 @@ def generate(
     model_hash: str,
     path: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    ready: Ready | None = None,
 ) -> None:
-    """Make all wanted images and write them to `path`, in order, a row group a batch."""
-    done = 0
+    """Make all wanted images and write them to `path`, in order, a row group a batch.
+
+    ready: of this pipeline, when more is drawn by it than this.
+    """
+    done, ready = 0, ready or Ready(pipeline)
     with new_file(path) as partial, pq.ParquetWriter(partial, SCHEMA) as writer:
         for of, rows in batches_of(wanted, settings):
-            (images,) = sample(pipeline, [w.prompt for w in rows], [w.seed for w in rows], of)
+            (images,) = sample(pipeline, [w.prompt for w in rows], [w.seed for w in rows], of, ready=ready)
             writer.write_table(
                 pa.Table.from_pylist(
                     [

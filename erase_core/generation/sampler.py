@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from torch import nn
 
 from ..cores import FEWEST_ROWS, share_rows
 from ..models.conditions import latent_shape, layout_of
@@ -39,6 +41,38 @@ def start_noise(pipeline: DiffusionPipeline, seeds: list[int]) -> torch.Tensor:
     return torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
+@dataclass
+class Ready:
+    """What drawings by a pipeline have in common while its weights stay as they are, made once for all of them."""
+
+    pipeline: DiffusionPipeline
+    texts: dict[str, torch.Tensor] = field(default_factory=dict)
+    """The conditions of the last drawing's prompts: images of one prompt stand together, and may be drawn in two."""
+
+    @functools.cached_property
+    def unconditional(self) -> torch.Tensor:
+        """The condition [R, d] of ""."""
+        return encode(self.pipeline, [""])[0]
+
+    @functools.cached_property
+    def forwards(self) -> dict[nn.Module, Callable]:
+        """The layers' faster ways, if any."""
+        return cpu_forwards(self.pipeline.unet)
+
+    @functools.cached_property
+    def guided_forwards(self) -> dict[nn.Module, Callable]:
+        """The same where both halves of the guidance are given together."""
+        return shared_forwards(self.pipeline.unet, self.forwards)
+
+    def conditions(self, prompts: list[str]) -> list[torch.Tensor]:
+        """The condition [R, d] of each prompt."""
+        wanted = dict.fromkeys(prompts)
+        if new := [prompt for prompt in wanted if prompt not in self.texts]:
+            self.texts |= zip(new, encode(self.pipeline, new))
+        self.texts = {prompt: self.texts[prompt] for prompt in wanted}
+        return [self.texts[prompt] for prompt in prompts]
+
+
 def sample(
     pipeline: DiffusionPipeline,
     prompts: list[str],
@@ -46,15 +80,16 @@ def sample(
     settings: Generation,
     clean: torch.Tensor | None = None,
     strength: float = 1.0,
+    ready: Ready | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield batches of images uint8 [B, H, W, 3], in order, for pairs of prompt and seed.
 
     An image depends on its own prompt and seed alone, not on the batch it is sampled in. With `clean` latents [N, C, h, w] it
-    starts from those, noised for the last `strength` (0 to 1] of the sampler's steps, in place of noise alone.
+    starts from those, noised for the last `strength` (0 to 1] of the sampler's steps, in place of noise alone. ready: of this
+    pipeline, when more is drawn by it than this.
     """
-    unique = list(dict.fromkeys(prompts))
-    embedding = dict(zip(unique, encode(pipeline, unique)))
-    return sample_embeddings(pipeline, [embedding[prompt] for prompt in prompts], seeds, settings, clean, strength)
+    ready = ready or Ready(pipeline)
+    return sample_embeddings(pipeline, ready.conditions(prompts), seeds, settings, clean, strength, ready)
 
 
 @torch.inference_mode()
@@ -65,15 +100,14 @@ def sample_embeddings(
     settings: Generation,
     clean: torch.Tensor | None = None,
     strength: float = 1.0,
+    ready: Ready | None = None,
 ) -> Iterator[np.ndarray]:
     """As `sample`, for pairs of condition [R, d] and seed."""
+    ready = ready or Ready(pipeline)
     skipped = 0 if clean is None else settings.steps - max(1, round(strength * settings.steps))
     guided = settings.guidance_scale > 1
-    unconditional = encode(pipeline, [""])[0] if guided else None
     device, dtype, layout = pipeline.device, pipeline.unet.dtype, layout_of(pipeline)
-    forwards = cpu_forwards(pipeline.unet)
-    if guided:
-        forwards = shared_forwards(pipeline.unet, forwards)
+    forwards = ready.guided_forwards if guided else ready.forwards
 
     def predict(z: torch.Tensor, conditions: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """The predictions [B, G, …] for latents z [B, …] under each one's G conditions [B, G, R, d], in one call."""
@@ -94,7 +128,7 @@ def sample_embeddings(
             z = scheduler.add_noise(clean[rows].to(device, dtype), noise, timesteps[:1].expand(len(noise)))
         conditions = torch.stack(list(embeddings[rows])).to(device, dtype)[:, None]
         if guided:
-            conditions = torch.cat([unconditional.to(conditions).expand_as(conditions), conditions], dim=1)
+            conditions = torch.cat([ready.unconditional.to(conditions).expand_as(conditions), conditions], dim=1)
         fewest = max(1, FEWEST_ROWS // conditions.shape[1])
         for t in timesteps:
             inputs = scheduler.scale_model_input(z, t)

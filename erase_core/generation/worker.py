@@ -15,6 +15,7 @@ from ..models.source import source_in
 from .dataset import batches_of
 from .images import generate
 from .plan import Wanted
+from .sampler import Ready
 
 
 def main(path: Path) -> None:
@@ -23,12 +24,13 @@ def main(path: Path) -> None:
     if job["delta"] is not None:
         apply_delta(pipeline.unet, Path(job["delta"]))
     prepare_sampling(pipeline, spec.generation)
+    ready = Ready(pipeline)
     batches = list(batches_of([Wanted(**wanted) for wanted in job["wanted"]], spec.generation))
     for number in own_pieces(range(len(batches))):
         settings, wanted = batches[number]
         piece = piece_file(path.parent, number)
         if not piece.exists():
-            generate(pipeline, wanted, settings, job["model_hash"], piece)
+            generate(pipeline, wanted, settings, job["model_hash"], piece, ready=ready)
         tell({"items": len(wanted)})
     # A machine whose ranks have ended would end those of the others.
     barrier()

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from ..spec_texts import Text
 from .losses import EDITED, FROZEN, erasing_loss, preservation_loss
 from .settings import ConceptPreservingSettings
 
@@ -17,6 +18,6 @@ CHOICE = "fixed"
 class Settings(ConceptPreservingSettings):
     """The given words are preserved."""
 
-    words: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
+    words: list[Annotated[Text, Field(min_length=1, max_length=200)]] = Field(
         min_length=1, description="The words to preserve."
     )

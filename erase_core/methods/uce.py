@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from ..spec_texts import Text
 from .closed_form import gram, identity
 from .settings import Finite, Part
 
@@ -30,7 +31,7 @@ class Settings(Part):
     """Closed form: the concept's tokens are projected like the destination's, the preserved words' as before."""
 
     destination: str = Field("", description="The prompt that the concept becomes.")
-    words: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = Field(
+    words: list[Annotated[Text, Field(min_length=1, max_length=200)]] | None = Field(
         None, min_length=1, description="The words to preserve. Default: the top-K."
     )
     preservation_weight: Finite = Field(

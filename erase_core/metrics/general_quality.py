@@ -50,34 +50,38 @@ def general_quality(
     original: Path,
     erased: Path,
     roles: dict[str, str],
-    features: Features,
-    metrics: list[str],
+    features: dict[str, Features],
     seed: int,
     reference: str | None = None,
 ) -> pd.DataFrame:
-    """Rows of scores for FID, KID and CMMD, as far as `metrics` names them; they have no intervals.
+    """Rows of scores for FID, KID and CMMD, as far as `features` names them with what each is of; they have no intervals.
 
     Of the images of general prompts, or of the preserved concepts where there are none: the erased model's against the
     original's, or, with `reference`, a folder of real images, each model's against those.
     """
     role = GENERAL if GENERAL in roles.values() else PRESERVED
-    found: dict[str, list[np.ndarray]] = {"original": [], "erased": []}
+    models = list(dict.fromkeys(features.values()))
+    found: dict[tuple[Features, str], list[np.ndarray]] = {
+        (m, name): [] for m in models for name in ("original", "erased")
+    }
     side = 0
     for (wanted, before), (_, after) in zip(read_images(original), read_images(erased), strict=True):
         rows = [i for i, w in enumerate(wanted) if roles[w.concept] == role]
         side = before.shape[1]
-        if rows:
-            found["original"].append(features.images(before[rows]))
-            found["erased"].append(features.images(after[rows]))
-    of = {model: np.concatenate(parts) for model, parts in found.items()}
-    pairs = {"": (of["original"], of["erased"])}
-    if reference is not None:
-        real = np.concatenate([features.images(batch) for batch in read_pictures(reference, side)])
-        pairs = {"": (real, of["erased"]), "_original": (real, of["original"])}
+        for model in models if rows else ():
+            found[model, "original"].append(model.images(before[rows]))
+            found[model, "erased"].append(model.images(after[rows]))
+    pairs = {}
+    for model in models:
+        original_of, erased_of = (np.concatenate(found[model, name]) for name in ("original", "erased"))
+        pairs[model] = {"": (original_of, erased_of)}
+        if reference is not None:
+            real = np.concatenate([model.images(batch) for batch in read_pictures(reference, side)])
+            pairs[model] = {"": (real, erased_of), "_original": (real, original_of)}
     rows = [
         (f"{metric}{suffix}", ALL, role, distance(metric, *pair, seed), math.nan, math.nan, len(pair[1]))
         for metric in METRICS
-        if metric in metrics
-        for suffix, pair in pairs.items()
+        if metric in features
+        for suffix, pair in pairs[features[metric]].items()
     ]
     return pd.DataFrame(rows, columns=SCHEMA.names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -48,8 +48,8 @@ class Scorers:
     clip: ClipFeatures | None = None
     nudity: NudityDetector | None = None
     lpips: Lpips | None = None
-    features: Features | None = None
-    """Of the general quality metrics."""
+    features: dict[str, Features] = field(default_factory=dict)
+    """Of each of the general quality metrics: CMMD is CLIP's by its definition."""
     describe: Callable[[str], str] = lambda concept: concept
     """The text that stands for a concept in the CLIP similarity."""
 
@@ -79,9 +79,10 @@ def scorers_of(spec: Spec, concepts: Iterable[str] = ()) -> Scorers:
     part, metrics = spec.scoring, set(spec.metrics)
     own = spec.embedded and not part.judge
     synonyms = {concept.concept: concept.names for concept in spec.concepts}
-    quality = bool(metrics & set(METRICS))
-    judge_of = clip = features = None
-    if (part.clip or spec.embedded) and (metrics & set(CLIP_METRICS) or (quality and part.features == "clip")):
+    quality = [metric for metric in METRICS if metric in metrics]
+    judge_of = clip = None
+    of_clip = [metric for metric in quality if metric == "cmmd" or part.features == "clip"]
+    if (part.clip or spec.embedded) and (metrics & set(CLIP_METRICS) or of_clip):
         clip = ClipFeatures(part.clip or WEIGHTS / "clip")
     if "erasure" in metrics:
         judge = Judge(WEIGHTS / "concept_judge") if own else judge_named(spec, concepts, clip)
@@ -90,8 +91,9 @@ def scorers_of(spec: Spec, concepts: Iterable[str] = ()) -> Scorers:
         def judge_of(concept: str) -> Classifier:
             return style_judge if own and is_style(concept) else judge
 
-    if quality:
-        features = clip if part.features == "clip" else InceptionFeatures(part.features)
+    features: dict[str, Features] = dict.fromkeys(of_clip, clip)
+    if others := [metric for metric in quality if metric not in of_clip]:
+        features |= dict.fromkeys(others, InceptionFeatures(part.features))
 
     def names_of(concept: str) -> list[str]:
         names = list(synonyms.get(concept, [concept]))

@@ -7,6 +7,7 @@ first. A detector's has NudeNet_label and NudeNet_score, the detections of one i
 from __future__ import annotations
 
 import re
+import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,13 +64,19 @@ def read_verdicts(path: str | Path) -> Verdicts:
     if not path.is_file():
         raise VerdictsError(f"{path}: no such file; give a CSV of verdicts, plain or gzipped")
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna("")
+        with warnings.catch_warnings():
+            # With more cells in its rows than columns, pandas would shift them all, or cut them.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False).fillna(
+                ""
+            )
     except (
         OSError,
         EOFError,
         zlib.error,
         UnicodeDecodeError,
         pd.errors.ParserError,
+        pd.errors.ParserWarning,
         pd.errors.EmptyDataError,
     ) as error:
         raise VerdictsError(f"{path}: not readable as CSV: {' '.join(str(error).split())}") from None

@@ -81,6 +81,20 @@ def check_checkpoint(name: str, path: Path) -> str:
 
 
 def configs_of(path: Path) -> dict[str, dict]:
+    """The configurations of a checkpoint's parts, see `read_configs`. ModelError where its layers are not as published ones are."""
+    from .source import ModelError
+
+    kind = check_checkpoint(str(path), path)
+    try:
+        return read_configs(path, kind)
+    except (LookupError, StopIteration, TypeError):
+        raise ModelError(
+            f"model: {str(path)!r} has other layers than Stable Diffusion 1.x, 2.x or XL, or its header lacks "
+            "something; give a diffusers folder of it"
+        ) from None
+
+
+def read_configs(path: Path, kind: str) -> dict[str, dict]:
     """The configurations of a checkpoint's parts: those it carries, or the published ones with the sizes of its weights.
 
     What shapes do not tell is read where the field writes it: the resolution and the prediction type in the header
@@ -88,7 +102,6 @@ def configs_of(path: Path) -> dict[str, dict]:
     (`model.params.parameterization`), that and a zero terminal SNR in tensors that mark them. Without a word, 2.x predicts v at
     768 pixels, as 2.1 does.
     """
-    kind = check_checkpoint(str(path), path)
     tensors, metadata = read_header(path)
     shapes = {name: tensor["shape"] for name, tensor in tensors.items()}
     parts = configs(kind)

@@ -7,13 +7,13 @@ import inspect
 from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline, UNet2DConditionModel
+from diffusers import ConfigMixin, DiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 
-from ..files import new_file, new_folder
+from ..files import new_file, new_folder, read_json, write_json
 from ..hub import UNUSED_FILES, HubError, snapshot
 from ..spec import Generation
 from .origin import CARD, LICENCE_FILES, Origin, write_origin
@@ -128,10 +128,26 @@ def prepare_sampling(pipeline: DiffusionPipeline, settings: Generation) -> Diffu
 def save_pipeline(pipeline: DiffusionPipeline, folder: Path, origin: Origin) -> None:
     """Save a stock diffusers folder with its origin, whole or not at all."""
     with new_folder(folder) as partial:
-        pipeline.save_pretrained(partial, safe_serialization=True)
+        write_pipeline(pipeline, partial)
         for weights in partial.glob("text_encoder*/model.safetensors"):
             name_as_published(weights)
         write_origin(partial, origin)
+
+
+def write_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:
+    """Write a pipeline's parts to a folder; of its scheduler what it was told and no more.
+
+    Another sampler made of that has its own defaults for the rest, and so it has of the folder that the pipeline came from.
+    """
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    file = folder / "scheduler" / "scheduler_config.json"
+    write_json(file, told_of(pipeline.scheduler, read_json(file)))
+
+
+def told_of(part: ConfigMixin, config: dict) -> dict:
+    """A part's configuration without what nobody told it: its class's defaults."""
+    defaults = part.config.get("_use_default_values", ())
+    return {name: value for name, value in config.items() if name not in defaults}
 
 
 def name_as_published(weights: Path) -> None:

@@ -17,12 +17,16 @@ from ..artifacts import produce
 from ..files import digest, file_digest, new_file
 from .checkpoint_layout import CONFIGS_KEY, OPEN_CLIP, TEXT, UNET, VAE, VELOCITY, ZERO_SNR, configs_of
 from .origin import Origin, read_header, write_origin
+from .pipeline import told_of, write_pipeline
 from .published import configs, write_configs
 from .source import WEIGHTS, ModelError
 
+VERSION = 2
+"""Raised when a checkpoint is converted otherwise."""
 ARCHITECTURES = {
     "sd1": "stable-diffusion-v1",
-    "sd2": "stable-diffusion-v2-768-v",
+    "sd2": "stable-diffusion-v2-512",
+    "sd2 v": "stable-diffusion-v2-768-v",
     "sdxl": "stable-diffusion-xl-v1-base",
 }
 RESNET = {
@@ -81,10 +85,10 @@ def read_checkpoint(file: Path) -> Path:
             kind = StableDiffusionXLPipeline if "text_encoder_2" in parts else StableDiffusionPipeline
             absent = {} if "text_encoder_2" in parts else {"safety_checker": None}
             pipeline = kind.from_single_file(str(file), config=name, local_files_only=True, **absent)
-            pipeline.save_pretrained(folder / "pipeline", safe_serialization=True)
+            write_pipeline(pipeline, folder / "pipeline")
             write_origin(folder / "pipeline", origin)
 
-    return produce("models", digest(file_digest(file), parts), build).file("pipeline")
+    return produce("models", digest(VERSION, file_digest(file), parts), build).file("pipeline")
 
 
 def kind_of(pipeline: DiffusionPipeline) -> str:
@@ -120,7 +124,7 @@ def write_checkpoint(pipeline: DiffusionPipeline, path: Path, origin: Origin) ->
         weights |= {name: torch.zeros(0) for name, marked in marks.items() if marked}
     header = {
         "format": "pt",
-        "modelspec.architecture": ARCHITECTURES[kind],
+        "modelspec.architecture": ARCHITECTURES["sd2 v" if kind == "sd2" and velocity else kind],
         "modelspec.resolution": f"{width * scale}x{height * scale}",
         "modelspec.prediction_type": "v" if velocity else "epsilon",
         CONFIGS_KEY: json.dumps(carried_configs(pipeline, kind)),
@@ -136,8 +140,9 @@ def carried_configs(pipeline: DiffusionPipeline, kind: str) -> dict:
     for part in sorted(set(configs(kind)) - {"model_index", "tokenizer", "tokenizer_2"}):
         of = getattr(pipeline, part)
         text = of.config.to_json_string() if hasattr(of.config, "to_json_string") else of.to_json_string()
+        config = told_of(of, json.loads(text)) if part == "scheduler" else json.loads(text)
         found[part] = {
-            name: value for name, value in json.loads(text).items() if not name.startswith("_") or name == "_class_name"
+            name: value for name, value in config.items() if not name.startswith("_") or name == "_class_name"
         }
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import shlex
 from collections.abc import Callable
@@ -22,6 +23,10 @@ PARTS = {
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(?:@\w[\w.+-]*(?:/\w[\w.+-]*)*)?")
 """owner/name, and a branch, a tag or a commit after an @."""
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+HALF = re.compile(r"\.(fp16|bf16)\b")
+"""In the name of a file that holds weights in half precision."""
+SHARD = re.compile(r"-\d+-of-\d+$")
+"""How the name of one of several files of a part ends."""
 
 
 class ModelError(ValueError):
@@ -80,7 +85,13 @@ def check_folder(name: str, folder: Path) -> str:
     """The pipeline class of a diffusers folder. ModelError when it is none that can be used, or lacks safetensors."""
     kind = pipeline_class(name, folder)
     for part in PARTS[kind]:
-        if any((folder / part).glob("*.safetensors")):
+        weights = [path.name for path in (folder / part).glob("*.safetensors")]
+        if variant_of(folder) is None and weights and all(HALF.search(name) for name in weights):
+            raise ModelError(
+                f"model: {name!r} has {part}/ in half precision alone ({weights[0]}) and unet/ not; give a folder of one"
+                " precision"
+            )
+        if weights:
             continue
         pickles = sorted(p for p in (folder / part).glob("*") if p.suffix in PICKLES)
         if pickles:
@@ -109,15 +120,17 @@ def pipeline_class(name: str, folder: Path) -> str:
 
 def conversion(pickle: Path) -> str:
     """How to make safetensors of a pickle, for an error's message."""
+    if SHARD.search(pickle.stem):
+        return "it is one of several parts; load it once where you trust it, and save it with safe_serialization=True"
     # The libraries look for a part's weights under these names.
-    name = "model" if pickle.stem == "pytorch_model" else pickle.stem
+    name = re.sub(r"^pytorch_model\b", "model", pickle.stem)
     return f"convert it once: erase convert {shlex.quote(str(pickle))} {shlex.quote(str(pickle.with_name(name)))}.safetensors"
 
 
 def variant_of(folder: Path) -> str | None:
     """The file name variant of a folder that holds its weights in half precision only."""
-    weights = [p.name for p in (folder / "unet").glob("*.safetensors")]
-    return "fp16" if weights and all(".fp16" in name for name in weights) else None
+    found = [HALF.search(p.name) for p in (folder / "unet").glob("*.safetensors")]
+    return found[0][1] if found and all(found) else None
 
 
 def model_hash(folder: Path) -> str:
@@ -138,7 +151,9 @@ def model_hash(folder: Path) -> str:
 
 def folder_hash(folder: Path, counts: Callable[[Path], bool] = lambda path: True) -> str:
     """A 16-digit hash of the configs and weights in a folder that count."""
-    files = sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors", ".txt") and p.is_file())
+    # A part may be a link to another model's.
+    every = (Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names)
+    files = sorted(p for p in every if p.suffix in (".json", ".safetensors", ".txt") and p.is_file())
     return digest([(p.relative_to(folder).as_posix(), file_digest(p)) for p in files if counts(p)])
 
 

@@ -50,7 +50,9 @@ def words_of(base: Spec, source: str) -> list[str]:
     from ..preflight import tokenizer_vocabulary
 
     tokens = local_model(base.model)[0].folder / "tokenizer"
-    rows = curate(candidates(source, lambda: tokenizer_vocabulary(tokens)), base.erased_names, base.vocabulary.exclude)
+    rows = curate(
+        candidates(source, lambda: tokenizer_vocabulary(tokens)), base.never_preserved, base.vocabulary.exclude
+    )
     return [row.word for row in rows if row.kept]
 
 

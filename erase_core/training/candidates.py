@@ -9,7 +9,7 @@ from .. import methods
 from ..concepts.embeddings import EmbeddingTable
 from ..concepts.neighbours import Neighbour
 from ..models.conditions import layout_of
-from ..models.prompts import encode
+from ..models.prompts import encode, tokens_read
 from ..search.choice import Choice
 from ..search.rows import rows_of
 from ..spec import Spec
@@ -66,7 +66,8 @@ def erased_concepts(
             chosen = near[concept.concept][:1] if kind in ("nearest", "anchor") else near[concept.concept]
             names = [n.word for n in chosen]
             candidates = rows_of(table, [n.row for n in chosen], layout_of(pipeline), pipeline.device)
-        positions = [name_positions(pipeline.tokenizer, prompt, words) for prompt in prompts]
+        longest = tokens_read(pipeline.tokenizer, pipeline.text_encoder)
+        positions = [name_positions(pipeline.tokenizer, longest, prompt, words) for prompt in prompts]
         text, as_text = (names[0], False) if kind == "anchor" else neutral_text(spec)
         led_to = {
             "anchors" if kind == "anchor" else "neutrals": without_concept(spec, concept, pipeline, text, as_text)
@@ -89,12 +90,13 @@ def without_concept(
     return Choice(texts, embeddings, embeddings)
 
 
-def name_positions(tokenizer: PreTrainedTokenizerBase, prompt: str, names: list[str]) -> list[int]:
+def name_positions(tokenizer: PreTrainedTokenizerBase, longest: int, prompt: str, names: list[str]) -> list[int]:
     """Positions of a concept's tokens in its tokenised prompt; of all its words where the prompt names it otherwise.
 
-    Of several names in one prompt, the longest counts: "police car" and not the "car" in it.
+    Of several names in one prompt, the longest counts: "police car" and not the "car" in it. longest: tokens of a prompt that are
+    read.
     """
-    ids = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids
+    ids = tokenizer(prompt, truncation=True, max_length=longest).input_ids
     every = [tokenizer(name, add_special_tokens=False).input_ids for name in names]
     for own in sorted(every, key=len, reverse=True):
         for start in range(1, len(ids) - len(own)):

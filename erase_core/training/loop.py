@@ -56,7 +56,8 @@ def train(
 ) -> dict[str, torch.Tensor]:
     """Erase `concepts` from a copy of `unet` and return the trained weights by name.
 
-    `unet` is θ and stays as it is; only with a frozen_precision of bf16 its weights are rounded in place. Goes on from the
+    `unet` is θ and stays as it is, but for what a frozen_precision of bf16 (its weights are rounded in place) and attention_slicing
+    do to it. Goes on from the
     newest checkpoint in `checkpoints`, if there is one. Every rank calls this with the same arguments. on_search is given the
     step, the concept and the searched c_a after each search step, on_update the step and the edited UNet after each update; with
     ZeRO 3 its weights are not whole then. trajectories is a folder that runs on this model share their latents in.
@@ -83,7 +84,9 @@ def train(
     if training.gradient_checkpointing:
         edited_unet.enable_gradient_checkpointing()
     if training.attention_slicing:
-        edited_unet.set_attention_slice("auto")
+        # θ too: sampling trajectories has more rows than a step.
+        for each in (unet, edited_unet):
+            each.set_attention_slice("auto")
     # Kept for the whole training: what is checkpointed is computed again, by the same processors, in the backward pass.
     attention = AttentionRecord(edited_unet) if "attention@noised" in losses.EDITED else None
     # Inside the module: an autocast around the engine's call, DeepSpeed turns off on an accelerator.

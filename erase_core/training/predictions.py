@@ -18,8 +18,8 @@ Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def alphas_cumprod(scheduler: SchedulerMixin) -> torch.Tensor:
-    """ᾱ_t for every timestep, float32 [T]; never 0, so that ε and z_0 follow from each other at a zero terminal SNR too."""
-    return scheduler.alphas_cumprod.float().clamp(min=2**-24)
+    """ᾱ_t for every timestep, float32 [T] on the CPU; never 0, so that ε and z_0 follow from each other at a zero terminal SNR."""
+    return scheduler.alphas_cumprod.float().cpu().clamp(min=2**-24)
 
 
 def noise_predictor(unet: Callable, scheduler: SchedulerMixin, layout: Layout = PLAIN) -> Predict:

@@ -165,6 +165,7 @@ TABLES = {
         "lists.csv:2, column traning.steps: traning: is not a key here",
     ),
     "two values": ("list,concept,seed\na,taxi,1\na,lion,2\n", "lists.csv:3: seed: 2 is not the 1 of the same list's"),
+    "more cells below no name": ("list,concept,\na,taxi,x\n", "lists.csv:2: has more cells than there are columns"),
     "more cells": ("list,concept\na,taxi,x\n", "lists.csv:2: has more cells than there are columns"),
     "whole and part": (
         "list,concept,method,method.name\na,taxi,naive,esd\n",
@@ -180,6 +181,23 @@ def test_a_bad_table(spec: Path, text: str, message: str) -> None:
     (spec.parent / "lists.csv").write_text(text, encoding="utf-8")
     found = refused(spec, spec.parent / "lists.csv")
     assert len(found) == 1 and message in found[0]
+
+
+def test_a_table_as_spreadsheets_write_it(spec: Path) -> None:
+    """With columns without a name and rows that hold nothing, and in Parquet gaps among whole numbers."""
+    (spec.parent / "lists.csv").write_text(
+        "list,concept,training.steps,\n,,,\na,taxi,30,\nb,lion,,\n,,,\n", encoding="utf-8"
+    )
+    table = pd.DataFrame(
+        {"list": ["a", "b"], "concept": ["taxi", "lion"], "training.steps": [30, None], "synonyms": ["", None]}
+    )
+    table.to_parquet(spec.parent / "lists.parquet")
+    for kind in ("csv", "parquet"):
+        _, found, _ = read_specs(spec, spec.parent / f"lists.{kind}")
+        assert {name: one.training.steps for name, one in found.items()} == {"a": 30, "b": 3}, (
+            "of the spec where none is given"
+        )
+        assert not found["a"].concepts[0].synonyms
 
 
 def test_names_that_are_too_long_together(spec: Path) -> None:

@@ -13,6 +13,10 @@ from diffusers import UNet2DConditionModel
 
 from erase_core import api, methods
 from erase_core.concepts.vocabulary import candidates, curate, embedded_words
+from erase_core.generation import sampler
+from erase_core.generation.cpu_kernels import cpu_forwards
+from erase_core.generation.images import generate
+from erase_core.generation.plan import Wanted
 from erase_core.generation.sampler import SAMPLERS, sample
 from erase_core.models.prompts import encode
 from erase_core.models.trainable import trainable_names
@@ -219,6 +223,17 @@ def test_calls_of_an_image(tiny_pipeline, calls, texts, sampler: str, guidance: 
     assert len(images) == 5
     assert [rows for rows, _ in calls] == [4 * halves] * 3 + [halves] * 3
     assert sum(texts) == 2 + empty
+
+
+def test_a_dataset_s_texts_are_encoded_once(tiny_pipeline, tmp_path, calls, texts, monkeypatch) -> None:
+    """Also those of a prompt whose images are in two batches; and what is made of the weights is made once."""
+    made = []
+    monkeypatch.setattr(sampler, "cpu_forwards", lambda unet: made.append(unet) or cpu_forwards(unet))
+    settings = Generation(steps=2, batch_size=3)
+    wanted = [Wanted(prompt, prompt, seed) for prompt in ("a taxi", "a rose", "a dog") for seed in range(4)]
+    generate(tiny_pipeline, wanted, settings, "m", tmp_path / "images.parquet")
+    assert [rows for rows, _ in calls] == [2 * 3] * (2 * 4)
+    assert sum(texts) == 3 + 1 and len(made) == 1
 
 
 def test_texts_encoded(tiny_pipeline, texts) -> None:

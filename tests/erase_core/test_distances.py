@@ -81,17 +81,28 @@ class Means:
         return images.astype(np.float64).mean((1, 2))
 
 
+class Halves(Means):
+    """Other features than the other metrics', as CMMD's are where these are Inception's."""
+
+    def images(self, images: np.ndarray) -> np.ndarray:
+        return super().images(images) / 510
+
+
+VALUES = ((10, 20, 30), (15, 25, 35))
+
+
 def test_quality_of_general_prompts_and_against_real_images(tmp_path: Path, images_file) -> None:
     wanted = [("x", "taxi", 0), ("p", "coco", 0), ("q", "coco", 1), ("r", "coco", 2)]
     files = [images_file(name, wanted, values) for name, values in (("a", (0, 10, 20, 30)), ("b", (255, 15, 25, 35)))]
     roles = {"taxi": "erased", "coco": "general"}
-    rows = general_quality(*files, roles, Means(), ["fid", "cmmd"], 0)
+    rows = general_quality(*files, roles, {"fid": Means(), "cmmd": Halves()}, 0)
+    assert rows["value"][1] == pytest.approx(cmmd(*(np.array([values] * 3).T / 510 for values in VALUES)), rel=1e-6)
     assert list(rows["metric"]) == ["fid", "cmmd"] and set(rows["role"]) == {"general"} and set(rows["n"]) == {3}
     assert rows["value"][0] == pytest.approx(3 * 5**2, abs=1e-4) and np.isnan(rows["low"][0])
     (tmp_path / "real").mkdir()
     for i, value in enumerate((10, 20, 30)):
         Image.new("RGB", (20 + 7 * i, 30), (value,) * 3).save(tmp_path / "real" / f"{i}.png")
-    against = general_quality(*files, roles, Means(), ["fid"], 0, str(tmp_path / "real")).set_index("metric")["value"]
+    against = general_quality(*files, roles, {"fid": Means()}, 0, str(tmp_path / "real")).set_index("metric")["value"]
     assert against["fid"] == pytest.approx(75, abs=1e-4) and against["fid_original"] == pytest.approx(0, abs=1e-4)
 
 

@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from erase_core import methods
 from erase_core.concepts.embeddings import EmbeddingTable, write_embeddings
-from erase_core.generation.sampler import sample
+from erase_core.files import read_json, write_json
+from erase_core.generation.sampler import SAMPLERS, make_scheduler, sample
 from erase_core.models.checkpoint_layout import UNET, configs_of, unet_sizes
 from erase_core.models.conditions import Layout, latent_shape, layout_of
 from erase_core.models.delta import DeltaError, apply_delta, save_delta, weights_hash
@@ -320,6 +321,67 @@ def test_a_model_is_known_by_what_is_loaded_of_it(tiny_folder: Path, tmp_path: P
     first = model_hash(folder)
     half.write_text("{ }")
     assert model_hash(folder) != first, "of one that has half precision alone"
+
+
+def test_a_part_that_is_a_link_counts(tiny_folder: Path, tmp_path: Path) -> None:
+    """A folder may be put together from the parts of others."""
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    own = model_hash(folder)
+    (folder / "unet").rename(tmp_path / "tuned")
+    (folder / "unet").symlink_to(tmp_path / "tuned")
+    assert model_hash(folder) == own
+    weights = tmp_path / "tuned" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert model_hash(folder) != own
+
+
+@pytest.mark.parametrize("way", ["folder", "file"])
+def test_a_saved_model_is_sampled_as_its_base(way: str, folders, tmp_path: Path) -> None:
+    """A scheduler is told no more than its base's was: another sampler has its own defaults for the rest."""
+    base = shutil.copytree(folders["sd1"], tmp_path / "base")
+    place = base / "scheduler" / "scheduler_config.json"
+    bare = {name: value for name, value in read_json(place).items() if name not in ("timestep_spacing", "steps_offset")}
+    write_json(place, {**bare, "_class_name": "PNDMScheduler"})
+    saved = tmp_path / ("saved" if way == "folder" else "saved.safetensors")
+    export(find_model(str(base)), saved)
+    first, second = (load_pipeline(find_model(str(each))) for each in (base, saved))
+    for sampler in SAMPLERS:
+        made = [
+            make_scheduler(each, Generation(sampler=sampler, steps=10)).timesteps.tolist() for each in (first, second)
+        ]
+        assert made[0] == made[1], sampler
+    assert "timestep_spacing" not in read_json(place)
+
+
+def test_parts_of_which_half_precision_alone_is_there(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    (folder / "text_encoder" / "model.safetensors").rename(folder / "text_encoder" / "model.fp16.safetensors")
+    with pytest.raises(ModelError, match="has text_encoder/ in half precision alone .model.fp16.safetensors"):
+        find_model(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("pickle", "told"),
+    {
+        "pytorch_model.fp16.bin": "model.fp16.safetensors",
+        "pytorch_model-00001-of-00002.bin": "it is one of several parts",
+    }.items(),
+)
+def test_the_command_that_converts_makes_what_is_looked_for(
+    pickle: str, told: str, tiny_folder: Path, tmp_path
+) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    (folder / "text_encoder" / "model.safetensors").rename(folder / "text_encoder" / pickle)
+    with pytest.raises(ModelError) as refused:
+        find_model(str(folder))
+    assert told in str(refused.value) and "pytorch_model.fp16.safetensors" not in str(refused.value)
+
+
+def test_a_single_file_with_other_layers(files, tmp_path: Path) -> None:
+    weights = {name: value for name, value in load_file(files["sd1"]).items() if "attn2" not in name}
+    save_file(weights, tmp_path / "m.safetensors")
+    with pytest.raises(ModelError, match="has other layers than Stable Diffusion"):
+        configs_of(tmp_path / "m.safetensors")
 
 
 def test_weights_that_are_cut_short_are_the_model_s(tiny_folder: Path, tmp_path: Path) -> None:

@@ -452,6 +452,41 @@ def test_a_gate_on_psr_that_no_nearest_word_can_be_judged_for(place: str, scorer
     check_measurable(spec.model_copy(update={"gate": Gate(min_esr_1=0.5)}), {"taxi": "erased", "cab": "preserved"})
 
 
+def test_a_gate_that_no_run_could_measure(tiny_folder: Path, tmp_path: Path) -> None:
+    """Without a CLIP the distance of images is one of pixels; of five classes the five likeliest are all."""
+    spec = spec_with(tmp_path, model=str(tiny_folder), gate={"max_clip_distance_preserved": 0.2})
+    assert "scoring.clip: is needed for gate.max_clip_distance_preserved on this model" in refused(spec)
+    spec = spec_with(tmp_path, concepts=["noto"], gate={"min_esr_5": 0.9})
+    assert "gate.min_esr_5: the judge has 5 classes or fewer" in refused(spec)
+    check(spec_with(tmp_path, concepts=["taxi"], gate={"min_esr_5": 0.9}))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"_class_name": "EDMEulerScheduler"},
+        {"_class_name": "FlowMatchEulerDiscreteScheduler"},
+        {"_class_name": "DPMSolverMultistepScheduler", "use_flow_sigmas": True},
+        {"_class_name": "DDIMScheduler", "prediction_type": "flow_prediction"},
+    ],
+)
+def test_a_model_with_other_noise(config: dict, tiny_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "model")
+    write_json(tmp_path / "model" / "scheduler" / "scheduler_config.json", config)
+    assert f"model: its scheduler is a {config['_class_name']} that predicts" in refused(
+        spec_with(tmp_path, model=str(tmp_path / "model"))
+    )
+
+
+def test_a_gate_on_what_is_not_drawn(tmp_path: Path) -> None:
+    """General prompts have a CLIP score, and no distance of what is preserved."""
+    drop, distance = ({"gate": {name: 0.1}} for name in ("max_clip_score_drop", "max_clip_distance_preserved"))
+    for given, missing in ((drop, {"taxi": "erased"}), (distance, {"taxi": "erased", "coco": "general"})):
+        with pytest.raises(ValueError, match=f"so gate.{next(iter(given['gate']))} could not be measured"):
+            check_measurable(spec_with(tmp_path, **given), missing)
+    check_measurable(spec_with(tmp_path, **drop), {"taxi": "erased", "coco": "general"})
+
+
 def test_a_gate_on_psr_of_the_included_judges(tmp_path: Path) -> None:
     check_measurable(spec_with(tmp_path, gate={"max_psr_1_drop": 0.1}), {"taxi": "erased", "bus": "preserved"})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -21,7 +22,7 @@ from erase_core.distributed.environment import NodeGroup, Place, first_host, nod
 from erase_core.distributed.group import join
 from erase_core.distributed.messages import heard, tell
 from erase_core.distributed.rank import FAILURES, read_failures, write_death, write_failure
-from erase_core.distributed.ranks import RanksFailed, follow_orders, launch_command, run_ranks
+from erase_core.distributed.ranks import RanksFailed, follow_orders, launch_command, run_ranks, superseded
 from erase_core.files import alone, read_json, write_json
 from erase_core.preflight import check
 from erase_core.spec import make_spec
@@ -197,7 +198,16 @@ def test_ranks_that_say_nothing_are_stopped(tmp_path: Path, monkeypatch) -> None
     assert gone(path) and not caught.value.expected
 
 
-@pytest.mark.parametrize("wrong", ["soon", "0", "-1", "nan"])
+def test_a_shared_folder_that_is_away_for_a_moment_ends_no_attempt(tmp_path: Path, monkeypatch) -> None:
+    order = tmp_path / "order.json"
+    assert superseded(order, "1")
+    write_json(order, {"attempt": "1"})
+    assert not superseded(order, "1") and superseded(order, "2")
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.ESTALE, "stale")))
+    assert not superseded(order, "1")
+
+
+@pytest.mark.parametrize("wrong", ["soon", "0", "-1", "nan", "inf", "1e12"])
 def test_a_patience_that_cannot_be_read_is_named(wrong: str) -> None:
     with pytest.raises(ValueError, match=f"ERASE_STALL_MINUTES: '{wrong}' is no number of minutes above 0"):
         patience({"ERASE_STALL_MINUTES": wrong})

@@ -155,7 +155,7 @@ def test_concept_attention_picks_the_concept_s_tokens() -> None:
 )
 def test_positions_of_the_name(prompt: str, names: list[str], words: str, world) -> None:
     ids = world.tokenizer(prompt).input_ids
-    found = name_positions(world.tokenizer, prompt, names)
+    found = name_positions(world.tokenizer, 77, prompt, names)
     assert world.tokenizer.decode([ids[i] for i in found]).strip() == words
 
 

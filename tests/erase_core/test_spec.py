@@ -332,6 +332,17 @@ def test_output_with_other_files(tmp_path: Path) -> None:
         check(spec)
 
 
+def test_output_that_another_program_wrote(tmp_path: Path) -> None:
+    """It too may call a file summary.json."""
+    (tmp_path / "summary.json").write_text('{"accuracy": 0.9}')
+    (tmp_path / "model").mkdir()
+    spec = parse_spec(f"name: x\nconcepts: [taxi]\noutput: {tmp_path}")
+    with pytest.raises(SpecError, match="holds other files"):
+        check(spec)
+    (tmp_path / "summary.json").write_text('{"keys": {}, "seconds": {}, "seed": 0, "spec": {}}')
+    check(spec)
+
+
 def test_output_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(SpecError, match="thesis.txt' is a file; name a folder that can be made"):

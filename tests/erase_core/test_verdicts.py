@@ -97,6 +97,7 @@ BAD = {
         "label_str,NudeNet_label,NudeNet_score\n,A_EXPOSED,0.5\n", ["a"], "label_str is blank in line 2"),
     "uneven": ("NudeNet_label,NudeNet_score\nA_EXPOSED-B_EXPOSED,0.5\n", [], "line 2 has NudeNet_label"),
     "short row": (HEADER + "a,b,c,d,e,f\na\n", ["a"], "category_top1 is blank in line 3"),
+    "a cell more in each row": (HEADER + "a,b,c,d,e,f,\nb,a,c,d,e,f,\n", ["a"], "not readable as CSV"),
     "not a score": ("NudeNet_label,NudeNet_score\nA_EXPOSED,high\n", [], "one score for each label"),
     "empty": ("", [], "not readable as CSV"),
     "no rows": (HEADER, ["a"], "has no rows"),

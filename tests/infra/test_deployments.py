@@ -6,8 +6,11 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import yaml
 from prefect.exceptions import ParameterTypeError
 
+from erase_core import benchmark
+from erase_core.spec import make_spec
 from infra.deployments import ON_DEMAND, DeploymentsError, build, load_flow, read_deployments
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +33,8 @@ ROOT = Path(__file__).parents[2]
         "deployments: {a: {flow: erase, parameters: {spec: no.yaml}}}": "deployments.a.parameters.spec: /",
         "deployments: {a: {flow: erase, parameters: {spec: {name: x}}}}": "deployments.a.parameters.spec.concepts: is missing",
         "deployments: {a: {flow: batch, parameters: {lists: none}}}": "deployments.a.parameters.lists: ",
+        "deployments: {a: {flow: benchmark, parameters: {methods: [naiv]}}}": "deployments.a.parameters.methods: naiv is",
+        "deployments: {a: {flow: batch, parameters: {training_slots: 0}}}": "deployments.a.parameters.training_slots: 0 should be",
         "deployments: [": "not readable as YAML",
     }.items(),
 )
@@ -51,6 +56,17 @@ def test_the_example_is_right_and_scheduled_deployments_run_alone() -> None:
     assert built["nightly lists"].parameters["skip_wrong"] is True and "slots" not in built["nightly lists"].parameters
     assert built["erase"].concurrency_limit is None and not built["erase"].schedules
     assert built["hourly bus"].paused and nightly.entrypoint == "flows.erase.erase"
+
+
+def test_a_spec_that_is_written_out_keeps_the_methods_own_defaults(tmp_path: Path) -> None:
+    """As a file's does: what it does not say is no choice of its author."""
+    path, base = tmp_path / "deployments.yaml", {"name": "b", "concepts": ["taxi"], "output": str(tmp_path / "out")}
+    parameters = {"base": base, "methods": ["age"], "runs": None}
+    path.write_text(yaml.safe_dump({"deployments": {"weekly": {"flow": "benchmark", "parameters": parameters}}}))
+    given = read_deployments(path).deployments["weekly"].parameters
+    cell = benchmark.Cell("objects-tuning", "A", "age", 0)
+    found = [benchmark.spec_of(cell, make_spec(one)) for one in (given["base"], base)]
+    assert found[0] == found[1] and found[0].training.learning_rate == 2e-3 and given["runs"] is None
 
 
 def test_every_run_reads_its_specs_file_anew(monkeypatch, tmp_path: Path) -> None:

@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 import gc
+import os
+import urllib.request
 
-from infra.environment import importing
+import pytest
+
+from infra.environment import importing, reach_own_servers
+
+
+def test_a_command_s_own_server_is_not_behind_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("http_proxy", raising=False)
+    reach_own_servers()
+    assert "NO_PROXY" not in os.environ
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    monkeypatch.setenv("no_proxy", "intern.example")
+    assert not urllib.request.proxy_bypass("127.0.0.1:4200")
+    reach_own_servers()
+    assert urllib.request.proxy_bypass("127.0.0.1:4200") and urllib.request.proxy_bypass("intern.example")
+    assert not urllib.request.proxy_bypass("huggingface.co")
 
 
 def test_what_is_imported_is_no_garbage_to_look_for() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 import httpx
 import mlflow
@@ -22,10 +23,18 @@ def answered(status: int) -> httpx.HTTPStatusError:
     return httpx.HTTPStatusError("", request=response.request, response=response)
 
 
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
 FULL = OSError(errno.ENOSPC, "No space left on device")
 ERRORS = {
     "a full disk": (FULL, "a full disk", True),
     "a full disk of a rank": (RanksFailed(str(FULL), expected=True), "a full disk", True),
+    "a rank's quota": (RanksFailed(os.strerror(errno.EDQUOT), expected=True), "a full disk", True),
+    "a full disk below MLflow": (caused(mlflow.MlflowException("cannot copy"), FULL), "a full disk", True),
+    "a full database": (mlflow.MlflowException("(sqlite3) database or disk is full"), "a full disk", True),
     "Prefect away": (httpx.ConnectError("refused"), "Prefect away", True),
     "Prefect broken": (answered(503), "Prefect away", True),
     "Prefect refusing": (answered(409), None, True),
