@@ -107,8 +107,8 @@ def sections(found: dict[str, dict[str, dict]]) -> Iterator[str]:
     yield (
         f"Each of {', '.join(concepts)} erased alone, seed 0, with λ and η of 1, noise predictions compared, no share of "
         f"the neutral concept, the published search, and a learning rate of "
-        f"{TRAINING['learning_rate']:g} for {TRAINING['steps']} steps, milder than the "
-        f"defaults; means over these, in per cent. PSR-1 is over all other concepts; the original's is "
+        f"{TRAINING['learning_rate']:g} for {TRAINING['steps']} steps that does not "
+        f"fall; means over these, in per cent. PSR-1 is over all other concepts; the original's is "
         f"{100 * mean['psr_1_original'].mean():.1f} %. Success is at "
         "the budget that served the attacker best (of sdedit, at its greatest strength): "
         + ", ".join(f"{attack['name']} {'/'.join(map(str, attack['budgets']))}" for attack in ATTACKS)

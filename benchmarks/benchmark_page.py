@@ -5,6 +5,7 @@ python -m benchmarks.benchmark_page
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -129,7 +130,8 @@ def interval(values: pd.Series) -> str:
     return f"{mean:.1f}" if len(values) < 2 else f"{mean:.1f} ({low:.1f} – {high:.1f})"
 
 
-def main() -> None:
+def page() -> str:
+    """The page as the tables of runs have it."""
     runs = pd.DataFrame(benchmark.known_rows(RUNS, load_spec(BASE)).values())
     whole = len(benchmark.cells(known.names(), list(benchmark.TASKS), list(benchmark.SEEDS)))
     known_to_mlflow = runs["mlflow_run"].isin(pd.read_parquet(TRACKED, columns=["mlflow_run"])["mlflow_run"]).sum()
@@ -138,8 +140,13 @@ def main() -> None:
         f"Runs so far: {len(runs)} of {whole}; what MLflow knows of a run is kept of {known_to_mlflow}.",
     ]
     parts += [*held_out(runs), *weak_and_better(runs), benchmark.markdown(benchmark.table(runs)).strip()]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    argparse.ArgumentParser(description="Write docs/benchmark.md from the table of runs beside it.").parse_args()
     with new_file(PAGE) as partial:
-        partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        partial.write_text(page(), encoding="utf-8")
     print(f"Where to look: {PAGE}")
 
 

@@ -1,6 +1,6 @@
 """How well two ranks with a core each use them: weak scaling of training steps on the embedded model.
 
-    python benchmarks/rank_scaling.py [--steps 40] [--repeats 3] [--per-rank 4] [--out FILE.json]
+    python -m benchmarks.rank_scaling [--steps 40] [--repeats 3] [--per-rank 4] [--out FILE.json]
 
 One rank on one core trains with PER-RANK samples a step; two ranks, a core each, with PER-RANK samples each. The efficiency is
 the first's time of a step over the second's. Every rank is bound to a core. Runs of both kinds take turns, and the

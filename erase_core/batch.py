@@ -189,7 +189,8 @@ def read_lists(path: Path, problems: Problems) -> list[ConceptList]:
         if not NAME.fullmatch(one.name):
             problems.add(
                 one.place,
-                f"list: {one.name[:80]!r} cannot name a folder; use letters, digits, dots, dashes and underscores, at most 60",
+                f"list: {one.name[:80]!r} cannot name a folder; use letters, digits, spaces, dots, dashes and underscores, "
+                "at most 60",
                 one.name[:80],
             )
         # Their folders, and their registered models, would be the same.

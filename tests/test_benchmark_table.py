@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmarks.benchmark_page import RUNS, TRACKED
+from benchmarks.benchmark_page import PAGE, RUNS, TRACKED, page
 from benchmarks.tracked_runs import keep, kept
 from erase_core import benchmark
 from tasks import tracking
@@ -28,6 +28,10 @@ def test_every_figure_is_the_run_s() -> None:
         for name in (*benchmark.METRICS, *benchmark.OF_ORIGINAL.values()):
             told = run["metrics"].get(IN_MLFLOW.get(name, name))
             assert told is None if pd.isna(row[name]) else told == pytest.approx(row[name], rel=1e-9), (cell, name)
+
+
+def test_the_page_is_the_tables() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page()
 
 
 def test_what_is_kept_outlives_the_store(tmp_path: Path, monkeypatch) -> None:

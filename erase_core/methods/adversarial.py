@@ -5,6 +5,8 @@
     L1 = ‖ε_θ'(z_t, t, c_e) − (ε_θ(z_t, t, c_n) − η (ε_θ(z_t, t, c_e) − ε_θ(z_t, t, c_n)))‖²
     L2 = ‖ε_θ'(z_t, t, G(π) ⊙ R) − ε_θ(z_t, t, G(π) ⊙ R)‖²
 
+with z_t a latent of c_e in L1, and in L2 one of the word that G(π) chose, at a timestep of its own.
+
 Each step first ascends L2 in π with θ' fixed (search), then descends L1 + λ L2 in θ' with π fixed (update). G is the
 Gumbel-softmax; there is one π for each erased concept, over its own K nearest words. π ascends in one of two ways:
 

@@ -3,6 +3,9 @@
     c_a ← Π_{‖c − c_e‖ ≤ r} (c_a + α ∇L2 / ‖∇L2‖), from c_a = c_e   (L2 ball; with the sign of ∇L2 for the L∞ ball)
     min_θ' L1 + λ L2(c_a)
 
+L1 and L2, with a share of c_n in it, are those of `losses`, but that z_t of L2 is a latent of c_e, in whose ball c_a is: what is no
+word has no latents of its own.
+
 The study that the paper argues from (Bui et al., NeurIPS 2024, section on the concept space): the search leaves what
 words can say, which is why the default chooses among words.
 """

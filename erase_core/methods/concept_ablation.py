@@ -2,7 +2,8 @@
 
     min_θ' ‖ε_θ'(z_t, t, c_e) − sg(ε_θ'(z_t, t, c_a))‖²
 
-z_t is a latent of the anchor c_a, and sg stops the gradient: the edited model is its own teacher.
+z_t is a latent of the anchor c_a, and sg stops the gradient: the edited model is its own teacher. As published, z_t is an image of
+the anchor with noise; here it lies on a trajectory that draws one, as every method's latents do.
 """
 
 from __future__ import annotations

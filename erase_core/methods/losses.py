@@ -1,7 +1,11 @@
 """The two losses that most methods share.
 
+    L1 = ‖ε_θ'(z_t, t, c_e) − (ε_θ(z_t, t, c_n) − η (ε_θ(z_t, t, c_e) − ε_θ(z_t, t, c_n)))‖²    z_t a latent of c_e
+    L2 = ‖ε_θ'(z_t, t, c_a) − ε_θ(z_t, t, c_a)‖²                                                z_t a latent of c_a
+
 Notation: θ is the frozen UNet, θ' the edited one; c_e the concept to erase, c_n the neutral concept, c_a the preserved
-one; z_t a latent of the concept named beside it.
+one. The latents of L1 and of L2 are drawn apart, each at a timestep of its own. Where a method has a neutral_share, that share
+of L2's samples has c_n in place of c_a, at c_a's latents.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Erasing alone: min_θ' L1, with nothing preserved."""
+"""Erasing alone: min_θ' L1, with nothing preserved; L1 as in `losses`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Preserve the nearest word: L1 + λ L2 with c_a the word closest to the erased concept by text similarity."""
+"""Preserve the nearest word: L1 + λ L2 with c_a the word closest to the erased concept by text similarity.
+
+L1 and L2, with a share of c_n in it, are those of `losses`.
+"""
 
 from __future__ import annotations
 

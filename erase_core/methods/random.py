@@ -1,4 +1,7 @@
-"""Preserve a random word: L1 + λ L2 with c_a drawn evenly from the erased concept's K nearest words in every step."""
+"""Preserve a random word: L1 + λ L2 with c_a drawn evenly from the erased concept's K nearest words in every step.
+
+L1 and L2, with a share of c_n in it, are those of `losses`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preserve by staying close: min_θ' L1 + λ ‖θ' − θ‖² over the trained weights."""
+"""Preserve by staying close: min_θ' L1 + λ ‖θ' − θ‖² over the trained weights; L1 as in `losses`."""
 
 from __future__ import annotations
 
