@@ -93,6 +93,35 @@ def scatter(
         live.add_scatter(
             x=best[x], y=best[y], name="Pareto front", line_color=INK, marker_symbol="diamond-open", marker_size=12
         )
+    name_points(axis, frame, x, y, label, named)
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    live.update_layout(xaxis_title=x, yaxis_title=y)
+    if group:
+        axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1))
+    return chart(still, live)
+
+
+def scatters(frame: pd.DataFrame, xs: dict[str, str], y: str, label: str, named: int = 8) -> Chart:
+    """Points with their labels against several columns, each with its axis' title: a panel each, with y in common."""
+    still, axes = plt.subplots(1, len(xs), figsize=(4.5 * len(xs), 4), sharey=True, squeeze=False)
+    live = make_subplots(1, len(xs), shared_yaxes=True)
+    for i, (x, title) in enumerate(xs.items()):
+        axes[0, i].plot(frame[x], frame[y], "o", color=PRESERVED, markersize=4, alpha=0.8)
+        name_points(axes[0, i], frame, x, y, label, named)
+        axes[0, i].set_xlabel(title)
+        live.add_scatter(
+            x=frame[x], y=frame[y], text=frame[label], mode="markers", marker_color=PRESERVED, showlegend=False,
+            row=1, col=i + 1,
+        )  # fmt: skip
+        live.update_xaxes(title_text=title, row=1, col=i + 1)
+    axes[0, 0].set_ylabel(y)
+    live.update_yaxes(title_text=y, row=1, col=1)
+    return chart(still, live)
+
+
+def name_points(axis: plt.Axes, frame: pd.DataFrame, x: str, y: str, label: str, named: int) -> None:
+    """Write their labels beside the points that lie furthest from the middle, but for those beside a named one."""
     spread = ((frame[[x, y]] - frame[[x, y]].mean()) / frame[[x, y]].std().replace(0, 1)).pow(2).sum(axis=1)
     places = (frame[[x, y]] - frame[[x, y]].min()) / (frame[[x, y]].max() - frame[[x, y]].min()).replace(0, 1)
     room = pd.Series(ROOM_OF_A_NAME, [x, y])
@@ -105,12 +134,6 @@ def scatter(
         at = frame.loc[row]
         axis.annotate(str(at[label]), (at[x], at[y]), fontsize=7, xytext=(3, 3), textcoords="offset points")
     axis.margins(x=ROOM_OF_A_NAME[0])
-    axis.set_xlabel(x)
-    axis.set_ylabel(y)
-    live.update_layout(xaxis_title=x, yaxis_title=y)
-    if group:
-        axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1))
-    return chart(still, live)
 
 
 def histogram(frame: pd.DataFrame, value: str, label: str, marked: list[str], axis: str) -> Chart:

@@ -18,7 +18,7 @@ from ..models.pipeline import load_pipeline, twin
 from ..models.prompts import encode, encode_batches
 from ..models.source import local_model
 from ..models.trainable import trainable_names
-from ..report.charts import scatter
+from ..report.charts import scatters
 from ..spec import Spec, make_spec
 from ..training.candidates import conditions_of
 from ..training.latents import TrajectoryBank
@@ -32,6 +32,7 @@ RESAMPLES = 2000
 LEAST = 3
 """Concepts that ranks can be correlated of."""
 ORDERS = {"similarity": "text similarity", "preservation_loss": "L2", "share": "L2 as a share of the signal"}
+AXES = {**ORDERS, "similarity": "cosine similarity to the target's text"}
 
 
 def runs(base: Spec) -> dict[str, Spec]:
@@ -59,13 +60,9 @@ def find(outputs: dict[str, Path]) -> Findings:
         value, low, high = rank_correlation(frame[column].to_numpy(), frame["drop"].to_numpy(), spec.seed)
         figures |= {f"{column}/rank_correlation": value, f"{column}/low": low, f"{column}/high": high}
         said.append(f"{name} {value:.2f} (95 % {low:.2f} to {high:.2f})")
-    shown = [
-        frame[["concept", "drop"]].assign(percentile=100 * frame[column].rank(pct=True), order=name)
-        for column, name in ORDERS.items()
-    ]
     return Findings(
         frame,
-        scatter(pd.concat(shown, ignore_index=True), "percentile", "drop", "concept", group="order"),
+        scatters(frame, AXES, "drop", "concept"),
         figures,
         f"Rank correlation with the CLIP drop after {target} was erased: {', '.join(said)}; "
         f"L2 over text similarity {apart[0]:.2f} ({apart[1]:.2f} to {apart[2]:.2f}).",
