@@ -120,12 +120,17 @@ def frozen_calls(tiny_pipeline, monkeypatch, one_thread) -> list[int]:
 
 @pytest.mark.parametrize("name", BY_BANK)
 def test_no_method_asks_for_what_the_bank_holds(tiny_pipeline, tmp_path, frozen_calls, name: str) -> None:
-    """Of θ, a second run asks for nothing that is known with its latents."""
+    """Of θ, a second run asks for nothing that is known with its latents: no byte of a prediction is computed again."""
     method = {"name": name, **GIVEN.get(name, {})}
     trained(tiny_pipeline, method, tmp_path)
     frozen_calls.clear()
     trained(tiny_pipeline, method, tmp_path)
     assert Counter(frozen_calls) == ASKED.get(name, {})
+    unet = tiny_pipeline.unet.config
+    of_one = 4 * unet.out_channels * unet.sample_size**2
+    again = sum(rows * of_one for rows in frozen_calls)
+    assert again == of_one * sum(rows * calls for rows, calls in ASKED.get(name, {}).items())
+    assert again == 0 or name in ASKED
 
 
 def test_the_erased_prompts_at_a_broader_concept_s_latents_are_asked_once(
@@ -234,6 +239,20 @@ def test_a_dataset_s_texts_are_encoded_once(tiny_pipeline, tmp_path, calls, text
     generate(tiny_pipeline, wanted, settings, "m", tmp_path / "images.parquet")
     assert [rows for rows, _ in calls] == [2 * 3] * (2 * 4)
     assert sum(texts) == 3 + 1 and len(made) == 1
+
+
+def test_texts_encoded_in_a_comparison(world, monkeypatch, texts) -> None:
+    """The vocabulary and the concept once for all methods, each model's prompts and "" once, each training's prompt, "" and c_n."""
+    monkeypatch.setattr(api, "load", lambda model: world)
+    small = {"steps": 1, "latent_steps": 2, "trajectories": 1, "batch_size": 1}
+    drawn = {
+        "generation": {"seeds": [0, 1], "steps": 2, "batch_size": 3},
+        "scoring": {"preserved": ["bus", "apple"], "metrics": ["erasure"]},
+    }
+    found = api.compare("emoji-world", ["taxi"], ["naive", "nearest"], training=small, **drawn)
+    words = embedded_words(curate(candidates("emoji-world"), ["taxi"], []))
+    assert len(set(found.prompts)) == 3 and len(found.images) == 3
+    assert sum(texts) == len(words) + 1 + 3 * (3 + 1) + 2 * 3
 
 
 def test_texts_encoded(tiny_pipeline, texts) -> None:
