@@ -25,10 +25,12 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.models import ModelSignature
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import AnyType
 from mlflow.utils.validation import MAX_MODEL_REGISTRY_TAG_VALUE_LENGTH as LONGEST_TAG
 
+from erase_core.artifacts import produce
 from erase_core.cleaning import DAY
 from erase_core.files import digest, home
 from erase_core.spec import Spec
@@ -46,6 +48,8 @@ PROMPTS_TO_IMAGES = ModelSignature(
 )
 SERVED_BY = ("torch", "diffusers", "transformers", "safetensors", "pandas")
 """The packages that `registered_model` needs."""
+PIPELINE = "artifacts/model"
+"""Where the erased model lies among a logged model's files."""
 FOR = "registered_model"
 """The tag of a logged model that says of which registered model it is to be a version."""
 
@@ -345,6 +349,30 @@ def left_of(model: LoggedModel) -> Removable | None:
     if model.creation_timestamp / 1000 > time.time() - DAY:
         return None
     return Removable(model.tags.get(FOR, "-"), "-", "no version has it", model.model_id, gone=True)
+
+
+def folder_of(place: str) -> Path:
+    """The diffusers folder of a version, given as MLflow names it: models:/NAME@ALIAS or models:/NAME/VERSION.
+
+    Where the store's files are behind a server they are fetched, once. Raises RegistryError for what is not there.
+    """
+    found = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", place)
+    if found is None:
+        raise RegistryError(f"model: {place!r} is no version; write models:/NAME@{CHAMPION} or models:/NAME/VERSION")
+    name, alias, version = found.groups()
+    versions(name)
+    if alias is not None and (version := version_with(name, alias)) is None:
+        raise RegistryError(f"model: no version of {name} has the alias {alias}; erase models {name} lists them")
+    source = files_of(version_of(name, version))
+    if not source.startswith(LOGGED_MODEL):
+        raise RegistryError(f"model: version {version} of {name} is none that a run registered; name another")
+    logged = source.removeprefix("models:/")
+    files = get_artifact_repository(client().get_logged_model(logged).artifact_location)
+    if isinstance(files, LocalArtifactRepository):
+        return Path(files.download_artifacts(PIPELINE))
+    return produce("models", digest(logged), lambda folder: files.download_artifacts(PIPELINE, str(folder))).file(
+        PIPELINE
+    )
 
 
 def size_of(model: str, path: str | None = None) -> int:

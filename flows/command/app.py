@@ -30,6 +30,7 @@ GenerationSlots = Annotated[
     int | None,
     typer.Option(min=1, help="How much other work on a model it does at once: images, scores, embeddings."),
 ]
+MODEL = "emoji-world, a diffusers folder, a .safetensors file, a hub id, or a registered model (models:/NAME@champion)."
 ShowUnsafe = Annotated[bool, typer.Option("--show-unsafe", help="Blur no images in the report and in MLflow.")]
 
 
@@ -140,6 +141,28 @@ def flow_of(name: str):
     with failing():
         ready()
     return flow
+
+
+@contextlib.contextmanager
+def asking(kind: type[Exception]):
+    """End the command with an error of this kind, which names the fix, or in a line with any other, as when MLflow is away."""
+    try:
+        yield
+    except kind as error:
+        refuse(error)
+    except Exception as error:
+        fail(error)
+
+
+def place_of(model: str) -> str:
+    """Where a model lies, as `find_model` takes it: of a registered one (models:/NAME@ALIAS, models:/NAME/VERSION) its folder."""
+    if not model.startswith("models:/"):
+        return model
+    prepare()
+    from tasks import registry
+
+    with asking(registry.RegistryError):
+        return str(registry.folder_of(model))
 
 
 def shown(spec, show_unsafe: bool):

@@ -13,7 +13,7 @@ from erase_core.spec_texts import LONGEST_NAME
 from infra.environment import allow_hub, prepare
 
 from ..tables import console, show_attacks
-from .app import ShowUnsafe, app, failing, flow_of, refusing, shown
+from .app import ShowUnsafe, app, failing, flow_of, place_of, refusing, shown
 
 ATTACK_PROMPTS = ["a {concept}", "a photo of a {concept}", "a drawing of a {concept}"]
 IN_THE_SPEC = ("base", "attacks", "budget", "per_budget", "words", "images", "judge", "seed")
@@ -98,7 +98,10 @@ def attack_spec(spec: Path, concept: str, synonyms: list[str], output: Path | No
 def attack(
     context: typer.Context,
     model: Annotated[
-        str, typer.Argument(help="The erased model: a diffusers folder, a .safetensors file or a hub id.")
+        str,
+        typer.Argument(
+            help="The erased model: a diffusers folder, a .safetensors file, a hub id, or a registered one (models:/NAME@champion)."
+        ),
     ],
     concept: Annotated[str, typer.Option(help="What was erased from it.")],
     synonym: Annotated[list[str] | None, typer.Option(help="Another name of it; repeatable.")] = None,
@@ -138,6 +141,7 @@ def attack(
     from erase_core.spec import make_spec
     from erase_core.spec_errors import SpecError
 
+    model = place_of(model)
     with refusing(ModelError, SpecError, ValueError):
         source = find_model(model)
         if spec is None:

@@ -10,7 +10,7 @@ import typer
 from infra.environment import allow_hub, prepare
 
 from ..tables import complaints, console
-from .app import app, refusing
+from .app import MODEL, app, place_of, refusing
 
 if TYPE_CHECKING:
     from erase_core.models.source import ModelSource
@@ -21,7 +21,7 @@ Precision = Annotated[Literal["fp32", "fp16", "bf16"], typer.Option(help="Of the
 
 @app.command()
 def generate(
-    model: Annotated[str, typer.Argument(help="emoji-world, a diffusers folder, a .safetensors file, or a hub id.")],
+    model: Annotated[str, typer.Argument(help=MODEL)],
     prompts: Annotated[list[str], typer.Argument(help="One row of images each.")],
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("grid.png"),
     seeds: Annotated[int, typer.Option(min=1, help="Images per prompt, with seeds 0, 1, …")] = 4,
@@ -34,7 +34,7 @@ def generate(
     from erase_core.models.source import ModelError, find_model
 
     with refusing(ValueError):
-        source = find_model(model)
+        source = find_model(place_of(model))
         settings = sampling(source, steps, guidance_scale, sampler)
         check_file("out", out, ".png")
     prepare()
@@ -86,7 +86,7 @@ def write_model(model: str, out: Path, precision: str, delta: Path | None = None
     from erase_core.models.source import ModelError, find_model
 
     with refusing(ValueError):
-        source = find_model(model)
+        source = find_model(place_of(model))
         if delta is not None and not delta.is_file():
             raise ModelError(f"delta: {delta} is no file; give a run's delta.safetensors")
         prepare()
@@ -100,7 +100,7 @@ def write_model(model: str, out: Path, precision: str, delta: Path | None = None
 
 @app.command()
 def export(
-    model: Annotated[str, typer.Argument(help="emoji-world, a diffusers folder, a .safetensors file, or a hub id.")],
+    model: Annotated[str, typer.Argument(help=MODEL)],
     out: Annotated[Path, typer.Argument(help="A folder, or a name that ends in .safetensors for a single file.")],
     precision: Precision = "fp32",
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from datetime import datetime
 from typing import Annotated
@@ -13,7 +12,7 @@ from rich.table import Table
 from infra.environment import prepare
 
 from ..tables import console, gib
-from .app import app, fail, failing, refuse
+from .app import app, asking, failing
 
 
 @app.command()
@@ -22,7 +21,7 @@ def models(name: Annotated[str | None, typer.Argument(help="One registered model
     registry = registered()
 
     table = Table("model", "version", "aliases", "gate", "ESR-1", "PSR-1", "PSR-1 lost", "when", "spec")
-    with told(registry.RegistryError):
+    with asking(registry.RegistryError):
         for version in registry.versions(name):
             score, before = version.tags.get("psr_1"), version.tags.get("psr_1_original")
             table.add_row(
@@ -49,7 +48,7 @@ def promote(
     registry = registered()
     from tasks.release import announce
 
-    with told(registry.RegistryError):
+    with asking(registry.RegistryError):
         released = registry.promote(name, version, force)
         announce("erase.model.promoted", released)
     console.print(f"{name}: version {released.version} is the champion; before: {released.former or 'none'}")
@@ -61,7 +60,7 @@ def rollback(name: Annotated[str, typer.Argument(help="The registered model; era
     registry = registered()
     from tasks.release import announce
 
-    with told(registry.RegistryError):
+    with asking(registry.RegistryError):
         released = registry.rollback(name)
         announce("erase.model.rolled-back", released)
     console.print(f"{name}: version {released.version} is the champion again; version {released.former} is not")
@@ -85,7 +84,7 @@ def prune(
     """
     registry = registered()
 
-    with told(registry.RegistryError):
+    with asking(registry.RegistryError):
         found = registry.removable(name, keep, rejected)
     sizes = [registry.size_of(one.model) for one in found]
     table = Table("model", "version", "gate", "GiB")
@@ -106,17 +105,6 @@ def prune(
             else:
                 console.print(f"{one.name}: version {one.version} stays, as it is in use by now")
     console.print(f"Removed: {gib(freed)} GiB freed.")
-
-
-@contextlib.contextmanager
-def told(kind: type[Exception]):
-    """End the command with an error of this kind, which names the fix, or in a line with any other, as when MLflow is away."""
-    try:
-        yield
-    except kind as error:
-        refuse(error)
-    except Exception as error:
-        fail(error)
 
 
 def registered():

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from erase_core.models.delta import weights_hash
+from erase_core.models.pipeline import load_pipeline
+from erase_core.models.source import find_model
 from flows.tables import console
 from tasks import registry
 from tests.command import erase_here
@@ -80,6 +84,29 @@ def test_superseded_versions_are_pruned(tmp_path: Path) -> None:
     assert pruned() == ([["in all", "0", "", "0.00"]], "Removed: 0.00 GiB freed.")
     assert pruned("--rejected", "--yes")[0][0][1] == "4"
     assert [str(version.version) for version in registry.versions(name)] == ["5", "3"]
+
+
+def test_a_champion_is_exported_by_its_name(tiny_folder: Path, tmp_path: Path) -> None:
+    """And what is no version of the registry is refused by name, before anything is written."""
+    shutil.copytree(tiny_folder, tmp_path / "model")
+    name, out = registered_with_files(tmp_path, PASSED, FAILED), tmp_path / "out"
+    assert registry.folder_of(f"models:/{name}@champion") == registry.folder_of(f"models:/{name}/1")
+    (tmp_path / "model" / "weights.safetensors").unlink()
+    ran = erase_here("export", f"models:/{name}@champion", str(out))
+    assert ran.returncode == 0, ran.stderr
+    assert weights_hash(load_pipeline(find_model(str(out))).unet) == weights_hash(
+        load_pipeline(find_model(str(tiny_folder))).unet
+    )
+    for place, told in {
+        f"models:/{name}@chief": f"no version of {name} has the alias chief",
+        f"models:/{name}/7": f"VERSION: {name} has no version 7",
+        "models:/nobody@champion": "nobody is not a registered model",
+        f"models:/{name}": "write models:/NAME@champion or models:/NAME/VERSION",
+    }.items():
+        for command in (("export", place, str(tmp_path / "no")), ("attack", place, "--concept", "taxi")):
+            ran = erase_here(*command)
+            assert ran.returncode == 2 and told in ran.stderr, (place, ran.stderr)
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.parametrize("command", ["promote", "rollback", "prune"])
