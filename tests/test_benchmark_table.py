@@ -9,9 +9,10 @@ import pytest
 
 from benchmarks.benchmark_page import PAGE, RUNS, TRACKED, page
 from benchmarks.tracked_runs import keep, kept
-from erase_core import benchmark
+from erase_core import benchmark, methods
 from tasks import tracking
 
+DOCS = RUNS.parent
 IN_MLFLOW = {"seconds": "step_seconds"}
 """Figures that MLflow has under another name than the table."""
 
@@ -47,3 +48,21 @@ def test_what_is_kept_outlives_the_store(tmp_path: Path, monkeypatch) -> None:
     assert run["parameters"] == {"seed": "3"} and run["metrics"] == {"psr_1": 0.5} and run["ended"] >= run["began"]
     assert str(tmp_path) not in str(run), "where a run's files lie is the machine's own"
     assert keep([], path) == 0 and kept(path) == {}
+
+
+def test_the_table_of_methods_is_what_was_measured() -> None:
+    """Each with its own defaults on the included model: all of them, and the original."""
+    measured = pd.read_parquet(DOCS / "methods.parquet").set_index("method")
+    page = (DOCS / "methods.md").read_text(encoding="utf-8")
+    part = page.split("## What each does with its own defaults")[1].split("\n## ")[0]
+    rows = {
+        line.split("|")[1].strip(" `"): [cell.strip() for cell in line.split("|")[2:-1]]
+        for line in part.splitlines()
+        if line.startswith("|") and "%" in line
+    }
+    assert list(rows) == list(measured.index) and set(rows) == {"original", *methods.MODULES}
+    for name, cells in rows.items():
+        figures = measured.loc[name]
+        told = [f"{100 * figures[rate]:.1f} %" for rate in ("esr_1", "esr_5", "psr_1", "psr_5")]
+        assert cells[:4] == told, name
+        assert name == "original" or cells[4] == f"{figures['clip_distance_preserved']:.3f}"
