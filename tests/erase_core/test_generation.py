@@ -48,7 +48,8 @@ def test_same_images_as_stock_calls(world, sampler: str, guidance: float) -> Non
             generator=torch.Generator().manual_seed(seed),
             output_type="np",
         ).images[0]
-        assert np.abs(image / 255 - theirs).mean() < 1 / 255
+        # Both in whole levels of 255: what is left is rounding that falls the other way.
+        assert np.abs(image - (255 * theirs).round()).mean() < 0.02
 
 
 @pytest.mark.parametrize("sampler", STOCK)
