@@ -19,8 +19,9 @@ IN_MLFLOW = {"seconds": "step_seconds"}
 
 def test_every_figure_is_the_run_s() -> None:
     runs = kept(TRACKED)
-    rows = [row for row in pd.read_parquet(RUNS).to_dict("records") if row["mlflow_run"] in runs]
-    assert len(rows) == len(runs) > 0
+    rows = pd.read_parquet(RUNS).to_dict("records")
+    every = benchmark.cells(methods.MODULES, list(benchmark.TASKS), list(benchmark.SEEDS))
+    assert len(rows) == len(every) and {row["mlflow_run"] for row in rows} == set(runs)
     for row in rows:
         run = runs[row["mlflow_run"]]
         cell = benchmark.Cell(*(row[name] for name in ("task", "case", "method", "seed")))
@@ -29,6 +30,9 @@ def test_every_figure_is_the_run_s() -> None:
         for name in (*benchmark.METRICS, *benchmark.OF_ORIGINAL.values()):
             told = run["metrics"].get(IN_MLFLOW.get(name, name))
             assert told is None if pd.isna(row[name]) else told == pytest.approx(row[name], rel=1e-9), (cell, name)
+        if not methods.solves(methods.load(cell.method)):
+            took = (run["ended"] - run["began"]).total_seconds()
+            assert run["metrics"]["seconds/training"] < took, f"{cell}: its training is an earlier run's"
 
 
 def test_the_page_is_the_tables() -> None:
