@@ -64,9 +64,19 @@ def prefect_server(own: dict[str, str]) -> Iterator[float]:
 
 @contextlib.contextmanager
 def both_servers(own: dict[str, str]) -> Iterator[float]:
-    """`erase up`; yields the seconds until both of its servers answered."""
+    """`erase up`, for the runs of several homes; yields the seconds until both of its servers answered."""
     began = time.perf_counter()
-    command = [sys.executable, "-m", "flows.command", "up", "--prefect-port", str(PORT), "--mlflow-port", str(PAGES)]
+    command = [
+        sys.executable,
+        "-m",
+        "flows.command",
+        "up",
+        "--for-others",
+        "--prefect-port",
+        str(PORT),
+        "--mlflow-port",
+        str(PAGES),
+    ]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=own)
     try:
         wait_for(server, PORT, "/api/health")
