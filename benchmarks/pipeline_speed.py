@@ -23,7 +23,6 @@ ADDRESS = f"http://127.0.0.1:{PORT}/api"
 SERVER = f"from infra import environment, private_server; environment.prepare(); private_server.serve({PORT})"
 SPEC = {
     "name": "start",
-    "concepts": ["taxi"],
     "vocabulary": {"top_k": 4},
     "training": {"steps": 40, "trajectories": 1},
     "generation": {"seeds": [0, 1, 2, 3], "sampler": "dpm-solver++", "steps": 15},
@@ -64,14 +63,13 @@ def prefect_server(own: dict[str, str]) -> Iterator[float]:
 
 @contextlib.contextmanager
 def both_servers(own: dict[str, str]) -> Iterator[float]:
-    """`erase up`, for the runs of several homes; yields the seconds until both of its servers answered."""
+    """`erase up`; yields the seconds until both of its servers answered."""
     began = time.perf_counter()
     command = [
         sys.executable,
         "-m",
         "flows.command",
         "up",
-        "--for-others",
         "--prefect-port",
         str(PORT),
         "--mlflow-port",
@@ -88,30 +86,29 @@ def both_servers(own: dict[str, str]) -> Iterator[float]:
 
 
 def prepared(folder: Path, threads: int) -> dict[str, str]:
-    """The environment of a run of the spec, which is written to the folder, in a home that has its databases and nothing else."""
-    folder.mkdir(exist_ok=True)
+    """The environment of runs in a home below the folder that has its databases and nothing else."""
     own = {**own_home(folder), "OMP_NUM_THREADS": str(threads)}
     subprocess.run([sys.executable, "-m", "infra.databases"], check=True, capture_output=True, cwd=ROOT, env=own)
-    write_json(folder / "spec.yaml", {**SPEC, "output": str(folder / "out")})
     return own
 
 
-def to_first_stage(folder: Path, own: dict[str, str]) -> tuple[float, float]:
-    """Seconds of a run of the spec that lies in the folder: to its first stage, and in all."""
+def to_first_stage(folder: Path, own: dict[str, str], concept: str = "taxi") -> tuple[float, float]:
+    """Seconds of a run of the spec with a concept: to its first stage, which no run with another shares, and in all."""
+    output = folder / concept
+    write_json(folder / f"{concept}.yaml", {**SPEC, "concepts": [concept], "output": str(output)})
     began = time.time()
-    whole = ran("run", str(folder / "spec.yaml"), **own)
-    return min(read_json(folder / "out" / "summary.json")["began"].values()) - began, whole
+    whole = ran("run", str(folder / f"{concept}.yaml"), **own)
+    return read_json(output / "summary.json")["began"]["vocabulary"] - began, whole
 
 
 def runs_with(servers: Callable[[dict[str, str]], AbstractContextManager[float]], **environment: str) -> list[float]:
-    """Seconds until the servers answer, and to the first stage of the first run they ever serve and of the next.
-
-    Each run has a home of its own, so nothing is cached.
-    """
+    """Seconds until the servers answer, and to the first stage of the first run they ever serve and of the next."""
     with tempfile.TemporaryDirectory() as name:
-        homes = {folder: prepared(folder, 2) for folder in (Path(name) / "first", Path(name) / "next")}
-        with servers(next(iter(homes.values()))) as answered:
-            return [answered, *(to_first_stage(folder, {**own, **environment})[0] for folder, own in homes.items())]
+        folder = Path(name)
+        own = prepared(folder, 2)
+        with servers(own) as answered:
+            given = {**own, **environment}
+            return [answered, *(to_first_stage(folder, given, concept)[0] for concept in ("taxi", "airplane"))]
 
 
 def first_run(threads: int) -> tuple[float, float, float]:
@@ -120,7 +117,7 @@ def first_run(threads: int) -> tuple[float, float, float]:
         folder = Path(name)
         own = prepared(folder, threads)
         to_first, whole = to_first_stage(folder, own)
-        return to_first, whole, ran("run", str(folder / "spec.yaml"), **own)
+        return to_first, whole, ran("run", str(folder / "taxi.yaml"), **own)
 
 
 def measure(rounds: int) -> list[dict]:
