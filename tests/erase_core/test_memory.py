@@ -397,13 +397,17 @@ def test_plan_says_it_and_writes_nothing(planned_once, tmp_path: Path) -> None:
     assert not out.exists()
 
 
+A_RUN_S = {"keys": {}, "seed": 0, "spec": {}}
+"""What tells a run's summary from another program's file of that name, beside its seconds."""
+
+
 def test_plan_says_what_may_be_wrong_and_how_long_it_took(tmp_path: Path) -> None:
     spec, out = tmp_path / "spec.yaml", tmp_path / "out"
     spec.write_text(
         f"name: planned\nconcepts: [taxi]\noutput: {out}\ngate: {{min_esr_1: 1}}\nattacks: {{run: [seeds]}}\n"
     )
     out.mkdir()
-    write_json(out / "summary.json", {"name": "planned", "seconds": {"training": 30.2, "scores": 4.4}})
+    write_json(out / "summary.json", {**A_RUN_S, "name": "planned", "seconds": {"training": 30.2, "scores": 4.4}})
     ran = CliRunner().invoke(app, ["plan", str(spec)])
     assert ran.exit_code == 0 and "gate: bounds nothing that is to be preserved" in ran.stderr
     assert "attacks:" in ran.stdout and "disk:" in ran.stdout
@@ -422,7 +426,9 @@ def test_plan_of_a_batch(planned_once, tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(f"name: planned\noutput: {tmp_path / 'out'}\n")
     (tmp_path / "lists.csv").write_text("list,concept\na,taxi\nb,rose\nc,cat\nc,dog\n")
     (tmp_path / "out" / "b").mkdir(parents=True)
-    write_json(tmp_path / "out" / "b" / "summary.json", {"name": "planned - b", "seconds": {"training": 30.2}})
+    write_json(
+        tmp_path / "out" / "b" / "summary.json", {**A_RUN_S, "name": "planned - b", "seconds": {"training": 30.2}}
+    )
     planned = ["plan", str(tmp_path / "spec.yaml"), "--lists", str(tmp_path / "lists.csv")]
     ran = CliRunner().invoke(app, planned)
     assert ran.exit_code == 0, ran.output
