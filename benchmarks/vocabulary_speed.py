@@ -12,6 +12,7 @@ from diffusers import StableDiffusionPipeline
 
 from erase_core.concepts.embeddings import EmbeddingTable, write_embeddings
 from erase_core.concepts.nearest import top_k
+from erase_core.concepts.vocabulary import candidates
 from erase_core.models.prompts import encode, encode_pooled
 
 from .pairs import Ratio, compared
@@ -37,7 +38,7 @@ def one_by_one(pipeline: StableDiffusionPipeline, words: list[str], padding: str
 
 def measure(pipeline: StableDiffusionPipeline, rounds: int) -> list[Ratio]:
     """Encoding is compared on a sample of the tokens, since one call a word takes minutes for all 49,408."""
-    tokens = sorted(pipeline.tokenizer.get_vocab(), key=pipeline.tokenizer.get_vocab().get)
+    tokens = [candidate.word for candidate in candidates("clip-tokens", pipeline.tokenizer.get_vocab)]
     sample = tokens[:: len(tokens) // SAMPLE][:SAMPLE]
     whole, pooled = (functools.partial(way, pipeline, sample) for way in (encode, encode_pooled))
     sides = {

@@ -39,4 +39,7 @@ def shared_forwards(unet: UNet2DConditionModel, forwards: dict[nn.Module, Callab
 def once(forward: Callable, rows: torch.Tensor, *rest, **settings) -> torch.Tensor:
     """What a layer makes of one row of each pair [2 · B, …], for both."""
     own = [part[::2] if isinstance(part, torch.Tensor) else part for part in rest]
-    return forward(rows[::2].contiguous(), *own, **settings).repeat_interleave(2, dim=0)
+    made = forward(rows[::2], *own, **settings)
+    # Copied in the order in which they lie, so that maps stay as their layer lays them out.
+    order = sorted(range(made.ndim), key=made.stride, reverse=True)
+    return made.permute(order).repeat_interleave(2, dim=order.index(0)).permute(*map(order.index, range(made.ndim)))

@@ -12,11 +12,11 @@ from diffusers import DDIMScheduler, DiffusionPipeline, DPMSolverMultistepSchedu
 from torch import nn
 
 from ..cores import FEWEST_ROWS, share_rows
+from ..cpu_kernels import cpu_forwards, using
 from ..models.conditions import latent_shape, layout_of
 from ..models.prompts import encode
 from ..spec import Generation
 from .before_text import shared_forwards
-from .cpu_kernels import cpu_forwards, using
 
 SAMPLERS = {
     "ddim": (DDIMScheduler, {"clip_sample": False}),

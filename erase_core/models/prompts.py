@@ -10,6 +10,7 @@ from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..cores import share_rows
+from ..cpu_kernels import cpu_forwards, using
 from .conditions import layout_of
 
 FEWEST_ALIKE = 64
@@ -63,8 +64,12 @@ def tokens_read(tokenizer: PreTrainedTokenizerBase, encoder: PreTrainedModel) ->
 
 
 def encoded(pipeline: DiffusionPipeline, work: Callable, *part: Sequence) -> torch.Tensor | tuple[torch.Tensor, ...]:
-    """What `work` gives of a batch of texts' tokens: shared among a CPU's cores."""
-    return share_rows(work, *part) if pipeline.device.type == "cpu" else work(*part)
+    """What `work` gives of a batch of texts' tokens: on a CPU shared among its cores, and by the layers' faster ways."""
+    if pipeline.device.type != "cpu":
+        return work(*part)
+    forwards = [cpu_forwards(encoder) for _, encoder in text_encoders(pipeline)]
+    with using({layer: forward for found in forwards for layer, forward in found.items()}):
+        return share_rows(work, *part)
 
 
 @torch.inference_mode()

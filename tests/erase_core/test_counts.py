@@ -13,8 +13,8 @@ from diffusers import UNet2DConditionModel
 
 from erase_core import api, methods
 from erase_core.concepts.vocabulary import candidates, curate, embedded_words
+from erase_core.cpu_kernels import cpu_forwards
 from erase_core.generation import sampler
-from erase_core.generation.cpu_kernels import cpu_forwards
 from erase_core.generation.images import generate
 from erase_core.generation.plan import Wanted
 from erase_core.generation.sampler import SAMPLERS, sample

@@ -11,41 +11,71 @@ from diffusers.models.attention_processor import Attention
 from torch import nn
 from torch.nn.functional import conv2d
 
-from erase_core.generation import cpu_kernels, sampler
-from erase_core.generation.cpu_kernels import HIDDEN, TEXT, WIDEST, Attend, Winograd, cpu_forwards, tiles, using
+from erase_core import cpu_kernels
+from erase_core.cpu_kernels import HIDDEN, TEXT, TILES, WIDEST, Attend, Winograd, cpu_forwards, tiles, using
+from erase_core.generation import sampler
 from erase_core.spec import Generation
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("height, width", [(4, 4), (8, 8), (4, 16), (12, 8), (16, 16)])
 @torch.inference_mode()
-def test_a_convolution_is_the_one_in_double_precision(height: int, width: int, bias: bool) -> None:
+def test_a_convolution_is_the_one_in_double_precision(height: int, width: int, bias: bool, monkeypatch) -> None:
+    """In parts of so many tiles or a few more; what is left over goes the layer's own way."""
+    monkeypatch.setattr(cpu_kernels, "TILES", 8)
     drawn = torch.Generator().manual_seed(height + width)
-    x, weight = torch.randn(3, 24, height, width, generator=drawn), torch.randn(40, 24, 3, 3, generator=drawn)
+    x, weight = torch.randn(19, 24, height, width, generator=drawn), torch.randn(40, 24, 3, 3, generator=drawn)
     added = torch.randn(40, generator=drawn) if bias else None
+    left: list[int] = []
+
+    def usual(rows: torch.Tensor) -> torch.Tensor:
+        left.append(len(rows))
+        return conv2d(rows, weight, added, padding=1)
+
     exact = conv2d(x.double(), weight.double(), None if added is None else added.double(), padding=1)
-    found = Winograd(pytest.fail, weight, added)(x)
-    assert (found - exact).abs().max() < 1e-4 * exact.abs().max()
+    fast = Winograd(usual, weight, added)
+    for given in (x, x.to(memory_format=torch.channels_last)):
+        found = fast(given)
+        assert (found - exact).abs().max() < 1e-4 * exact.abs().max()
+        assert found.is_contiguous(memory_format=torch.channels_last)
+    of_a_part = -(-8 // (height * width // 16))
+    assert set(left) == ({19 % of_a_part} - {0}) and len(fast.kernels) == 1
 
 
-def test_each_transform_of_a_map_counts_its_pixels_once() -> None:
+def test_each_transform_of_a_map_counts_its_pixels_once(monkeypatch) -> None:
     """A kernel of one in the middle gives the map back, whatever the number of its tiles."""
+    monkeypatch.setattr(cpu_kernels, "TILES", 6)
+    monkeypatch.setattr(cpu_kernels, "FEWEST_CHANNELS", 1)
     kernel = torch.zeros(1, 1, 3, 3)
     kernel[..., 1, 1] = 1
     x = torch.arange(8.0 * 12).reshape(1, 1, 8, 12)
     with torch.inference_mode():
         torch.testing.assert_close(Winograd(pytest.fail, kernel, None)(x), x, rtol=1e-5, atol=1e-4)
-    lines, rows, pixels = tiles(8, 12)
-    assert lines.shape == (18, 12) and len(rows) == 2 and pixels.shape == (108, 48)
+    rows = tiles(8, 12)
+    assert [(seen, into.shape, back.shape) for seen, into, back in rows] == [
+        (slice(0, 60), (108, 60), (48, 108)),
+        (slice(36, 96), (108, 60), (48, 108)),
+    ]
+
+
+@pytest.mark.parametrize("channels, rows", [(cpu_kernels.FEWEST_CHANNELS, TILES // 4 - 1), (8, TILES // 4)])
+@torch.inference_mode()
+def test_too_little_to_multiply_takes_the_layers_own_way(channels: int, rows: int) -> None:
+    layer = nn.Conv2d(channels, 24, 3, padding=1)
+    x = torch.randn(rows, channels, 8, 8)
+    fast = Winograd(layer.forward, layer.weight, layer.bias)
+    torch.testing.assert_close(fast(x), layer(x))
+    assert not fast.kernels
 
 
 @pytest.mark.parametrize("height, width", [(6, 8), (8, 6), (8, WIDEST + 4)])
 @torch.inference_mode()
 def test_maps_that_do_not_fit_take_the_layers_own_way(height: int, width: int) -> None:
-    layer = nn.Conv2d(8, 8, 3, padding=1)
-    x = torch.randn(2, 8, height, width)
+    layer = nn.Conv2d(24, 8, 3, padding=1)
+    x = torch.randn(TILES, 24, height, width)
     fast = Winograd(layer.forward, layer.weight, layer.bias)
-    assert torch.equal(fast(x), layer(x)) and "kernels" not in vars(fast)
+    torch.testing.assert_close(fast(x), layer(x))
+    assert not fast.kernels
 
 
 def test_gradients_take_the_layers_own_way() -> None:
@@ -55,17 +85,18 @@ def test_gradients_take_the_layers_own_way() -> None:
 
 
 class Layers(nn.Module):
-    """Some layers, of which the first and the last have a faster way."""
+    """Some layers, of which all but the others have a faster way."""
 
     device, dtype = torch.device("cpu"), torch.float32
 
     def __init__(self) -> None:
         super().__init__()
-        self.plain = nn.Conv2d(8, 8, 3, padding=1)
+        self.plain = nn.Conv2d(24, 8, 3, padding=1)
+        self.pixels = nn.Conv2d(24, 8, 1)
         self.others = nn.ModuleList(
             [
                 nn.Conv2d(8, 8, 3, padding=1, stride=2),
-                nn.Conv2d(8, 8, 1),
+                nn.Conv2d(8, 8, 1, stride=2),
                 nn.Conv2d(8, 8, 3),
                 nn.Conv2d(8, 8, 3, padding=1, groups=2),
                 nn.Conv2d(8, 8, 3, padding=1, padding_mode="circular"),
@@ -74,12 +105,15 @@ class Layers(nn.Module):
         )
         self.tokens = FeedForward(8)
 
+    def faster(self) -> set[nn.Module]:
+        return {self.plain, self.pixels, self.tokens, self.tokens.net[0].proj, self.tokens.net[2]}
+
 
 def test_only_layers_that_suit_are_replaced_and_for_as_long_as_asked() -> None:
     layers = Layers()
     forwards = cpu_forwards(layers)
-    assert set(forwards) == {layers.plain, layers.tokens}
-    x = torch.randn(2, 8, 8, 8)
+    assert set(forwards) == layers.faster()
+    x = torch.randn(TILES // 4, 24, 8, 8)
     with torch.inference_mode():
         own = layers.plain(x)
         with pytest.raises(ZeroDivisionError), using(forwards):
@@ -89,9 +123,27 @@ def test_only_layers_that_suit_are_replaced_and_for_as_long_as_asked() -> None:
             raise ZeroDivisionError
     assert not any("forward" in vars(layer) for layer in layers.modules())
     layers.plain.forward = layers.plain.forward  # As hooks do.
-    assert set(cpu_forwards(layers)) == {layers.tokens}
+    assert set(cpu_forwards(layers)) == layers.faster() - {layers.plain}
     layers.dtype = torch.bfloat16
     assert cpu_forwards(layers) == {}
+
+
+@pytest.mark.parametrize("name, shape", [("pixels", (3, 24, 5, 7)), ("tokens", (3, 5, 8))])
+def test_a_product_with_weights_is_the_layer_s_own(name: str, shape: tuple[int, ...], monkeypatch) -> None:
+    layers = Layers()
+    layer, x = getattr(layers, name), torch.randn(shape)
+    made: list[int] = []
+    monkeypatch.setattr(cpu_kernels, "multiply", lambda *given: made.append(1) or torch.nn.functional.linear(*given))
+    with torch.no_grad():
+        own = layer(x)
+    with using(cpu_forwards(layers)):
+        for _ in range(2):
+            with torch.inference_mode():
+                torch.testing.assert_close(layer(x), own)
+            assert made
+            monkeypatch.undo()
+        layer(x).sum().backward()
+    assert all(part.grad is not None for part in layer.parameters())
 
 
 @torch.inference_mode()
@@ -118,7 +170,7 @@ def test_only_gated_feed_forward_layers_are_replaced() -> None:
             Attention(8, heads=2, kv_heads=1, dim_head=4),
         ]
     )
-    assert set(cpu_forwards(layers)) == {layers.plain}
+    assert not {layer for layer in cpu_forwards(layers) if not isinstance(layer, (nn.Conv2d, nn.Linear))}
 
 
 @pytest.mark.parametrize("width", [None, 6])

@@ -1,9 +1,13 @@
 """How a CPU draws: 3×3 convolutions of small maps by Winograd's F(4×4, 3×3), feed-forward layers in parts that its cache holds,
-and attention without what is the same in every step.
+attention without what is the same in every step, and every product with weights by oneDNN.
 
 A convolution so done has a quarter of the products (Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", 2016,
 section 4.1): Y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A for each tile d of 6×6 pixels, summed over channels. It is exact but for rounding, some
 1e-5 of the largest value in float32.
+
+torch multiplies float32 matrices by MKL, which leaves half of the vector width unused on CPUs that are not Intel's; oneDNN, by
+which torch convolves, uses all of it on any. Maps have their channels last in memory: what is a map to a convolution is tokens
+to a linear layer, with nothing to be moved.
 """
 
 from __future__ import annotations
@@ -19,13 +23,19 @@ from diffusers.models.activations import GEGLU
 from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import nn
-from torch.nn.functional import gelu, linear, scaled_dot_product_attention
+from torch.nn.functional import gelu, scaled_dot_product_attention
 
 WIDEST = 16
 """Pixels along the longer side of a map; on wider ones the library's own convolution is as fast."""
 
 MOST_CHANNELS = 512
 """What is made of weights takes memory, kernels four times their own, so wide layers, most of a large network, keep theirs."""
+
+FEWEST_CHANNELS = 16
+"""Products of fewer channels are too small to be worth their transforms."""
+
+TILES = 64
+"""Tiles that are multiplied at once, or a few more where a map's do not divide them: fewer are slower, and more leave the cache."""
 
 HIDDEN = 2**19
 """At most so many numbers of a feed-forward layer's widest map at once, but at least one row."""
@@ -45,17 +55,18 @@ B_T = torch.tensor(
 ).float()
 G = torch.tensor([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]).double() / 24
 A_T = torch.tensor([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]).float()
+PLAIN = ((1, 1), (1, 1), 1, "zeros")
 ONE = 1 * 6 + 1
 """The element of a transformed tile whose column of Aᵀ ⊗ Aᵀ is all ones: what is added there is added to every pixel."""
 
 
 def cpu_forwards(unet: nn.Module) -> dict[nn.Module, Callable]:
-    """For each layer of `unet` that has a faster way here, that way; none where it is not in float32 on a CPU.
+    """For each layer of `unet` that has a faster way here, that way; none where it is not in float32 on a CPU with oneDNN.
 
     They fall back to the layer's own way where a map does not fit or a gradient is asked for, and keep what they make of its
     weights: ask again when those have changed.
     """
-    if unet.device.type != "cpu" or unet.dtype != torch.float32:
+    if unet.device.type != "cpu" or unet.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
         return {}
     found: dict[nn.Module, Callable] = {}
     for layer in unet.modules():
@@ -63,6 +74,10 @@ def cpu_forwards(unet: nn.Module) -> dict[nn.Module, Callable]:
             continue  # Somebody else's, such as a hook that brings the weights from elsewhere.
         if isinstance(layer, nn.Conv2d) and suits(layer):
             found[layer] = Winograd(layer.forward, layer.weight, layer.bias)
+        elif isinstance(layer, nn.Conv2d) and is_pointwise(layer):
+            found[layer] = functools.partial(each_pixel, layer.forward, layer)
+        elif type(layer) is nn.Linear:
+            found[layer] = functools.partial(each_token, layer.forward, layer)
         elif isinstance(layer, FeedForward) and is_gated(layer):
             found[layer] = functools.partial(feed_in_parts, layer.forward, layer)
         elif isinstance(layer, Attention) and is_plain(layer):
@@ -82,37 +97,73 @@ def using(forwards: dict[nn.Module, Callable]) -> Iterator[None]:
             vars(layer).pop("forward", None)
 
 
+def multiply(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """x [..., d] · weightᵀ [d, e] + bias → [..., e] by oneDNN, without a gradient."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def each_token(usual: Callable, layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    """A linear layer on tokens [..., d]."""
+    return usual(x) if torch.is_grad_enabled() else multiply(x, layer.weight, layer.bias)
+
+
+def each_pixel(usual: Callable, layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    """A 1×1 convolution of x [B, C, H, W]."""
+    if torch.is_grad_enabled():
+        return usual(x)
+    return channels_second(multiply(channels_last(x), layer.weight.flatten(1), layer.bias))
+
+
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    """A map [B, C, H, W] as [B, H, W, C], so laid out in memory."""
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
+def channels_second(x: torch.Tensor) -> torch.Tensor:
+    """A map [B, H, W, C] as [B, C, H, W], where it lies."""
+    return x.permute(0, 3, 1, 2)
+
+
 def suits(layer: nn.Conv2d) -> bool:
     """A plain 3×3 convolution that keeps the map's size and is not too wide."""
-    kind = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
-    plain = ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
-    return kind == plain and max(layer.in_channels, layer.out_channels) <= MOST_CHANNELS
+    return kind(layer) == (*PLAIN, (3, 3), (1, 1)) and max(layer.in_channels, layer.out_channels) <= MOST_CHANNELS
+
+
+def is_pointwise(layer: nn.Conv2d) -> bool:
+    """A convolution of each pixel by itself."""
+    return kind(layer) == (*PLAIN, (1, 1), (0, 0))
+
+
+def kind(layer: nn.Conv2d) -> tuple:
+    return (layer.stride, layer.dilation, layer.groups, layer.padding_mode, layer.kernel_size, layer.padding)
 
 
 @torch.no_grad()
 def transform(weight: torch.Tensor) -> torch.Tensor:
-    """Kernels g [O, C, 3, 3] → G g Gᵀ [36, C, O]."""
-    return torch.einsum("ki,lj,ocij->klco", G, G, weight.double()).flatten(0, 1).to(weight.dtype).contiguous()
+    """Kernels g [O, C, 3, 3] → G g Gᵀ [36, O, C]."""
+    return torch.einsum("ki,lj,ocij->kloc", G, G, weight.double()).flatten(0, 1).to(weight.dtype).contiguous()
 
 
 @functools.cache
-def tiles(height: int, width: int) -> tuple[torch.Tensor, list[tuple[slice, torch.Tensor]], torch.Tensor]:
-    """The transforms of a map of such a size.
+def tiles(height: int, width: int) -> list[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """For each row of tiles of a map of such a size: the pixels [P] that it sees, Bᵀ · B for its T tiles [36·T, P], and Aᵀ · A for
+    its pixels [4 · width, 36·T].
 
-    Bᵀ along a line, for each of its T tiles [6·T, width]; for each row of tiles, the lines it sees and Bᵀ for those; and
-    Aᵀ along both sides for a row of tiles [36·T, 4·width]. What lies outside of the map is zero, so its columns are left out.
+    What lies outside of the map is zero, so its columns are left out.
     """
     count = width // 4
-    lines = torch.zeros(6, count, width + 2)
-    pixels = torch.zeros(6, 6, count, 4, count, 4)
+    seen = torch.zeros(6, 6, count, 6, width + 2)
+    made = torch.zeros(4, count, 4, count, 6, 6)
     for tile in range(count):
-        lines[:, tile, 4 * tile : 4 * tile + 6] = B_T
-        pixels[:, :, tile, :, tile] = torch.einsum("ak,bl->klab", A_T, A_T)
+        seen[:, :, tile, :, 4 * tile : 4 * tile + 6] = torch.einsum("ka,lb->klab", B_T, B_T)
+        made[:, tile, :, tile] = torch.einsum("ak,bl->abkl", A_T, A_T)
+    pixels = made.reshape(4 * width, 36 * count)
     rows = []
     for top in range(-1, height - 1, 4):
-        seen = slice(max(0, top), min(height, top + 6))
-        rows.append((seen, B_T[:, seen.start - top : seen.stop - top].contiguous()))
-    return lines[:, :, 1:-1].reshape(6 * count, width), rows, pixels.reshape(36 * count, 4 * width)
+        first, last = max(0, top), min(height, top + 6)
+        into = seen[:, :, :, first - top : last - top, 1:-1].permute(2, 0, 1, 3, 4).reshape(36 * count, -1)
+        rows.append((slice(first * width, last * width), into.contiguous(), pixels))
+    return rows
 
 
 @dataclass
@@ -122,34 +173,56 @@ class Winograd:
     usual: Callable
     weight: torch.Tensor
     bias: torch.Tensor | None
-
-    @functools.cached_property
-    def kernels(self) -> torch.Tensor:
-        """Made when the first map fits: in large models none may."""
-        return transform(self.weight)
+    kernels: dict[int, torch.Tensor] = field(default_factory=dict)
+    """As oneDNN wants them for so many tiles; made when the first map fits: in large models none may."""
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x [B, C, H, W] * g → [B, O, H, W]."""
-        batch, channels, height, width = x.shape
-        if (
-            torch.is_grad_enabled()
-            or x.dtype != self.weight.dtype
-            or height % 4
-            or width % 4
-            or max(height, width) > WIDEST
-        ):
+        if torch.is_grad_enabled() or x.dtype != self.weight.dtype:
             return self.usual(x)
-        lines, rows, pixels = tiles(height, width)
-        out_channels = len(self.weight)
-        along = (lines @ x.reshape(batch * channels, height, width).permute(1, 2, 0)).flatten(1)
-        found = x.new_empty(batch * out_channels, height * width)
-        for above, (seen, down) in enumerate(rows):
-            products = torch.bmm((down @ along[seen]).view(36, -1, channels), self.kernels)
-            if self.bias is not None:
-                products[ONE] += self.bias
-            into = found[:, 4 * width * above : 4 * width * (above + 1)]
-            torch.mm(products.view(len(pixels), -1).t(), pixels, out=into)
-        return found.view(batch, out_channels, height, width)
+        batch, channels, height, width = x.shape
+        x = channels_last(x)
+        count = -(-16 * TILES // (height * width))
+        whole = batch - batch % count
+        if height % 4 or width % 4 or max(height, width) > WIDEST or channels < FEWEST_CHANNELS or not whole:
+            return self.usual(channels_second(x))
+        found = x.new_empty(batch, height * width, len(self.weight))
+        for start in range(0, whole, count):
+            part = slice(start, start + count)
+            self.convolve(x[part].flatten(1, 2), tiles(height, width), found[part])
+        found = found.unflatten(1, (height, width))
+        if whole < batch:
+            found[whole:] = channels_last(self.usual(channels_second(x[whole:])))
+        return channels_second(found)
+
+    def convolve(self, x: torch.Tensor, rows: list, found: torch.Tensor) -> None:
+        """Pixels x [B, H · W, C] → found [B, H · W, O], of a map whose rows of tiles are given."""
+        seen = x.new_empty(len(rows), len(x), rows[0][1].shape[0], x.shape[-1])
+        for (pixels, into, _), row in zip(rows, seen):
+            torch.bmm(into.expand(len(x), -1, -1), x[:, pixels], out=row)
+        made = self.products(seen.view(-1, 36 * x.shape[-1])).view(*seen.shape[:-1], -1)
+        for (_, _, back), row, out in zip(rows, made, found.chunk(len(rows), dim=1)):
+            torch.bmm(back.expand(len(x), -1, -1), row, out=out)
+
+    def products(self, seen: torch.Tensor) -> torch.Tensor:
+        """Transformed tiles [N, 36 · C] by the kernels [N, 36 · O]: to oneDNN a convolution of single pixels in 36 groups."""
+        count, plain = len(seen), ([0, 0], [1, 1], [1, 1], 36)
+        if count not in self.kernels:
+            shape = [1, seen.shape[1], count, 1]
+            weight = transform(self.weight).flatten(0, 1)[:, :, None, None]
+            self.kernels[count] = torch.ops.mkldnn._reorder_convolution_weight(weight, *plain, shape)
+        pixels = channels_second(seen[None, :, None])
+        made = torch.ops.mkldnn._convolution_pointwise(pixels, self.kernels[count], self.shift, *plain, "none", [], "")
+        return channels_last(made)[0, :, 0]
+
+    @functools.cached_property
+    def shift(self) -> torch.Tensor | None:
+        """The bias [36 · O] of transformed tiles."""
+        if self.bias is None:
+            return None
+        found = self.bias.new_zeros(36, len(self.bias))
+        found[ONE] = self.bias.detach()
+        return found.flatten()
 
 
 def is_plain(layer: Attention) -> bool:
@@ -193,7 +266,7 @@ class Attend:
         if text is not None:
             query, (key, value) = self.heads(layer.to_q(x)), self.of_text(text)
         elif max(layer.to_q.weight.shape) <= MOST_CHANNELS:
-            query, key, value = map(self.heads, linear(x, self.together).chunk(3, dim=-1))
+            query, key, value = map(self.heads, multiply(x, self.together).chunk(3, dim=-1))
         else:
             query, key, value = (self.heads(part(x)) for part in (layer.to_q, layer.to_k, layer.to_v))
         found = scaled_dot_product_attention(query, key, value)
@@ -234,8 +307,8 @@ def feed_in_parts(usual: Callable, layer: FeedForward, x: torch.Tensor, *rest, *
         return usual(x, *rest, **settings)
     first, *_, last = layer.net
     rows = max(1, HIDDEN // (first.proj.out_features * x.shape[1]))
-    found = x.new_empty(*x.shape[:2], last.out_features)
-    for part, into in zip(x.split(rows), found.split(rows), strict=True):
+    parts = []
+    for part in x.split(rows):
         value, gate = first.proj(part).chunk(2, dim=-1)
-        torch.addmm(last.bias, gelu(gate).mul_(value).flatten(0, 1), last.weight.t(), out=into.flatten(0, 1))
-    return found
+        parts.append(last(gelu(gate).mul_(value)))
+    return torch.cat(parts)
