@@ -1,13 +1,16 @@
 """A Prefect server of a command's own: it starts while the command imports, and ends with it, however that ends.
 
-Run as a module, it is the server itself.
+Run as a module, it is the server itself, which imports what is not Prefect's and waits to be told to serve.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import gc
+import importlib
+import json
 import os
 import socket
 import subprocess
@@ -20,18 +23,40 @@ from pathlib import Path
 
 from erase_core.files import alone, home
 
-from .environment import importing
+from .environment import importing, prepare
 
 UNUSED = ("SCHEDULER", "LATE_RUNS", "TRIGGERS", "FOREMAN", "PAUSE_EXPIRATIONS", "CANCELLATION_CLEANUP", "DB_VACUUM")
 """Services of Prefect's that belong to deployments, which a command's own server has none of."""
+IMPORTED_BY_PREFECT = ("docket", "fastapi", "sqlalchemy.ext.asyncio", "uvicorn")
+"""Half of what the server imports: other libraries, which neither read the home nor write to it."""
 SECONDS_TO_START = 180
 SECONDS_TO_END = 10
 
 
+waiting: list[subprocess.Popen] = []
+"""The server that has not been told its port yet, if any."""
+
+
 def configured() -> bool:
     """Whether the user has a Prefect server, by environment or by Prefect's profile."""
-    profiles = Path(os.environ["PREFECT_HOME"]) / "profiles.toml"
+    profiles = Path(os.environ.get("PREFECT_HOME") or home() / "prefect") / "profiles.toml"
     return "PREFECT_API_URL" in os.environ or (profiles.is_file() and "PREFECT_API_URL" in profiles.read_text())
+
+
+def warm() -> None:
+    """Have the server's process import, unless one is configured or does. It writes nothing before `start`, and ends with this
+    process.
+    """
+    if not configured() and not any(server.poll() is None for server in waiting):
+        # A session of its own: Ctrl-C must not reach it, for the run has yet to say that it was stopped.
+        command = [sys.executable, "-m", __name__]
+        waiting.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
+        atexit.register(end_untold)
+
+
+def end_untold() -> None:
+    for server in waiting:
+        server.kill()
 
 
 def start() -> Callable[[], None]:
@@ -41,12 +66,15 @@ def start() -> Callable[[], None]:
     """
     if configured():
         return lambda: None
+    warm()
+    server = waiting.pop()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    # A session of its own: Ctrl-C must not reach it, for the run has yet to say that it was stopped.
-    command = [sys.executable, "-m", __name__, str(port)]
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    told = json.dumps({"port": port, "environment": dict(os.environ)})
+    with contextlib.suppress(BrokenPipeError):  # A server that has died is told of by who waits for it.
+        server.stdin.write(f"{told}\n".encode())
+        server.stdin.flush()
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     # Registered before prefect is imported, and so run after Prefect has sent its last events. The server stores them and ends.
     atexit.register(server.stdin.close)
@@ -103,5 +131,23 @@ def serve(port: int) -> None:
     os._exit(0)
 
 
+def main() -> None:
+    """Import, wait to be told port and environment in a line of standard input, and serve; end where that ends untold."""
+    with importing():
+        for name in IMPORTED_BY_PREFECT:
+            importlib.import_module(name)
+    line = b""
+    # Byte by byte: what follows the line is for who serves to see.
+    while not line.endswith(b"\n"):
+        if not (read := os.read(0, 1)):
+            os._exit(0)
+        line += read
+    told = json.loads(line)
+    os.environ.clear()
+    os.environ.update(told["environment"])
+    prepare()
+    serve(told["port"])
+
+
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    main()

@@ -127,6 +127,13 @@ def warn(lines: Iterable[str]) -> None:
         complaints.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
+def expect_flow() -> None:
+    """Have the Prefect server that `flow_of` may start import while the command checks what it is to run; nothing is written."""
+    from infra.private_server import warm
+
+    warm()
+
+
 def flow_of(name: str):
     """A flow by the name of its file, once there is a Prefect server: the one that is configured, or one of this process's own."""
     from infra.private_server import start

@@ -18,6 +18,7 @@ from .app import (
     ShowUnsafe,
     TrainingSlots,
     app,
+    expect_flow,
     failing,
     flow_of,
     read_lists,
@@ -38,6 +39,7 @@ def run(spec: Annotated[Path, typer.Argument(help="The YAML spec.")], show_unsaf
 
     Ends with 0, or with 1 when the run failed, 2 when the spec is wrong, 3 when the model did not pass the spec's gate.
     """
+    expect_flow()
     checked = shown(read_spec(spec), show_unsafe)
     erase = flow_of("erase")
 
@@ -74,6 +76,8 @@ def batch(
     from erase_core.batch import REJECTED, ListsFailed, markdown
     from erase_core.cautions import cautions
 
+    if not only_check:
+        expect_flow()
     base, specs = read_lists(spec, lists, skip_wrong and not only_check)
     if only_check:
         warn(line for one in specs.values() for line in cautions(one))
