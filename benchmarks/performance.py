@@ -74,9 +74,10 @@ def step(pipeline, rounds: int) -> Found:
 
 
 def variants(pipeline, rounds: int) -> Found:
-    """## Arithmetic and layout of a step
+    """## Arithmetic and layout of an update's passes
 
-    Against the defaults: float32, contiguous, not compiled. What gains less than it costs in a short training is off.
+    The UNet's forward and backward pass for an update's eight samples, against the defaults: float32, contiguous, not compiled.
+    What gains less than it costs in a short training is off.
     """
     return ratios(step_speed.against_variants(pipeline, rounds)), None
 
@@ -98,11 +99,13 @@ def grown(
 def words(pipeline, rounds: int) -> Found:
     """## Growth with the vocabulary
 
-    Seconds of a step; *once*: of what a training does once, its first step included, with the words' embeddings on disk. The
-    default search measures; the published one, by gradient, has a product with all words in each step.
+    Seconds of a step with its trajectories at hand, and the ratio to a hundred words'. *once*, *sampling* and *peak_gib* are of one
+    training of twelve steps each: what it does once, its first step included, with the words' embeddings on disk; its trajectories;
+    and the most memory of its process. The default search measures; the published one, by gradient, has a product with all words in
+    each step.
     """
     forms = {"search": "", "words": "d", "seconds": ".3f", "ratio": ".2f", "low": ".2f", "high": ".2f", "once": ".1f"}
-    forms["peak_gib"] = ".2f"
+    forms |= {"sampling": ".1f", "peak_gib": ".2f"}
     measured, gradient = (
         list(step_speed.growth_with_words(pipeline, WORDS, rounds, search)) for search in ("measured", "gradient")
     )
@@ -111,10 +114,14 @@ def words(pipeline, rounds: int) -> Found:
 
 
 def concepts(pipeline, rounds: int) -> Found:
-    """## Growth with the number of concepts erased at once"""
+    """## Growth with the number of concepts erased at once
+
+    Seconds of a step with its trajectories at hand, and of a training of twelve steps a concept, with its sampling.
+    """
     rows = list(step_speed.growth_with_concepts(pipeline, CONCEPTS))
-    text, curve = grown(rows, "concepts", {"concepts": "d", "seconds": ".3f", "sampling": ".1f"})
-    return f"{text}\nOf the sampling, which a training does once: {exponent(rows, 'concepts', 'sampling'):.3f}.", curve
+    text, curve = grown(rows, "concepts", {"concepts": "d", "seconds": ".3f", "sampling": ".1f", "training": ".1f"})
+    others = ", ".join(f"of {what} {exponent(rows, 'concepts', what):.3f}" for what in ("sampling", "training"))
+    return f"{text}\nSo fitted, {others}.", curve
 
 
 def lists(pipeline, rounds: int) -> Found:
@@ -123,7 +130,10 @@ def lists(pipeline, rounds: int) -> Found:
     What a batch costs beside the trainings: each list is a closed form, `uce`, and its images are drawn in four steps.
     """
     rows = list(list_growth.growth(LISTS))
-    return grown(rows, "lists", {"lists": "d", "seconds": ".1f"}, what="a batch's seconds")
+    text, curve = grown(rows, "lists", {"lists": "d", "seconds": ".1f"}, what="a batch's seconds")
+    fewer, most = rows[-2:]
+    each = (most["seconds"] - fewer["seconds"]) / (most["lists"] - fewer["lists"])
+    return f"{text}\nFrom {fewer['lists']} lists to {most['lists']}, {each:.1f} seconds more for each.", curve
 
 
 def unets(pipeline, rounds: int) -> Found:
@@ -178,12 +188,13 @@ def earlier(pipeline, rounds: int) -> Found:
     """## The same run before and after
 
     `erase run` of one spec by the code as it was before any of this (the commit is named in `benchmarks/earlier_speed.py`), and by
-    the code that is here, in turn, each in a home where nothing is kept: a hundred steps of four samples, and two images of each
-    concept in ten steps.
+    the code that is here, in turn, each in a home that has run something else: a hundred steps of four samples, and two images of
+    each of forty concepts in ten steps. *The same work* sets what the earlier code could only do one way: the search by gradient,
+    plain losses, timesteps drawn evenly, a constant learning rate.
     """
     found, rates = earlier_speed.measure(rounds)
-    told = table(rates, {"method": "", "code": "", "esr_1": ".1%", "psr_1": ".1%"})
-    return f"{ratios(found)}\n\nWhat the models of the last round came to:\n\n{told}", None
+    told = table(rates, {"method": "", "run": "", "esr_1": ".1%", "psr_1": ".1%"})
+    return f"{ratios(found)}\n\nWhat the models of the last round came to, of two and eighty images:\n\n{told}", None
 
 
 def columns(pipeline, rounds: int) -> Found:
@@ -210,8 +221,8 @@ def columns(pipeline, rounds: int) -> Found:
 
 
 PARTS = (
-    step, variants, profile, words, concepts, lists, unets, generation, samplers, vocabulary, startup, quality, earlier,
-    columns,
+    step, variants, profile, words, concepts, lists, unets, generation, samplers, vocabulary, startup, quality, columns,
+    earlier,
 )  # fmt: skip
 
 

@@ -15,9 +15,8 @@ from statistics import median
 
 from erase_core.files import read_json, write_json
 
-from .list_growth import own_home
+from .list_growth import ROOT, prepared_home
 
-ROOT = Path(__file__).parent.parent
 PORT, PAGES = 4290, 4291
 ADDRESS = f"http://127.0.0.1:{PORT}/api"
 SERVER = f"from infra import environment, private_server; environment.prepare(); private_server.serve({PORT})"
@@ -85,39 +84,34 @@ def both_servers(own: dict[str, str]) -> Iterator[float]:
         server.wait()
 
 
-def prepared(folder: Path, threads: int) -> dict[str, str]:
-    """The environment of runs in a home below the folder that has its databases and nothing else."""
-    own = {**own_home(folder), "OMP_NUM_THREADS": str(threads)}
-    subprocess.run([sys.executable, "-m", "infra.databases"], check=True, capture_output=True, cwd=ROOT, env=own)
-    return own
-
-
-def to_first_stage(folder: Path, own: dict[str, str], concept: str = "taxi") -> tuple[float, float]:
-    """Seconds of a run of the spec with a concept: to its first stage, which no run with another shares, and in all."""
+def to_first_stage(folder: Path, own: dict[str, str], concept: str = "taxi") -> tuple[float, float, float]:
+    """Seconds of a run of the spec with a concept: to its first stage, which no run with another shares, to that which loads the
+    model first, and in all.
+    """
     output = folder / concept
     write_json(folder / f"{concept}.yaml", {**SPEC, "concepts": [concept], "output": str(output)})
     began = time.time()
     whole = ran("run", str(folder / f"{concept}.yaml"), **own)
-    return read_json(output / "summary.json")["began"]["vocabulary"] - began, whole
+    stages = read_json(output / "summary.json")["began"]
+    return stages["vocabulary"] - began, stages["embeddings"] - began, whole
 
 
 def runs_with(servers: Callable[[dict[str, str]], AbstractContextManager[float]], **environment: str) -> list[float]:
     """Seconds until the servers answer, and to the first stage of the first run they ever serve and of the next."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        own = prepared(folder, 2)
+        own = {**prepared_home(folder), "OMP_NUM_THREADS": "2"}
         with servers(own) as answered:
             given = {**own, **environment}
             return [answered, *(to_first_stage(folder, given, concept)[0] for concept in ("taxi", "airplane"))]
 
 
-def first_run(threads: int) -> tuple[float, float, float]:
-    """Seconds to the first stage, and of the whole run, in a home where nothing is there yet; and of the same run once more."""
+def first_run(threads: int) -> tuple[float, float, float, float]:
+    """As `to_first_stage`, in a home that has its databases and nothing else; and seconds of the same run once more."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        own = prepared(folder, threads)
-        to_first, whole = to_first_stage(folder, own)
-        return to_first, whole, ran("run", str(folder / "taxi.yaml"), **own)
+        own = {**prepared_home(folder), "OMP_NUM_THREADS": str(threads)}
+        return *to_first_stage(folder, own), ran("run", str(folder / "taxi.yaml"), **own)
 
 
 def measure(rounds: int) -> list[dict]:
@@ -131,6 +125,7 @@ def measure(rounds: int) -> list[dict]:
         "`erase run`, to its first stage, the first that they serve": [],
         "`erase run`, to its first stage, the next that they serve": [],
         "`erase run`, to its first stage, with a server of its own": [],
+        "`erase run`, to the first stage that loads a model, with a server of its own": [],
         "a run with two threads, one stage at a time": [],
         "a run with a thread for each of two stages": [],
         "the same run again, all of it from the cache": [],
@@ -138,8 +133,8 @@ def measure(rounds: int) -> list[dict]:
     for _ in range(rounds):
         served = runs_with(prefect_server, PREFECT_API_URL=ADDRESS)
         tracked = runs_with(both_servers, PREFECT_API_URL=ADDRESS, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{PAGES}")
-        to_first, alone, again = first_run(2)
-        seconds = (ran("--help"), *served, *tracked, to_first, alone, first_run(1)[1], again)
+        to_first, to_model, alone, again = first_run(2)
+        seconds = (ran("--help"), *served, *tracked, to_first, to_model, alone, first_run(1)[2], again)
         for seen, each in zip(found.values(), seconds):
             seen.append(each)
     return [

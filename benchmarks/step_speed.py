@@ -52,13 +52,14 @@ def prepared(pipeline: StableDiffusionPipeline, spec: Spec, folder: Path) -> tup
 
 
 class Spent(NamedTuple):
-    """Seconds of a training: of a step (search and update, without the sampling of trajectories), of all sampling, and of what is
-    done once, the first step included.
+    """Seconds of a training: of a step (search and update, and the latents that it reads or samples), of all latents, of what is
+    done once, the first step but for its latents included, and of the whole.
     """
 
     step: float
-    sampling: float
+    latents: float
     once: float
+    whole: float
 
 
 def step_seconds(pipeline: StableDiffusionPipeline, spec: Spec, given: tuple, trajectories: Path) -> Spent:
@@ -67,12 +68,11 @@ def step_seconds(pipeline: StableDiffusionPipeline, spec: Spec, given: tuple, tr
     began = time.perf_counter()
     train(*parts, on_record=records.append, trajectories=trajectories)
     whole = time.perf_counter() - began
-    by_step: dict[int, float] = {}
+    seconds, latents = ([0.0] * (records[-1]["step"] + 1) for _ in range(2))
     for record in records:
-        spent = record["seconds"] - record["latent_seconds"]
-        by_step[record["step"]] = by_step.get(record["step"], 0.0) + spent
-    later, sampling = list(by_step.values())[1:], sum(record["latent_seconds"] for record in records)
-    return Spent(median(later), sampling, whole - sampling - sum(later))
+        seconds[record["step"]] += record["seconds"]
+        latents[record["step"]] += record["latent_seconds"]
+    return Spent(median(seconds[1:]), sum(latents), whole - sum(seconds[1:]) - latents[0], whole)
 
 
 def published_seconds(pipeline: StableDiffusionPipeline, given: tuple, steps: int, seed: int) -> float:
@@ -145,7 +145,7 @@ def against_variants(pipeline: StableDiffusionPipeline, rounds: int) -> list[Rat
 
 
 def growth_with_words(pipeline: StableDiffusionPipeline, sizes: list[int], rounds: int, search: str) -> Iterator[dict]:
-    """Seconds of a step and of what is done once, and the most memory of its training, for each number of words to choose among.
+    """Seconds of a step with trajectories at hand, and of a training by itself, for each number of words to choose among.
 
     The words are the tokenizer's tokens, all of them and unfiltered, nearest first. search: measured or gradient.
     """
@@ -174,16 +174,20 @@ def growth_with_words(pipeline: StableDiffusionPipeline, sizes: list[int], round
 
 
 def by_itself(spec: Spec, near: list[Neighbour], folder: Path, threads: int) -> dict:
-    """Seconds of what a training does once, and the most memory of its process, among these words of the folder's embeddings."""
+    """Seconds of what a training does once and of its trajectories, few of which are there yet, and the most memory of its process,
+    among these words of the folder's embeddings.
+    """
     torch.set_num_threads(threads)
     pipeline = load()
     concepts = erased_concepts(spec, pipeline, EmbeddingTable(folder / "embeddings.arrow"), {"taxi": near})
-    once = step_seconds(pipeline, spec, (concepts, conditions_of(spec, pipeline)), folder).once
-    return {"once": once, "peak_gib": peak_memory()}
+    spent = step_seconds(pipeline, spec, (concepts, conditions_of(spec, pipeline)), folder)
+    return {"once": spent.once, "sampling": spent.latents, "peak_gib": peak_memory()}
 
 
 def growth_with_concepts(pipeline: StableDiffusionPipeline, counts: list[int]) -> Iterator[dict]:
-    """Seconds of a step, and of all sampling of trajectories, for each number of concepts erased at once."""
+    """For each number of concepts erased at once, seconds of a step with trajectories at hand, of their sampling, and of a training
+    with both.
+    """
     from erase_core.emoji_world.catalogue import concepts
 
     words = [concept.word for concept in concepts()]
@@ -191,5 +195,5 @@ def growth_with_concepts(pipeline: StableDiffusionPipeline, counts: list[int]) -
         spec = spec_of(words[:count], "emoji-world", 50)
         with tempfile.TemporaryDirectory() as name:
             given = prepared(pipeline, spec, Path(name))
-            seconds, sampling, _ = step_seconds(pipeline, spec, given, Path(name))
-        yield {"concepts": count, "seconds": seconds, "sampling": sampling}
+            first, again = (step_seconds(pipeline, spec, given, Path(name)) for _ in range(2))
+        yield {"concepts": count, "seconds": again.step, "sampling": first.latents, "training": first.whole}

@@ -35,7 +35,13 @@ FEWEST_CHANNELS = 16
 """Products of fewer channels are too small to be worth their transforms."""
 
 TILES = 64
-"""Tiles that are multiplied at once, or a few more where a map's do not divide them: fewer are slower, and more leave the cache."""
+"""About so many tiles are multiplied at once: fewer are slower, and more leave the cache."""
+
+FEWEST_TILES = 16
+"""Tiles are filled up to a multiple of so many, since each number of them wants the kernels in an order of its own."""
+
+KEPT = 3
+"""For so many numbers of tiles a layer's kernels are kept: of a batch's parts, and of what is left over."""
 
 HIDDEN = 2**19
 """At most so many numbers of a feed-forward layer's widest map at once, but at least one row."""
@@ -66,12 +72,15 @@ def cpu_forwards(unet: nn.Module) -> dict[nn.Module, Callable]:
     They fall back to the layer's own way where a map does not fit or a gradient is asked for, and keep what they make of its
     weights: ask again when those have changed.
     """
-    if unet.device.type != "cpu" or unet.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+    if unet.device.type != "cpu" or unet.dtype != torch.float32 or replaced(unet):
+        return {}
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
         return {}
     found: dict[nn.Module, Callable] = {}
     for layer in unet.modules():
-        if "forward" in vars(layer):
-            continue  # Somebody else's, such as a hook that brings the weights from elsewhere.
+        # What a layer's parts are given is not asked of them one by one.
+        if any(map(replaced, layer.modules())):
+            continue
         if isinstance(layer, nn.Conv2d) and suits(layer):
             found[layer] = Winograd(layer.forward, layer.weight, layer.bias)
         elif isinstance(layer, nn.Conv2d) and is_pointwise(layer):
@@ -83,6 +92,11 @@ def cpu_forwards(unet: nn.Module) -> dict[nn.Module, Callable]:
         elif isinstance(layer, Attention) and is_plain(layer):
             found[layer] = Attend(layer.forward, layer)
     return found
+
+
+def replaced(layer: nn.Module) -> bool:
+    """Whether its forward is somebody else's, such as a hook's that brings the weights from elsewhere, or an autocast's."""
+    return "forward" in vars(layer)
 
 
 @contextmanager
@@ -104,12 +118,14 @@ def multiply(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = 
 
 def each_token(usual: Callable, layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     """A linear layer on tokens [..., d]."""
-    return usual(x) if torch.is_grad_enabled() else multiply(x, layer.weight, layer.bias)
+    if torch.is_grad_enabled() or x.dtype != layer.weight.dtype:
+        return usual(x)
+    return multiply(x, layer.weight, layer.bias)
 
 
 def each_pixel(usual: Callable, layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     """A 1×1 convolution of x [B, C, H, W]."""
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or x.dtype != layer.weight.dtype:
         return usual(x)
     return channels_second(multiply(channels_last(x), layer.weight.flatten(1), layer.bias))
 
@@ -177,42 +193,44 @@ class Winograd:
     """As oneDNN wants them for so many tiles; made when the first map fits: in large models none may."""
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """x [B, C, H, W] * g → [B, O, H, W]."""
+        """x [B, C, H, W] * g → [B, O, H, W]; a row's bits do not depend on the others."""
         if torch.is_grad_enabled() or x.dtype != self.weight.dtype:
             return self.usual(x)
         batch, channels, height, width = x.shape
         x = channels_last(x)
-        count = -(-16 * TILES // (height * width))
-        whole = batch - batch % count
-        if height % 4 or width % 4 or max(height, width) > WIDEST or channels < FEWEST_CHANNELS or not whole:
+        if height % 4 or width % 4 or max(height, width) > WIDEST or channels < FEWEST_CHANNELS:
             return self.usual(channels_second(x))
         found = x.new_empty(batch, height * width, len(self.weight))
-        for start in range(0, whole, count):
-            part = slice(start, start + count)
-            self.convolve(x[part].flatten(1, 2), tiles(height, width), found[part])
-        found = found.unflatten(1, (height, width))
-        if whole < batch:
-            found[whole:] = channels_last(self.usual(channels_second(x[whole:])))
-        return channels_second(found)
+        together = -(-16 * TILES // (height * width))
+        for rows, out in zip(x.flatten(1, 2).split(together), found.split(together), strict=True):
+            self.convolve(rows, tiles(height, width), out)
+        return channels_second(found.unflatten(1, (height, width)))
 
     def convolve(self, x: torch.Tensor, rows: list, found: torch.Tensor) -> None:
         """Pixels x [B, H · W, C] → found [B, H · W, O], of a map whose rows of tiles are given."""
-        seen = x.new_empty(len(rows), len(x), rows[0][1].shape[0], x.shape[-1])
-        for (pixels, into, _), row in zip(rows, seen):
+        channels, of_a_row = x.shape[-1], rows[0][1].shape[0]
+        count = len(rows) * len(x) * of_a_row // 36
+        seen = x.new_empty(-(-count // FEWEST_TILES) * FEWEST_TILES, 36 * channels)
+        seen[count:] = 0
+        into_rows = seen[:count].view(len(rows), len(x), of_a_row, channels)
+        for (pixels, into, _), row in zip(rows, into_rows):
             torch.bmm(into.expand(len(x), -1, -1), x[:, pixels], out=row)
-        made = self.products(seen.view(-1, 36 * x.shape[-1])).view(*seen.shape[:-1], -1)
+        made = self.products(seen)[:count].view(len(rows), len(x), of_a_row, -1)
         for (_, _, back), row, out in zip(rows, made, found.chunk(len(rows), dim=1)):
             torch.bmm(back.expand(len(x), -1, -1), row, out=out)
 
     def products(self, seen: torch.Tensor) -> torch.Tensor:
         """Transformed tiles [N, 36 · C] by the kernels [N, 36 · O]: to oneDNN a convolution of single pixels in 36 groups."""
         count, plain = len(seen), ([0, 0], [1, 1], [1, 1], 36)
-        if count not in self.kernels:
+        weight = self.kernels.get(count)
+        if weight is None:
+            for oldest in list(self.kernels)[: 1 - KEPT]:
+                self.kernels.pop(oldest, None)
+            kernels = transform(self.weight).flatten(0, 1)[:, :, None, None]
             shape = [1, seen.shape[1], count, 1]
-            weight = transform(self.weight).flatten(0, 1)[:, :, None, None]
-            self.kernels[count] = torch.ops.mkldnn._reorder_convolution_weight(weight, *plain, shape)
+            weight = self.kernels[count] = torch.ops.mkldnn._reorder_convolution_weight(kernels, *plain, shape)
         pixels = channels_second(seen[None, :, None])
-        made = torch.ops.mkldnn._convolution_pointwise(pixels, self.kernels[count], self.shift, *plain, "none", [], "")
+        made = torch.ops.mkldnn._convolution_pointwise(pixels, weight, self.shift, *plain, "none", [], "")
         return channels_last(made)[0, :, 0]
 
     @functools.cached_property
@@ -248,7 +266,10 @@ def is_plain(layer: Attention) -> bool:
 
 @dataclass
 class Attend:
-    """An attention layer, its projections of the same tokens as one product; `usual` does what this cannot."""
+    """An attention layer, its projections of the same tokens as one product; `usual` does what this cannot.
+
+    A text that it has been given is not to be changed in place.
+    """
 
     usual: Callable
     layer: Attention
@@ -260,9 +281,10 @@ class Attend:
     ) -> torch.Tensor:
         """x [B, T, d], and a text [B, R, e] or none → [B, T, d]."""
         text = encoder_hidden_states
-        if torch.is_grad_enabled() or attention_mask is not None or rest or x.ndim != 3:
-            return self.usual(x, text, attention_mask, **rest)
         layer = self.layer
+        fits = x.ndim == 3 and x.dtype == layer.to_q.weight.dtype
+        if torch.is_grad_enabled() or attention_mask is not None or rest or not fits:
+            return self.usual(x, text, attention_mask, **rest)
         if text is not None:
             query, (key, value) = self.heads(layer.to_q(x)), self.of_text(text)
         elif max(layer.to_q.weight.shape) <= MOST_CHANNELS:

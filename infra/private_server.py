@@ -29,6 +29,7 @@ UNUSED = ("SCHEDULER", "LATE_RUNS", "TRIGGERS", "FOREMAN", "PAUSE_EXPIRATIONS", 
 """Services of Prefect's that belong to deployments, which a command's own server has none of."""
 IMPORTED_BY_PREFECT = ("docket", "fastapi", "sqlalchemy.ext.asyncio", "uvicorn")
 """Half of what the server imports: other libraries, which neither read the home nor write to it."""
+ROOT = Path(__file__).parent.parent
 SECONDS_TO_START = 180
 SECONDS_TO_END = 10
 
@@ -48,10 +49,19 @@ def warm() -> None:
     process.
     """
     if not configured() and not any(server.poll() is None for server in waiting):
-        # A session of its own: Ctrl-C must not reach it, for the run has yet to say that it was stopped.
-        command = [sys.executable, "-m", __name__]
-        waiting.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
+        # This very module, whatever lies in the folder that the command runs in.
+        command, places = [sys.executable, "-P", "-m", __name__], [str(ROOT), os.environ.get("PYTHONPATH", "")]
+        own = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
+        # It prints nothing, and must not hold what reads the command's output. A session of its own: Ctrl-C must not reach it, for
+        # the run has yet to say that it was stopped.
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+        waiting.append(subprocess.Popen(command, **pipes, env=own, start_new_session=True))
         atexit.register(end_untold)
+
+
+def end(server: subprocess.Popen) -> None:
+    with contextlib.suppress(BrokenPipeError):  # What it was not there to be told.
+        server.stdin.close()
 
 
 def end_untold() -> None:
@@ -77,7 +87,7 @@ def start() -> Callable[[], None]:
         server.stdin.flush()
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     # Registered before prefect is imported, and so run after Prefect has sent its last events. The server stores them and ends.
-    atexit.register(server.stdin.close)
+    atexit.register(end, server)
 
     def wait() -> None:
         deadline = time.monotonic() + SECONDS_TO_START

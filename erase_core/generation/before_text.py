@@ -10,21 +10,22 @@ import functools
 from collections.abc import Callable
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import Transformer2DModel, UNet2DConditionModel
+from diffusers.models.unets.unet_2d_blocks import CrossAttnDownBlock2D
 from torch import nn
-
-from ..models.conditions import pooled_size
 
 
 def before_text(unet: UNet2DConditionModel) -> list[nn.Module]:
     """The layers that run before the first attention to the text: the costly ones, each of which is given the whole batch."""
-    if pooled_size(unet):
+    if unet.config.addition_embed_type is not None:
         return []
     found: list[nn.Module] = [unet.conv_in]
     for block in unet.down_blocks:
         if not getattr(block, "has_cross_attention", False):
             found += [*block.resnets, *(block.downsamplers or [])]
             continue
+        if type(block) is not CrossAttnDownBlock2D or type(block.attentions[0]) is not Transformer2DModel:
+            return found
         first = block.attentions[0].transformer_blocks[0]
         return [*found, block.resnets[0], *([] if first.only_cross_attention else [first.attn1])]
     return found

@@ -34,9 +34,10 @@ class Choice:
     @property
     def elsewhere(self) -> list[int]:
         """The draws whose conditions are not those that their latents were sampled under."""
-        words, _ = self.at
-        drawn = self.embeddings is self.word_embeddings
-        return [row for row, (word, at) in enumerate(zip(self.words, words)) if not drawn or word != at]
+        _, under = self.at
+        if self.embeddings is under:
+            return []
+        return [row for row, pair in enumerate(zip(self.embeddings, under)) if not torch.equal(*pair)]
 
     @property
     def measurable(self) -> Choice:

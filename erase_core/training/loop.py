@@ -89,8 +89,9 @@ def train(
             each.set_attention_slice("auto")
     # Kept for the whole training: what is checkpointed is computed again, by the same processors, in the backward pass.
     attention = AttentionRecord(edited_unet) if "attention@noised" in losses.EDITED else None
-    # Inside the module: an autocast around the engine's call, DeepSpeed turns off on an accelerator.
-    edited_unet.forward = in_precision(edited_unet.forward, training.precision, unet.device)
+    if training.precision != "fp32":
+        # Inside the module: an autocast around the engine's call, DeepSpeed turns off on an accelerator.
+        edited_unet.forward = in_precision(edited_unet.forward, training.precision, unet.device)
     engine = start_engine(edited_unet, trained, training)
     share = training.batch_size // world_size()
     samples = range(rank() * share, (rank() + 1) * share)
@@ -198,7 +199,7 @@ def train(
             after = settings.positions == "concept-and-after"
             made = {"attention@noised": concept_attention(seen, concept.positions, at.prompts, after)}
         else:
-            under = attacked(searching, at, streams) if getattr(settings, "attack_steps", 0) else at
+            under = attacked(searching, at, known, streams) if getattr(settings, "attack_steps", 0) else at
             made = predict(edited, [n for n in losses.EDITED if n not in SPECIAL], under)
         with torch.no_grad():
             made |= predict(measured, teacher, at)

@@ -55,6 +55,24 @@ def over_cores(predict: Predict) -> Predict:
     return partial(share_rows, predict)
 
 
+def each_once(predict: Predict) -> Predict:
+    """The same, with rows that are equal predicted once; without gradients. Samples of one condition may have drawn one latent."""
+
+    def run(latents: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        rows = torch.cat([latents.flatten(1), timesteps[:, None].to(latents), embeddings.flatten(1).to(latents)], dim=1)
+        _, kinds = rows.unique(dim=0, return_inverse=True)
+        first: dict[int, int] = {}
+        for row, kind in enumerate(kinds.tolist()):
+            first.setdefault(kind, row)
+        if len(first) == len(rows):
+            return predict(latents, timesteps, embeddings)
+        at = list(first.values())
+        which = [list(first).index(kind) for kind in kinds.tolist()]
+        return predict(latents[at], timesteps[at], embeddings[at])[which]
+
+    return run
+
+
 def loss_weights(weighting: str, bars: torch.Tensor) -> torch.Tensor:
     """w_t for every timestep, from ᾱ_t [T]: 1 for "epsilon", (1 − ᾱ_t) / ᾱ_t for "clean".
 

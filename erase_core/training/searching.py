@@ -92,10 +92,10 @@ def by_measuring(given: Searching, concept: ErasedConcept, chooser: Chooser, str
     return Found(at, loss, Given(rivals.picked(most)))
 
 
-def attacked(given: Searching, at: Step, streams: Streams) -> Step:
-    """The same step, with the prompts that bring the concept back under θ' in place of its own."""
+def attacked(given: Searching, at: Step, known: dict[str, torch.Tensor], streams: Streams) -> Step:
+    """The same step, with the prompts that bring the concept back under θ' in place of its own; known: θ's predictions so far."""
     settings = given.settings
-    goal = frozen_predictions(given.frozen, ["erased"], at)["erased"]
+    goal = known["erased"] if "erased" in known else frozen_predictions(given.frozen, ["erased"], at)["erased"]
 
     def recovery(prompts: torch.Tensor) -> torch.Tensor:
         return (predict(given.edited, ["erased"], at.under(erased=prompts))["erased"] - goal).square().mean()

@@ -17,7 +17,7 @@ c_e, a layer each; and weights, the trained weights.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -31,7 +31,7 @@ from ..search.choosers import Chooser
 from ..search.rows import Rows
 from ..spec import Training
 from .latents import FreshLatents, Latents, Sampler, TrajectoryBank
-from .predictions import Predict
+from .predictions import Predict, each_once
 
 SPECIAL = ("attention@noised", "weights")
 
@@ -67,7 +67,7 @@ class Conditions:
 @dataclass(frozen=True)
 class Step:
     """What a step drew. prompts holds the index of each row's prompt; known, the frozen predictions that came with latents;
-    unknown, the rows of a known one that are of another condition; seconds, how long the drawing took.
+    unknown, the rows of a known one that are of another condition; seconds, how long the latents took.
     """
 
     latents: dict[str, Latents]
@@ -132,7 +132,15 @@ def draw(
 
     neutral_share: the chance of a preserved sample to be of the neutral concept, at the chosen one's latents.
     """
-    began = time.perf_counter()
+    seconds = 0.0
+
+    def timed(way: Callable[..., Latents], *given) -> Latents:
+        nonlocal seconds
+        began = time.perf_counter()
+        drawn = way(*given)
+        seconds += time.perf_counter() - began
+        return drawn
+
     pairs = [split(name) for name in names if name != "weights"]
     needed = {part for pair in pairs for part in pair}
     at = {latents for _, latents in pairs}
@@ -143,22 +151,22 @@ def draw(
         led_to = concept.neutrals and concept.neutrals.picked(prompts)
         conditions |= {"erased": erased, "neutral": led_to.embeddings if led_to else neutral.expand_as(erased)}
         if "erased" in at:
-            latents["erased"] = source.draw(texts, erased, erased, streams, led_to)
+            latents["erased"] = timed(source.draw, texts, erased, erased, streams, led_to)
         if "noised" in at:
-            latents["noised"] = source.draw_noised(texts, erased, streams)
+            latents["noised"] = timed(source.draw_noised, texts, erased, streams)
         if "subject" in needed:
             word, embedding = concept.subject or (None, None)
             subject = erased if word is None else embedding.expand_as(erased)
             conditions["subject"] = subject
             named, others = ([word] * len(streams), (texts, erased)) if word else (texts, None)
-            latents["subject"] = source.draw(named, subject, subject, streams, led_to, others)
+            latents["subject"] = timed(source.draw, named, subject, subject, streams, led_to, others)
     if chooser is not None:
         chooser = Given(concept.anchors.picked(prompts)) if concept.anchors else chooser
         choice = chooser.choose(streams)
         conditions |= chosen_conditions(conditions.get("erased"), choice.embeddings)
         if "preserved" in at:
             words, under = choice.at
-            latents["preserved"] = source.draw(words, choice.embeddings, under, streams)
+            latents["preserved"] = timed(source.draw, words, choice.embeddings, under, streams)
     for name, drawn in latents.items():
         if drawn.conditional is not None:
             known[name] = drawn.conditional
@@ -177,7 +185,6 @@ def draw(
             stays = kept[:, :, None, None].to(known["preserved"].device)
             known["preserved"] = torch.where(stays, known["neutral@preserved"], known["preserved"])
             unknown["preserved"] = [row for row in unknown["preserved"] if not kept[row]]
-    seconds = time.perf_counter() - began
     # Ranks sample for different times, and DeepSpeed's own groups do not wait as long as this one.
     barrier()
     return Step(latents, conditions, known, unknown, prompts, choice, seconds)
@@ -210,7 +217,9 @@ def frozen_predictions(frozen: Predict, names: Iterable[str], step: Step) -> dic
     names = list(names)
     in_part = {name: rows for name, rows in step.unknown.items() if rows and name in names}
     missing = [name for name in names if name not in step.known or name in in_part]
-    computed = predict(frozen, missing, step, in_part) if missing else {}
+    # A gradient is each row's own.
+    model = frozen if torch.is_grad_enabled() else each_once(frozen)
+    computed = predict(model, missing, step, in_part) if missing else {}
     found = {name: step.known[name] if name in step.known else computed[name] for name in names}
     for name, rows in in_part.items():
         at = torch.tensor(rows, device=found[name].device)

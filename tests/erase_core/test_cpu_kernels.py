@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 import torch
 from diffusers.models.attention import FeedForward
@@ -12,39 +13,46 @@ from torch import nn
 from torch.nn.functional import conv2d
 
 from erase_core import cpu_kernels
-from erase_core.cpu_kernels import HIDDEN, TEXT, TILES, WIDEST, Attend, Winograd, cpu_forwards, tiles, using
+from erase_core.cpu_kernels import (
+    FEWEST_CHANNELS,
+    HIDDEN,
+    KEPT,
+    TEXT,
+    WIDEST,
+    Attend,
+    Winograd,
+    cpu_forwards,
+    multiply,
+    tiles,
+    using,
+)
 from erase_core.generation import sampler
+from erase_core.models.conditions import latent_shape
 from erase_core.spec import Generation
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("height, width", [(4, 4), (8, 8), (4, 16), (12, 8), (16, 16)])
 @torch.inference_mode()
-def test_a_convolution_is_the_one_in_double_precision(height: int, width: int, bias: bool, monkeypatch) -> None:
-    """In parts of so many tiles or a few more; what is left over goes the layer's own way."""
-    monkeypatch.setattr(cpu_kernels, "TILES", 8)
+def test_a_convolution_is_the_one_in_double_precision(height: int, width: int, bias: bool) -> None:
+    """However the map lies in memory; and a row is the same to the bit with other rows beside it, or by itself."""
     drawn = torch.Generator().manual_seed(height + width)
-    x, weight = torch.randn(19, 24, height, width, generator=drawn), torch.randn(40, 24, 3, 3, generator=drawn)
+    x, weight = torch.randn(35, 24, height, width, generator=drawn), torch.randn(40, 24, 3, 3, generator=drawn)
     added = torch.randn(40, generator=drawn) if bias else None
-    left: list[int] = []
-
-    def usual(rows: torch.Tensor) -> torch.Tensor:
-        left.append(len(rows))
-        return conv2d(rows, weight, added, padding=1)
-
     exact = conv2d(x.double(), weight.double(), None if added is None else added.double(), padding=1)
-    fast = Winograd(usual, weight, added)
-    for given in (x, x.to(memory_format=torch.channels_last)):
-        found = fast(given)
-        assert (found - exact).abs().max() < 1e-4 * exact.abs().max()
-        assert found.is_contiguous(memory_format=torch.channels_last)
-    of_a_part = -(-8 // (height * width // 16))
-    assert set(left) == ({19 % of_a_part} - {0}) and len(fast.kernels) == 1
+    fast = Winograd(pytest.fail, weight, added)
+    whole = fast(x)
+    assert (whole - exact).abs().max() < 1e-4 * exact.abs().max()
+    assert whole.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(fast(x.to(memory_format=torch.channels_last)), whole)
+    for start, count in ((0, 1), (3, 2), (5, 7), (12, 16)):
+        rows = slice(start, start + count)
+        assert torch.equal(fast(x[rows]), whole[rows])
+    assert 1 < len(fast.kernels) <= KEPT
 
 
 def test_each_transform_of_a_map_counts_its_pixels_once(monkeypatch) -> None:
     """A kernel of one in the middle gives the map back, whatever the number of its tiles."""
-    monkeypatch.setattr(cpu_kernels, "TILES", 6)
     monkeypatch.setattr(cpu_kernels, "FEWEST_CHANNELS", 1)
     kernel = torch.zeros(1, 1, 3, 3)
     kernel[..., 1, 1] = 1
@@ -58,21 +66,13 @@ def test_each_transform_of_a_map_counts_its_pixels_once(monkeypatch) -> None:
     ]
 
 
-@pytest.mark.parametrize("channels, rows", [(cpu_kernels.FEWEST_CHANNELS, TILES // 4 - 1), (8, TILES // 4)])
+@pytest.mark.parametrize(
+    "channels, height, width", [(24, 6, 8), (24, 8, 6), (24, 2, 2), (24, 8, WIDEST + 4), (FEWEST_CHANNELS - 1, 8, 8)]
+)
 @torch.inference_mode()
-def test_too_little_to_multiply_takes_the_layers_own_way(channels: int, rows: int) -> None:
-    layer = nn.Conv2d(channels, 24, 3, padding=1)
-    x = torch.randn(rows, channels, 8, 8)
-    fast = Winograd(layer.forward, layer.weight, layer.bias)
-    torch.testing.assert_close(fast(x), layer(x))
-    assert not fast.kernels
-
-
-@pytest.mark.parametrize("height, width", [(6, 8), (8, 6), (8, WIDEST + 4)])
-@torch.inference_mode()
-def test_maps_that_do_not_fit_take_the_layers_own_way(height: int, width: int) -> None:
-    layer = nn.Conv2d(24, 8, 3, padding=1)
-    x = torch.randn(TILES, 24, height, width)
+def test_maps_that_do_not_fit_take_the_layers_own_way(channels: int, height: int, width: int) -> None:
+    layer = nn.Conv2d(channels, 8, 3, padding=1)
+    x = torch.randn(3, channels, height, width)
     fast = Winograd(layer.forward, layer.weight, layer.bias)
     torch.testing.assert_close(fast(x), layer(x))
     assert not fast.kernels
@@ -113,7 +113,7 @@ def test_only_layers_that_suit_are_replaced_and_for_as_long_as_asked() -> None:
     layers = Layers()
     forwards = cpu_forwards(layers)
     assert set(forwards) == layers.faster()
-    x = torch.randn(TILES // 4, 24, 8, 8)
+    x = torch.randn(2, 24, 8, 8)
     with torch.inference_mode():
         own = layers.plain(x)
         with pytest.raises(ZeroDivisionError), using(forwards):
@@ -124,6 +124,8 @@ def test_only_layers_that_suit_are_replaced_and_for_as_long_as_asked() -> None:
     assert not any("forward" in vars(layer) for layer in layers.modules())
     layers.plain.forward = layers.plain.forward  # As hooks do.
     assert set(cpu_forwards(layers)) == layers.faster() - {layers.plain}
+    layers.tokens.net[2].forward = layers.tokens.net[2].forward
+    assert set(cpu_forwards(layers)) == {layers.pixels, layers.tokens.net[0].proj}
     layers.dtype = torch.bfloat16
     assert cpu_forwards(layers) == {}
 
@@ -144,6 +146,32 @@ def test_a_product_with_weights_is_the_layer_s_own(name: str, shape: tuple[int, 
             monkeypatch.undo()
         layer(x).sum().backward()
     assert all(part.grad is not None for part in layer.parameters())
+
+
+def test_without_onednn_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert cpu_forwards(Layers()) == {}
+    monkeypatch.undo()
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert cpu_forwards(Layers()) == {}
+
+
+@torch.inference_mode()
+def test_products_of_tokens_that_do_not_lie_together() -> None:
+    """As those of a text behind its pooled embedding."""
+    x, weight, bias = torch.randn(3, 9, 16), torch.randn(24, 16), torch.randn(24)
+    for part in (x[:, 2:], x[::2], x[..., :8], x.transpose(0, 1)):
+        own = torch.nn.functional.linear(part, weight[:, : part.shape[-1]], bias)
+        torch.testing.assert_close(multiply(part, weight[:, : part.shape[-1]], bias), own)
+
+
+@torch.inference_mode()
+def test_an_autocast_is_the_layers_own_affair(world) -> None:
+    z, t, text = torch.randn(2, *latent_shape(world.unet)), torch.tensor(500), torch.randn(2, 32, 128)
+    with torch.autocast("cpu", torch.bfloat16):
+        own = world.unet(z, t, text).sample
+        with using(cpu_forwards(world.unet)):
+            assert (world.unet(z, t, text).sample - own).abs().max() < 0.1 * own.abs().max()
 
 
 @torch.inference_mode()
@@ -232,7 +260,8 @@ def test_images_are_drawn_with_them(world, monkeypatch: pytest.MonkeyPatch) -> N
     calls: list[int] = []
     drawn = Winograd.__call__
     monkeypatch.setattr(Winograd, "__call__", lambda *args: calls.append(1) or drawn(*args))
-    fast = next(iter(sampler.sample(*given)))
+    ready = sampler.Ready(world)
+    fast = next(iter(sampler.sample(*given, ready=ready)))
     plain = [
         layer
         for layer in world.unet.modules()
@@ -240,6 +269,11 @@ def test_images_are_drawn_with_them(world, monkeypatch: pytest.MonkeyPatch) -> N
     ]
     parts = min(torch.get_num_threads(), 4)  # Parts have four rows at least, two for each image.
     assert len(calls) == settings.steps * parts * len(plain)
+    made = {layer for layer, forward in ready.forwards.items() if isinstance(forward, Winograd) and forward.kernels}
+    # The first reads the latents' few channels, and the last makes them.
+    assert made == set(plain) - {world.unet.conv_in}
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert np.array_equal(next(iter(sampler.sample(*given))), fast)
     monkeypatch.setattr(sampler, "cpu_forwards", lambda unet: {})
     own = next(iter(sampler.sample(*given)))
     assert abs(fast.astype(int) - own).mean() < 0.01
