@@ -101,7 +101,7 @@ def replaced(layer: nn.Module) -> bool:
 
 @contextmanager
 def using(forwards: dict[nn.Module, Callable]) -> Iterator[None]:
-    """Each layer by its function of `forwards`; by its own again afterwards."""
+    """Each layer by its function of `forwards`; by its own again afterwards. For one thread at a time, and those it waits for."""
     for layer, forward in forwards.items():
         layer.forward = forward
     try:

@@ -33,8 +33,11 @@ def test_layers_before_the_text_see_each_image_once(kind: str, tmp_path: Path, m
         watched |= {"own": attends.attn1.to_q, "text": attends.attn2.to_q}
     for name, layer in watched.items():
         layer.register_forward_pre_hook(lambda _, given, name=name: seen.setdefault(name, set()).add(len(given[0])))
+    fast = drawn(pipeline)
+    seen.clear()
     monkeypatch.setattr(sampler, "cpu_forwards", lambda unet: {})
     shared = drawn(pipeline)
+    assert abs(fast.astype(int) - shared).max() <= 1
     assert seen["first"] == {6 if kind == "sdxl" else 3} and seen["out"] == {6}
     if attends is not None:
         assert seen["own"] == {3} and seen["text"] == {6}
@@ -57,6 +60,29 @@ def test_what_comes_before_the_text(tmp_path: Path) -> None:
     assert before_text.before_text(unet) == wanted and len(wanted) >= 4
     attending.resnets[0].forward = attending.resnets[0].forward  # As hooks do.
     assert set(before_text.shared_forwards(unet, {})) == set(wanted[:-1])
+
+
+@pytest.mark.parametrize("kind", ["text", "image"])
+def test_a_timestep_s_embedding_of_something_else_is_in_all_layers(kind: str, tmp_path: Path) -> None:
+    unet = load_pipeline(find_model(str(tiny_folder_of("sd1", tmp_path / "sd1")))).unet
+    assert before_text.before_text(unet)
+    unet.register_to_config(addition_embed_type=kind)
+    assert not before_text.before_text(unet)
+
+
+def test_blocks_of_another_kind_are_left_alone(tmp_path: Path) -> None:
+    unet = load_pipeline(find_model(str(tiny_folder_of("sd1", tmp_path / "sd1")))).unet
+    first = unet.down_blocks[0]
+    assert before_text.before_text(unet)[:2] == [unet.conv_in, first.resnets[0]]
+    first.attentions[0] = nn.Identity()
+    assert before_text.before_text(unet) == [unet.conv_in]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_maps_stay_as_their_layer_lays_them_out(layout: torch.memory_format) -> None:
+    rows = torch.randn(3, 4, 2, 5).to(memory_format=layout).repeat_interleave(2, dim=0)
+    made = before_text.once(lambda part: part.contiguous(memory_format=layout), rows)
+    assert torch.equal(made, rows) and made.is_contiguous(memory_format=layout)
 
 
 def test_pairs_are_computed_once() -> None:
