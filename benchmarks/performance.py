@@ -176,8 +176,8 @@ def quality(pipeline, rounds: int) -> Found:
     ESR-1 of at least 98 % and PSR-1 no more than 3 points below the original's, for the taxi. Ours has the losses of the plain loop
     (λ = 1, clean latents compared, the search by gradient), 150 steps at a constant learning rate, and where its row says so the
     defaults. It is timed with nothing kept from an earlier run but imports, which neither side is charged for, the mean of three
-    seeds. The published loop has the learning rate that its rows name, of which 1e-5 is its own, until the quality is reached or for
-    ten times as long as ours; a row each time that it was looked at. *whole* is what its 1,000 steps take at the pace that was seen.
+    seeds. The published loop has the learning rate that its rows name, of which 1e-5 is its own, until the quality is reached or
+    for ten times as long as ours; a row each time that it was looked at. *whole* is what its 1,000 steps take at the pace seen.
     """
     rows = time_to_quality.measure(pipeline)
     rates = dict.fromkeys(time_to_quality.RATES_TOLD, ".1%")
