@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-from erase_core.emoji_world.catalogue import words
+from erase_core.emoji_world.catalogue import concepts
 from erase_core.files import read_json, write_json
 
 from . import pairs
@@ -26,7 +26,7 @@ SPEC = {
     "vocabulary": {"top_k": 50},
     "training": {"steps": 100, "batch_size": 4, "learning_rate": 5e-4},
     "generation": {"prompts": ["a {concept}"], "seeds": [0, 1], "sampler": "dpm-solver++", "steps": 10},
-    "scoring": {"preserved": [word for word in words()[::5] if word != "taxi"]},
+    "scoring": {"preserved": [each.word for each in concepts()[::5] if each.word != "taxi"]},
 }
 FIRST = {**SPEC, "concepts": ["cat"], "method": "uce", "scoring": {"preserved": ["apple"]}}
 """What every home pays once, its databases and the vocabulary's embeddings, is no run's."""
