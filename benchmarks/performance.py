@@ -211,7 +211,7 @@ def columns(pipeline, rounds: int) -> Found:
     stay on disk. The defaults' rows are in the benchmark's table of runs, the others in one of their own:
 
     ```
-    for latents in fresh_latents even_timesteps own_trajectories many_words; do
+    for latents in fresh_latents even_timesteps; do
       erase benchmark --runs docs/latents_runs.parquet --methods adversarial --tasks objects-held-out --seeds 0 \\
         --spec benchmarks/specs/$latents.yaml
     done

@@ -1,4 +1,4 @@
-"""The benchmark's quality columns with the default's latents, and with what these replaced, also in a large vocabulary."""
+"""The benchmark's quality columns with the default's latents, and with what these replaced."""
 
 from __future__ import annotations
 
@@ -15,11 +15,6 @@ SPECS = {
     "latents sampled anew from θ'": (ROOT / "benchmarks" / "specs" / "fresh_latents.yaml", REPLACED),
     "timesteps drawn evenly, 200 steps": (ROOT / "benchmarks" / "specs" / "even_timesteps.yaml", REPLACED),
     "the defaults": (BASE, RUNS),
-    "1,000 tokens to choose among, each with trajectories": (
-        ROOT / "benchmarks" / "specs" / "own_trajectories.yaml",
-        REPLACED,
-    ),
-    "1,000 tokens, 100 of them with trajectories": (ROOT / "benchmarks" / "specs" / "many_words.yaml", REPLACED),
 }
 COLUMNS = {
     "esr_1": "ESR-1", "esr_5": "ESR-5", "psr_1": "PSR-1", "psr_5": "PSR-5", "clip_score_erased": "CLIP, erased",

@@ -27,7 +27,11 @@ from .environment import FIRST_PORT, PATIENCE, PORTS, NodeGroup, gpus, node_grou
 from .rank import FAILURES, WATCHED, read_failures
 
 LOG = "log.txt"
-EXPORTED = ("ERASE_HOME", FAILURES, PATIENCE, "OMP_NUM_THREADS", "MALLOC_MMAP_THRESHOLD_", "HF_HUB_OFFLINE")
+EXPORTED = (
+    "ERASE_HOME", FAILURES, PATIENCE, "OMP_NUM_THREADS", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "HF_HUB_OFFLINE",
+)  # fmt: skip
+SMALL_MODEL = 2**28
+"""Bytes of a model's files; the included one has a quarter."""
 """What ranks on the hosts of a hostfile must know of this process's environment."""
 KEPT_LINES = 30
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -120,8 +124,8 @@ def launch_environment(
     kept |= {"OMP_NUM_THREADS": str(max(1, threads // here)), "PYTHONUNBUFFERED": "1"}
     # What a job needs of the hub lies in folders that it names: ranks that asked again could be told of another commit.
     kept["HF_HUB_OFFLINE"] = "1"
-    # Large tensors go back to the system when they are freed; glibc would keep a third more than is alive, in pieces.
-    kept.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**20))
+    for name, value in allocation(job).items():
+        kept.setdefault(name, value)
     failures = job.parent / f"failures-{attempt}"
     failures.mkdir(exist_ok=True)
     kept[FAILURES] = str(failures)
@@ -133,6 +137,19 @@ def launch_environment(
     exported = job.parent / "environment"
     exported.write_text("".join(f"{name}={kept[name]}\n" for name in EXPORTED if name in kept))
     return kept | {"DS_ENV_FILE": str(exported)}
+
+
+def allocation(job: Path) -> dict[str, str]:
+    """What a job's ranks tell glibc of the memory that they free.
+
+    Large tensors go back to the system, of which glibc would keep a third more than is alive, in pieces. With a small model that is
+    little, and having every tensor's pages made anew would take a third of its time.
+    """
+    model = read_json(job).get("model")
+    files = (place for place in Path(model).rglob("*") if place.is_file()) if model else ()
+    if model and sum(place.stat().st_size for place in files) <= SMALL_MODEL:
+        return {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
+    return {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 
 
 @contextlib.contextmanager

@@ -22,7 +22,15 @@ from erase_core.distributed.environment import NodeGroup, Place, first_host, nod
 from erase_core.distributed.group import join
 from erase_core.distributed.messages import heard, tell
 from erase_core.distributed.rank import FAILURES, read_failures, write_death, write_failure
-from erase_core.distributed.ranks import RanksFailed, follow_orders, launch_command, run_ranks, superseded
+from erase_core.distributed.ranks import (
+    SMALL_MODEL,
+    RanksFailed,
+    follow_orders,
+    launch_command,
+    launch_environment,
+    run_ranks,
+    superseded,
+)
 from erase_core.files import alone, read_json, write_json
 from erase_core.preflight import check
 from erase_core.spec import make_spec
@@ -360,6 +368,7 @@ def test_a_hostfile_counts_with_one_rank_too(tmp_path: Path) -> None:
 
 def test_ranks_ask_no_hub(tmp_path: Path) -> None:
     """Their job names folders; also those on the hosts of a hostfile, which share no environment with this process."""
+    write_json(tmp_path / "job.json", {})
     (tmp_path / "hosts").write_text("127.0.0.1 slots=1\n127.0.0.2 slots=1\n")
     for hostfile in (None, tmp_path / "hosts"):
         made = ranks.launch_environment({"HF_HUB_OFFLINE": "0"}, tmp_path / "job.json", "a", 2, hostfile)
@@ -376,3 +385,19 @@ def test_a_hostfile_s_ranks_find_each_other(tmp_path: Path, monkeypatch) -> None
     path = job(tmp_path)
     run_ranks(MODULE, path, 2, lambda line: None, tmp_path / "hosts")
     assert results(tmp_path) == [3.0, 3.0] and gone(path)
+
+
+@pytest.mark.parametrize(("size", "threshold"), [(1, 2**25), (SMALL_MODEL + 1, 2**20)])
+def test_a_small_model_s_ranks_keep_their_memory(tmp_path: Path, size: int, threshold: int) -> None:
+    """What the user says of it counts before; a job without a model is a large one's."""
+    job, model = tmp_path / "job.json", tmp_path / "model"
+    model.mkdir()
+    with open(model / "weights", "wb") as file:
+        file.truncate(size)
+    write_json(job, {"model": str(model)})
+    told = launch_environment({}, job, "a", 1, None)
+    assert told["MALLOC_MMAP_THRESHOLD_"] == str(threshold)
+    assert ("MALLOC_TRIM_THRESHOLD_" in told) == (size == 1)
+    assert launch_environment({"MALLOC_MMAP_THRESHOLD_": "7"}, job, "a", 1, None)["MALLOC_MMAP_THRESHOLD_"] == "7"
+    write_json(job, {})
+    assert launch_environment({}, job, "a", 1, None)["MALLOC_MMAP_THRESHOLD_"] == str(2**20)

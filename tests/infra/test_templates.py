@@ -187,6 +187,7 @@ def test_every_rank_of_the_batch_script_has_its_cores(tmp_path: Path, monkeypatc
     srun.touch(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     environment = {"OMP_NUM_THREADS": threads, "SLURM_JOB_NUM_NODES": "2"}
+    (tmp_path / "job.json").write_text("{}")
     launched = launch_environment(environment, tmp_path / "job.json", "attempt", 8, None)
     assert launched["OMP_NUM_THREADS"] == cores == "8"
 

@@ -80,6 +80,7 @@ def test_another_process_s_gpus_are_left_to_it(four: list[int]) -> None:
 def test_only_visible_gpus_are_chosen_and_ranks_see_them(four: list[int], tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    (tmp_path / "job.json").write_text("{}")
     with own_gpus(1), own_gpus(1):
         assert four == [0, 1]
         ranks = launch_environment(os.environ, tmp_path / "job.json", "a", 1, None)
