@@ -83,7 +83,7 @@ def earlier_tree() -> Iterator[Path]:
 
 
 def measure(rounds: int) -> tuple[list[pairs.Ratio], list[dict]]:
-    """Ratios for each method and what of its run is told, and what each one's model came to (method, code, rates)."""
+    """Ratios for each method and what of its run is told, and what each one's model came to (method, run, rates)."""
     found, rates = [], []
     with earlier_tree() as tree:
         for method, now in METHODS.items():

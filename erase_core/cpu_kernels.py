@@ -116,16 +116,21 @@ def multiply(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = 
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
+def wants_usual(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether only a layer's own way will do: for a gradient, or under an autocast."""
+    return torch.is_grad_enabled() or x.dtype != weight.dtype
+
+
 def each_token(usual: Callable, layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     """A linear layer on tokens [..., d]."""
-    if torch.is_grad_enabled() or x.dtype != layer.weight.dtype:
+    if wants_usual(x, layer.weight):
         return usual(x)
     return multiply(x, layer.weight, layer.bias)
 
 
 def each_pixel(usual: Callable, layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     """A 1×1 convolution of x [B, C, H, W]."""
-    if torch.is_grad_enabled() or x.dtype != layer.weight.dtype:
+    if wants_usual(x, layer.weight):
         return usual(x)
     return channels_second(multiply(channels_last(x), layer.weight.flatten(1), layer.bias))
 
@@ -194,7 +199,7 @@ class Winograd:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x [B, C, H, W] * g → [B, O, H, W]; a row's bits do not depend on the others."""
-        if torch.is_grad_enabled() or x.dtype != self.weight.dtype:
+        if wants_usual(x, self.weight):
             return self.usual(x)
         batch, channels, height, width = x.shape
         x = channels_last(x)
@@ -282,8 +287,7 @@ class Attend:
         """x [B, T, d], and a text [B, R, e] or none → [B, T, d]."""
         text = encoder_hidden_states
         layer = self.layer
-        fits = x.ndim == 3 and x.dtype == layer.to_q.weight.dtype
-        if torch.is_grad_enabled() or attention_mask is not None or rest or not fits:
+        if wants_usual(x, layer.to_q.weight) or attention_mask is not None or rest or x.ndim != 3:
             return self.usual(x, text, attention_mask, **rest)
         if text is not None:
             query, (key, value) = self.heads(layer.to_q(x)), self.of_text(text)

@@ -14,6 +14,8 @@ from diffusers import Transformer2DModel, UNet2DConditionModel
 from diffusers.models.unets.unet_2d_blocks import CrossAttnDownBlock2D
 from torch import nn
 
+from ..cpu_kernels import replaced
+
 
 def before_text(unet: UNet2DConditionModel) -> list[nn.Module]:
     """The layers that run before the first attention to the text: the costly ones, each of which is given the whole batch."""
@@ -33,7 +35,7 @@ def before_text(unet: UNet2DConditionModel) -> list[nn.Module]:
 
 def shared_forwards(unet: UNet2DConditionModel, forwards: dict[nn.Module, Callable]) -> dict[nn.Module, Callable]:
     """`forwards`, and for each layer before the text the same or its own way, for a batch of equal pairs."""
-    layers = [layer for layer in before_text(unet) if "forward" not in vars(layer)]
+    layers = [layer for layer in before_text(unet) if not replaced(layer)]
     return forwards | {layer: functools.partial(once, forwards.get(layer, layer.forward)) for layer in layers}
 
 

@@ -61,14 +61,11 @@ def each_once(predict: Predict) -> Predict:
     def run(latents: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
         rows = torch.cat([latents.flatten(1), timesteps[:, None].to(latents), embeddings.flatten(1).to(latents)], dim=1)
         _, kinds = rows.unique(dim=0, return_inverse=True)
-        first: dict[int, int] = {}
-        for row, kind in enumerate(kinds.tolist()):
-            first.setdefault(kind, row)
-        if len(first) == len(rows):
+        of_kind = {kind: row for row, kind in enumerate(kinds.tolist())}
+        if len(of_kind) == len(rows):
             return predict(latents, timesteps, embeddings)
-        at = list(first.values())
-        which = [list(first).index(kind) for kind in kinds.tolist()]
-        return predict(latents[at], timesteps[at], embeddings[at])[which]
+        at = [row for _, row in sorted(of_kind.items())]
+        return predict(latents[at], timesteps[at], embeddings[at])[kinds]
 
     return run
 
