@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..files import digest, home, read_json, write_json
+from ..models.source import model_files
 from .environment import FIRST_PORT, PATIENCE, PORTS, NodeGroup, gpus, node_group, nodes_of, patience, read_hostfile
 from .rank import FAILURES, WATCHED, read_failures
 
@@ -146,8 +147,7 @@ def allocation(job: Path) -> dict[str, str]:
     little, and having every tensor's pages made anew would take a third of its time.
     """
     model = read_json(job).get("model")
-    files = (place for place in Path(model).rglob("*") if place.is_file()) if model else ()
-    if model and sum(place.stat().st_size for place in files) <= SMALL_MODEL:
+    if model and sum(file.stat().st_size for file in model_files(Path(model))) <= SMALL_MODEL:
         return {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
     return {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 

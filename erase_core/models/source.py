@@ -151,10 +151,14 @@ def model_hash(folder: Path) -> str:
 
 def folder_hash(folder: Path, counts: Callable[[Path], bool] = lambda path: True) -> str:
     """A 16-digit hash of the configs and weights in a folder that count."""
-    # A part may be a link to another model's.
-    every = (Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names)
-    files = sorted(p for p in every if p.suffix in (".json", ".safetensors", ".txt") and p.is_file())
+    files = sorted(p for p in model_files(folder) if p.suffix in (".json", ".safetensors", ".txt"))
     return digest([(p.relative_to(folder).as_posix(), file_digest(p)) for p in files if counts(p)])
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Every file below a model's folder, of which a part may be a link to another model's."""
+    every = (Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names)
+    return [path for path in every if path.is_file()]
 
 
 def source_in(name: str, folder: Path) -> ModelSource:

@@ -390,9 +390,11 @@ def test_a_hostfile_s_ranks_find_each_other(tmp_path: Path, monkeypatch) -> None
 @pytest.mark.parametrize(("size", "threshold"), [(1, 2**25), (SMALL_MODEL + 1, 2**20)])
 def test_a_small_model_s_ranks_keep_their_memory(tmp_path: Path, size: int, threshold: int) -> None:
     """What the user says of it counts before; a job without a model is a large one's."""
-    job, model = tmp_path / "job.json", tmp_path / "model"
+    job, model, part = tmp_path / "job.json", tmp_path / "model", tmp_path / "another's part"
     model.mkdir()
-    with open(model / "weights", "wb") as file:
+    part.mkdir()
+    (model / "unet").symlink_to(part)
+    with open(part / "weights", "wb") as file:
         file.truncate(size)
     write_json(job, {"model": str(model)})
     told = launch_environment({}, job, "a", 1, None)
